@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exception tree. Exceptions carry fields; text is made once, in ``__str__``.
+
+KubeProxyError
+├── ConfigError            what the operator wrote does not hold
+├── ApiError               the API server said no, or nothing
+└── DataplaneError         the kernel side
+    ├── LayoutError        C and Python disagree on a struct
+    ├── UnsupportedKernel  a feature is missing
+    ├── MapFull            no room for an entry
+    └── WriterBusy         another instance writes
+
+``libbpf.errors`` holds LibbpfError(OSError) and VerifierError; ``dataplane`` translates them.
+Configuration errors, unsupported kernels, layout errors and an eternal task that ended end the
+process; everything else is reported and retried.
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+
+class KubeProxyError(Exception):
+    """Base of all errors that the project raises on purpose."""
+
+
+class ConfigError(KubeProxyError):
+    """Flags or configuration that cannot be used; lists every problem, not only the first."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(problems)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
+
+
+class ApiError(KubeProxyError):
+    """An answer of the API server that is not the data asked for."""
+
+    def __init__(self, status: int, reason: str, message: str = "") -> None:
+        super().__init__(status, reason, message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.reason}: {self.message}"
+
+
+class DataplaneError(KubeProxyError):
+    """The kernel side of the proxy cannot do what was asked."""
+
+
+class LayoutError(DataplaneError):
+    """A C struct and its Python record disagree."""
+
+    def __init__(self, struct: str, record: str, detail: str) -> None:
+        super().__init__(struct, record, detail)
+        self.struct = struct
+        self.record = record
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"struct {self.struct} and {self.record} disagree: {self.detail}"
+
+
+class UnsupportedKernel(DataplaneError):
+    """This kernel, or this container, lacks something that the proxy cannot do without."""
+
+    def __init__(self, feature: str, needs: str) -> None:
+        super().__init__(feature, needs)
+        self.feature = feature
+        self.needs = needs
+
+    def __str__(self) -> str:
+        return f"{self.feature} is not available: {self.needs}"
+
+
+class MapFull(DataplaneError):
+    """A map has no room for what was to be written."""
+
+    def __init__(self, name: str, max_entries: int) -> None:
+        super().__init__(name, max_entries)
+        self.name = name
+        self.max_entries = max_entries
+
+    def __str__(self) -> str:
+        return f"map {self.name} is full ({self.max_entries} entries)"
+
+
+class WriterBusy(DataplaneError):
+    """Another process of the same instance holds the writer's lock."""
+
+    def __init__(self, instance: str) -> None:
+        super().__init__(instance)
+        self.instance = instance
+
+    def __str__(self) -> str:
+        return f"another kube-proxy writes the maps of instance {self.instance}"
