@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flags and file to ``Config``.
+
+Flags are a table (``FLAGS``); with ``--config`` the file replaces what flags say, except those that
+kube-proxy honours beside a file (``parity``: hostname, logging, and our own ``--bpf-*``).
+Validation is in ``validate``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import msgspec
+import yaml
+
+from kubeproxy_bpf.config.pflag import (
+    Flag,
+    FlagSet,
+    parse_bool,
+    parse_bool_map,
+    parse_duration,
+    parse_int,
+    parse_list,
+)
+from kubeproxy_bpf.config.schema import Config, KubeProxyConfiguration, MapSizes
+from kubeproxy_bpf.config.validate import validate
+from kubeproxy_bpf.errors import ConfigError
+
+_SIZES = MapSizes()
+
+FLAGS = FlagSet(
+    [
+        Flag("help", parse_bool, False, "show this help", "h", "true"),
+        Flag("version", str, "false", "print the version and exit", "", "true"),
+        Flag("config", str, "", "path of a KubeProxyConfiguration file"),
+        Flag("hostname-override", str, "", "name of the Node object, if not the host name"),
+        Flag("kubeconfig", str, "", "path of a kubeconfig; empty: in-cluster"),
+        Flag("master", str, "", "URL of the API server, overrides the kubeconfig"),
+        Flag("bind-address", str, "0.0.0.0", "overrides the node's primary address"),
+        Flag("healthz-bind-address", str, "0.0.0.0:10256", "address of /healthz and /livez"),
+        Flag("proxy-mode", str, "", "iptables, ipvs or nftables: accepted; eBPF is used"),
+        Flag("cluster-cidr", str, "", "CIDRs of the pods, one per family"),
+        Flag("detect-local-mode", str, "ClusterCIDR", "how pod-local sources are told apart"),
+        Flag("pod-bridge-interface", str, "", "for BridgeInterface mode"),
+        Flag("pod-interface-name-prefix", str, "", "for InterfaceNamePrefix mode"),
+        Flag("nodeport-addresses", parse_list, (), "CIDRs whose addresses serve node ports"),
+        Flag(
+            "iptables-localhost-nodeports",
+            parse_bool,
+            True,
+            "serve node ports on loopback addresses",
+            "",
+            "true",
+        ),
+        Flag("iptables-sync-period", parse_duration, 30.0, "retry period of a failed sync"),
+        Flag("iptables-min-sync-period", parse_duration, 0.0, "least time between syncs"),
+        Flag("feature-gates", parse_bool_map, {}, "name=true,... "),
+        Flag("v", parse_int, 0, "log verbosity", "v"),
+        Flag("logging-format", str, "text", "text or json"),
+        Flag("bpf-cgroup-root", str, "", "cgroup2 directory to hook; empty: found in mountinfo"),
+        Flag("bpf-pin-path", str, "/sys/fs/bpf/kube-proxy", "directory on a bpffs for our pins"),
+        Flag("bpf-tcp-origin", parse_bool, True, "getpeername shows the VIP", "", "true"),
+        Flag("bpf-max-frontends", parse_int, _SIZES.frontends, "entries of vips and frontends"),
+        Flag("bpf-max-services", parse_int, _SIZES.services, "entries of services"),
+        Flag("bpf-max-slots", parse_int, _SIZES.slots, "entries of slots"),
+        Flag("bpf-max-backends", parse_int, _SIZES.backends, "entries of backends"),
+        Flag("bpf-max-affinity", parse_int, _SIZES.affinity, "entries of affinity"),
+    ]
+)
+
+
+def load(argv: Sequence[str]) -> Config:
+    """Read flags, and the file they name, into a validated Config.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    return from_flags(FLAGS.parse(argv))
+
+
+def from_flags(given: Mapping[str, Any]) -> Config:
+    """Like ``load``, from flags that are already parsed."""
+    flags = {**FLAGS.defaults(), **given}
+    fields = _common(flags)
+    if flags["config"]:
+        fields |= _from_file(read_file(flags["config"]), flags)
+    else:
+        fields |= _from_flags_alone(flags)
+    config = Config(**fields)
+    problems = validate(config)
+    if flags["proxy-mode"] not in ("", "iptables", "ipvs", "nftables"):
+        problems.append(f'--proxy-mode: unknown mode "{flags["proxy-mode"]}"')
+    if "hostname-override" in given and not given["hostname-override"].strip():
+        problems.append("--hostname-override: must not be blank")
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def read_file(path: str) -> KubeProxyConfiguration:
+    """Read a KubeProxyConfiguration; nulls and zero values mean "use the default"."""
+    try:
+        document = yaml.load(Path(path).read_text(), Loader=yaml.CSafeLoader)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError([f"--config {path}: {error}"]) from None
+    if not isinstance(document, dict):
+        raise ConfigError([f"--config {path}: is not a YAML object"])
+    if document.get("kind") != "KubeProxyConfiguration":
+        raise ConfigError([f'--config {path}: kind must be "KubeProxyConfiguration"'])
+    try:
+        return msgspec.convert(_without_nulls(document), KubeProxyConfiguration)
+    except msgspec.ValidationError as error:
+        raise ConfigError([f"--config {path}: {error}"]) from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """kubeadm writes every field, unset ones as null."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def _common(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "hostname": _hostname(flags["hostname-override"]),
+        "master": flags["master"],
+        "verbosity": flags["v"],
+        "logging_format": flags["logging-format"],
+        "cgroup_root": flags["bpf-cgroup-root"],
+        "pin_path": os.path.normpath(flags["bpf-pin-path"]),
+        "tcp_origin": flags["bpf-tcp-origin"],
+        "map_sizes": MapSizes(
+            vips=flags["bpf-max-frontends"],
+            frontends=flags["bpf-max-frontends"],
+            services=flags["bpf-max-services"],
+            records=2 * flags["bpf-max-services"],
+            slots=flags["bpf-max-slots"],
+            backends=flags["bpf-max-backends"],
+            affinity=flags["bpf-max-affinity"],
+        ),
+    }
+
+
+def _from_flags_alone(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "kubeconfig": flags["kubeconfig"],
+        "bind_address": flags["bind-address"] or "0.0.0.0",
+        "healthz_bind_address": flags["healthz-bind-address"] or "0.0.0.0:10256",
+        "cluster_cidr": flags["cluster-cidr"],
+        "detect_local_mode": flags["detect-local-mode"] or "ClusterCIDR",
+        "bridge_interface": flags["pod-bridge-interface"],
+        "interface_name_prefix": flags["pod-interface-name-prefix"],
+        "node_port_addresses": flags["nodeport-addresses"],
+        "localhost_node_ports": flags["iptables-localhost-nodeports"],
+        "feature_gates": flags["feature-gates"],
+        "sync_period_s": flags["iptables-sync-period"],
+        "min_sync_period_s": flags["iptables-min-sync-period"],
+    }
+
+
+def _from_file(file: KubeProxyConfiguration, flags: Mapping[str, Any]) -> dict[str, Any]:
+    bind_address = file.bind_address or "0.0.0.0"
+    unspecified = "[::]:10256" if ":" in bind_address else "0.0.0.0:10256"
+    localhost = file.iptables.localhost_node_ports
+    return {
+        "hostname": _hostname(flags["hostname-override"] or file.hostname_override),
+        "kubeconfig": file.client_connection.kubeconfig,
+        "bind_address": bind_address,
+        "healthz_bind_address": file.healthz_bind_address or unspecified,
+        "cluster_cidr": file.cluster_cidr,
+        "detect_local_mode": file.detect_local_mode or "ClusterCIDR",
+        "bridge_interface": file.detect_local.bridge_interface,
+        "interface_name_prefix": file.detect_local.interface_name_prefix,
+        "node_port_addresses": file.node_port_addresses or (),
+        "localhost_node_ports": True if localhost is None else localhost,
+        "feature_gates": file.feature_gates,
+    }
+
+
+def _hostname(override: str) -> str:
+    return (override or socket.gethostname()).strip().lower()

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KubeProxyConfiguration (v1alpha1) as the proxy uses it, and the settings of its own.
+
+Field names are those of the file in snake case. What the file may hold beyond these fields is read
+and not used. ``Config`` is what everybody else sees; it is immutable.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ClientConnection(msgspec.Struct, frozen=True, rename="camel"):
+    kubeconfig: str = ""
+    qps: float = 0.0
+    burst: int = 0
+    content_type: str = ""
+
+
+class IptablesSection(msgspec.Struct, frozen=True, rename="camel"):
+    localhost_node_ports: bool | None = None
+    """None means true, as in kube-proxy."""
+    masquerade_all: bool = False
+
+
+class DetectLocal(msgspec.Struct, frozen=True, rename="camel"):
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+
+
+class KubeProxyConfiguration(msgspec.Struct, frozen=True, kw_only=True):
+    """The file's fields that have an effect today; names are mapped in ``load``."""
+
+    hostname_override: str = msgspec.field(default="", name="hostnameOverride")
+    bind_address: str = msgspec.field(default="", name="bindAddress")
+    healthz_bind_address: str = msgspec.field(default="", name="healthzBindAddress")
+    cluster_cidr: str = msgspec.field(default="", name="clusterCIDR")
+    mode: str = ""
+    detect_local_mode: str = msgspec.field(default="", name="detectLocalMode")
+    detect_local: DetectLocal = msgspec.field(default=DetectLocal(), name="detectLocal")
+    node_port_addresses: tuple[str, ...] | None = msgspec.field(
+        default=None, name="nodePortAddresses"
+    )
+    client_connection: ClientConnection = msgspec.field(
+        default=ClientConnection(), name="clientConnection"
+    )
+    iptables: IptablesSection = IptablesSection()
+    feature_gates: dict[str, bool] = msgspec.field(default_factory=dict, name="featureGates")
+
+
+class MapSizes(msgspec.Struct, frozen=True):
+    """Entries of the maps; defaults carry 10,000 Services and 100,000 endpoints."""
+
+    vips: int = 65536
+    frontends: int = 65536
+    services: int = 32768
+    records: int = 65536
+    slots: int = 524288
+    backends: int = 262144
+    affinity: int = 65536
+    origins: int = 65536
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the process was told, defaults filled in."""
+
+    hostname: str
+    kubeconfig: str = ""
+    master: str = ""
+    bind_address: str = "0.0.0.0"
+    healthz_bind_address: str = "0.0.0.0:10256"
+    cluster_cidr: str = ""
+    detect_local_mode: str = "ClusterCIDR"
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+    node_port_addresses: tuple[str, ...] = ()
+    localhost_node_ports: bool = True
+    feature_gates: dict[str, bool] = msgspec.field(default_factory=dict)
+    min_sync_period_s: float = 0.0
+    sync_period_s: float = 30.0
+    cgroup_root: str = ""
+    """Empty: found from /proc/self/mountinfo."""
+    pin_path: str = "/sys/fs/bpf/kube-proxy"
+    tcp_origin: bool = True
+    map_sizes: MapSizes = MapSizes()
+    verbosity: int = 0
+    logging_format: str = "text"
+
+    def local_detector_families(self) -> tuple[bool, bool]:
+        """Whether pod-local sources can be told apart (IPv4, IPv6) [E5, E10].
+
+        NodeCIDR counts for both families here: which pod CIDRs the Node has is known only later,
+        and sockets of pods are recognised by their namespace, not by their address.
+        """
+        if self.detect_local_mode != "ClusterCIDR":
+            return True, True
+        cidrs = [part.strip() for part in self.cluster_cidr.split(",") if part.strip()]
+        return any(":" not in cidr for cidr in cidrs), any(":" in cidr for cidr in cidrs)

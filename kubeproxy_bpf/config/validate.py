@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold of a Config. Pure: returns problems that name the setting, raises nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from kubeproxy_bpf.config.schema import Config
+
+_LOCAL_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
+
+
+def validate(config: Config) -> list[str]:
+    """Return every problem of the configuration, in the order of its fields."""
+    return [
+        *_addresses(config),
+        *_local_mode(config),
+        *_node_port_addresses(config),
+        *_numbers(config),
+    ]
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """``1.2.3.4:80`` or ``[::]:80`` to host and port; ValueError if it is neither."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f'"{text}" is not address:port')
+    host = host.removeprefix("[").removesuffix("]")
+    ipaddress.ip_address(host)
+    return host, int(port)
+
+
+def _addresses(config: Config) -> list[str]:
+    problems = []
+    try:
+        ipaddress.ip_address(config.bind_address)
+    except ValueError as error:
+        problems.append(f"bindAddress: {error}")
+    try:
+        split_host_port(config.healthz_bind_address)
+    except ValueError as error:
+        problems.append(f"healthzBindAddress: {error}")
+    for part in filter(None, config.cluster_cidr.split(",")):
+        if problem := _cidr_problem(part.strip()):
+            problems.append(f"clusterCIDR: {problem}")
+    return problems
+
+
+def _cidr_problem(text: str) -> str:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        return str(error)
+    return "" if "/" in text else f'"{text}" has no prefix length'
+
+
+def _local_mode(config: Config) -> list[str]:
+    mode = config.detect_local_mode
+    if mode not in _LOCAL_MODES:
+        return [f'detectLocalMode: "{mode}" is none of {", ".join(_LOCAL_MODES)}']
+    if mode == "BridgeInterface" and not config.bridge_interface:
+        return ["detectLocal.bridgeInterface: must be set in mode BridgeInterface"]
+    if mode == "InterfaceNamePrefix" and not config.interface_name_prefix:
+        return ["detectLocal.interfaceNamePrefix: must be set in mode InterfaceNamePrefix"]
+    return []
+
+
+def _node_port_addresses(config: Config) -> list[str]:
+    entries = config.node_port_addresses
+    if "primary" in entries and len(entries) > 1:
+        return ['nodePortAddresses: "primary" must stand alone']
+    cidrs = [entry for entry in entries if entry != "primary"]
+    problems = (_cidr_problem(entry) for entry in cidrs)
+    return [f"nodePortAddresses: {problem}" for problem in problems if problem]
+
+
+def _numbers(config: Config) -> list[str]:
+    problems = []
+    sizes = config.map_sizes
+    for name in sizes.__struct_fields__:
+        if not 1 < getattr(sizes, name) <= 1 << 24:
+            problems.append(f"map size of {name}: {getattr(sizes, name)} is not in 2..16777216")
+    if config.sync_period_s <= 0:
+        problems.append("iptables.syncPeriod: must be positive")
+    if not 0 <= config.min_sync_period_s <= config.sync_period_s:
+        problems.append("iptables.minSyncPeriod: must be between 0 and syncPeriod")
+    if config.logging_format not in ("text", "json"):
+        problems.append(f'--logging-format: "{config.logging_format}" is neither text nor json')
+    if not config.hostname:
+        problems.append("hostnameOverride: the node name is empty")
+    return problems

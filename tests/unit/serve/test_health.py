@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Health follows the oldest change that is not yet programmed (parity/http.md)."""
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from kubeproxy_bpf.api.objects import Node
+from kubeproxy_bpf.serve.health import AUTOSCALER_TAINT, Health
+
+
+class Clock:
+    def __init__(self):
+        self.time = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+    def __call__(self):
+        return self.time
+
+    def advance(self, seconds):
+        self.time += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def health(clock):
+    health = Health(("IPv4", "IPv6"), 60.0, clock)
+    health.node_seen(node())
+    return health
+
+
+def node(**changes):
+    return Node("n1", "", (), (), False, ())._replace(**changes)
+
+
+def test_healthy_before_the_first_sync(health):
+    """The sync loop has started: healthy although nothing is programmed yet."""
+    assert 200 == health.healthz()[0]
+
+
+def test_no_change_is_healthy_for_ever(health, clock):
+    """Without a pending change no heartbeat is needed."""
+    health.sync_finished()
+    clock.advance(10_000)
+
+    assert 200 == health.livez()[0]
+
+
+def test_a_change_that_stays_unapplied_is_unhealthy(health, clock):
+    """The oldest pending change counts, later ones do not refresh it."""
+    health.change_queued()
+    clock.advance(59)
+    health.change_queued()
+    assert 200 == health.livez()[0]
+
+    clock.advance(1)
+    status, body = health.livez()
+
+    assert 503 == status
+    assert body["healthy"] is False
+    assert "2026-01-01T00:00:00Z" == body["lastUpdated"]
+
+    health.sync_finished()
+    assert 200 == health.livez()[0]
+
+
+@pytest.mark.parametrize("changes", [{"deleting": True}, {"taints": ("a", AUTOSCALER_TAINT)}])
+def test_a_node_that_is_going_away_is_not_eligible(health, changes):
+    """/healthz turns 503 so that load balancers drain the node; /livez stays 200."""
+    health.node_seen(node(**changes))
+    status, body = health.healthz()
+
+    assert 503 == status
+    assert body["healthy"] is True
+    assert body["nodeEligible"] is False
+    assert 200 == health.livez()[0]
+    assert "nodeEligible" not in health.livez()[1]
+
+
+def test_a_deleted_node_keeps_its_verdict(health):
+    """ "Not yet known" is not "deleted": the last Node seen decides."""
+    health.node_seen(None)
+
+    assert 200 == health.healthz()[0]
+
+
+def test_a_node_never_seen_is_not_eligible(clock):
+    """Until the Node is known no external traffic should come."""
+    assert 503 == Health(("IPv4",), 60.0, clock).healthz()[0]
+
+
+def test_waiting_for_the_writer_is_unhealthy(health):
+    """A second process must not look as if it served."""
+    health.writer_awaited()
+    assert 503 == health.livez()[0]
+
+    health.sync_finished()
+    assert 200 == health.livez()[0]
