@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the model has to know besides API objects: its configuration, and facts of this node.
+
+Values only. ``node.addresses`` makes NodeAddresses from the devices, ``app`` makes the
+configuration, ``cluster`` keeps the facts up to date.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kubeproxy_bpf.model.types import Family
+
+
+class ModelConfig(NamedTuple):
+    """What the operator decided; fixed for the run."""
+
+    node_name: str
+    """Empty: no endpoint is local [B4]."""
+    families: tuple[Family, ...] = (Family.IPV4, Family.IPV6)
+    """Those that the node supports [I3, I4]."""
+    allow_external_ips: bool = True
+    """Feature gate AllowServiceExternalIPs [F4]."""
+
+
+class NodeAddresses(NamedTuple):
+    """The addresses of this node, as far as it answers on them."""
+
+    local: frozenset[bytes] = frozenset()
+    """All of them. 127.0.0.1 stands for all of 127/8."""
+    node_port: frozenset[bytes] = frozenset()
+    """Those of ``local`` that serve node ports [F12-F17]."""
+
+
+class NodeFacts(NamedTuple):
+    """What the compilation of a Service reads about this node; changes at run time."""
+
+    zone: str = ""
+    """Label topology.kubernetes.io/zone [D1, D7]."""
+    local: frozenset[bytes] = frozenset()
+    """The node's own addresses: a backend there is reached by loopback sources too."""
