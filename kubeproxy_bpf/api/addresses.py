@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""IP address text to the 16 bytes (v4-mapped) that the whole proxy uses.
+
+As lenient as Kubernetes itself, which still accepts leading zeros in addresses that were stored
+long ago (``172.30.0.041`` is 172.30.0.41, never octal) [I7, B5]. It does not judge addresses: a
+loopback or multicast address parses, the model decides. Called by the decoder and by the model.
+"""
+
+from __future__ import annotations
+
+import re
+from socket import AF_INET, AF_INET6, inet_pton
+
+V4_PREFIX = bytes(10) + b"\xff\xff"
+"""What precedes the four bytes of an IPv4 address in v4-mapped form (RFC 4291, 2.5.5.2)."""
+
+_LEADING_ZEROS = re.compile(r"(?<![0-9A-Fa-f])0+(?=[0-9A-Fa-f])")
+
+
+def parse_address(text: str) -> bytes | None:
+    """16 bytes for an address, None for anything else (zones and blanks included)."""
+    packed = _strict(text)
+    if packed is None:
+        packed = _strict(_LEADING_ZEROS.sub("", text))
+    return packed
+
+
+def is_ipv4(address: bytes) -> bool:
+    return address.startswith(V4_PREFIX)
+
+
+def _strict(text: str) -> bytes | None:
+    # inet_pton is eight times as fast as the ipaddress module, which counts at 100,000 endpoints.
+    try:
+        if ":" in text:
+            return inet_pton(AF_INET6, text)
+        return V4_PREFIX + inet_pton(AF_INET, text)
+    except (OSError, ValueError):
+        return None
