@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The address watcher in a network namespace of its own, with real addresses coming and going."""
+
+import asyncio
+import ctypes
+import os
+import subprocess
+import threading
+from ipaddress import ip_address
+
+import pytest
+
+from kubeproxy_bpf.node.devices import DeviceWatcher
+
+pytestmark = pytest.mark.root
+CLONE_NEWNET = 0x40000000
+
+
+def run_in_new_namespace(function):
+    """Run an async function in a thread that has unshared its network namespace."""
+    outcome = []
+
+    def body():
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(CLONE_NEWNET) != 0:
+            outcome.append(OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno())))
+            return
+        try:
+            outcome.append(asyncio.run(function()))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+
+class Reports:
+    def __init__(self):
+        self.last = None
+        self.changed = asyncio.Event()
+
+    def __call__(self, addresses):
+        self.last = {
+            (str(ip_address(a.address).ipv4_mapped or ip_address(a.address)), a.device)
+            for a in addresses
+        }
+        self.changed.set()
+
+    async def until(self, condition):
+        async with asyncio.timeout(10):
+            while self.last is None or not condition(self.last):
+                self.changed.clear()
+                await self.changed.wait()
+
+
+def test_addresses_are_followed_in_both_families():
+    """The first report is whole; each change of an address or device gives the next one."""
+
+    async def scenario():
+        reports = Reports()
+        task = asyncio.create_task(DeviceWatcher(reports).run())
+        try:
+            await reports.until(lambda seen: seen == set())
+            ip("link", "set", "lo", "up")
+            await reports.until(lambda seen: ("127.0.0.1", "lo") in seen and ("::1", "lo") in seen)
+            ip("link", "add", "dev0", "type", "veth", "peer", "name", "dev1")
+            ip("addr", "add", "10.1.2.3/24", "dev", "dev0")
+            ip("addr", "add", "fd01::3/64", "dev", "dev0", "nodad")
+            await reports.until(lambda seen: {("10.1.2.3", "dev0"), ("fd01::3", "dev0")} <= seen)
+            ip("addr", "del", "10.1.2.3/24", "dev", "dev0")
+            await reports.until(lambda seen: ("10.1.2.3", "dev0") not in seen)
+            ip("link", "del", "dev0")
+            await reports.until(lambda seen: ("fd01::3", "dev0") not in seen)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return reports.last
+
+    assert {("127.0.0.1", "lo"), ("::1", "lo")} == run_in_new_namespace(scenario)

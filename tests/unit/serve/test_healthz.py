@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/healthz and /livez over a real socket."""
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+
+import aiohttp
+import pytest
+
+from kubeproxy_bpf.api.objects import Node
+from kubeproxy_bpf.serve import healthz
+from kubeproxy_bpf.serve.health import Health
+from kubeproxy_bpf.serve.healthz import HealthServer
+
+
+@pytest.fixture
+def health():
+    health = Health(("IPv4",), 60.0, lambda: datetime.now(timezone.utc))
+    health.node_seen(Node("n", "", (), (), False, ()))
+    return health
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@asynccontextmanager
+async def served(health, host, port):
+    task = asyncio.create_task(HealthServer(health, host, port).run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def get(url, tries=100):
+    async with aiohttp.ClientSession() as session:
+        for _ in range(tries):
+            try:
+                async with session.get(url) as answer:
+                    return answer.status, answer.headers, await answer.json()
+            except aiohttp.ClientConnectorError:
+                await asyncio.sleep(0.02)
+    raise AssertionError(f"{url} does not answer")
+
+
+async def test_both_endpoints_answer_on_both_families(health):
+    """An unspecified IPv4 address serves IPv6 clients too, as kube-proxy does."""
+    port = free_port()
+    async with served(health, "0.0.0.0", port):
+        status, headers, body = await get(f"http://127.0.0.1:{port}/healthz")
+        assert 200 == status
+        assert "application/json" == headers["Content-Type"]
+        assert "nosniff" == headers["X-Content-Type-Options"]
+        assert {"lastUpdated", "currentTime", "healthy", "nodeEligible", "status"} == set(body)
+
+        status, _, body = await get(f"http://[::1]:{port}/livez")
+        assert 200 == status
+        assert "nodeEligible" not in body
+
+
+async def test_an_unhealthy_proxy_answers_503(health):
+    """The status code is what kubelets and load balancers read."""
+    port = free_port()
+    health.writer_awaited()
+    async with served(health, "127.0.0.1", port):
+        assert 503 == (await get(f"http://127.0.0.1:{port}/livez"))[0]
+
+
+async def test_a_taken_port_is_tried_again(health, monkeypatch):
+    """The proxy that is being replaced may still hold the port."""
+    monkeypatch.setattr(healthz, "_RETRY_S", 0.02)
+    blocker = socket.create_server(("127.0.0.1", 0))
+    port = blocker.getsockname()[1]
+    async with served(health, "127.0.0.1", port):
+        await asyncio.sleep(0.1)
+        blocker.close()
+
+        assert 200 == (await get(f"http://127.0.0.1:{port}/livez"))[0]
