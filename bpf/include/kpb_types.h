@@ -17,11 +17,11 @@ struct ip_addr {
 
 enum vip_flags {
 	VIP_CLUSTER_IP = 1 << 0, /* every port is ours: an unknown one is refused */
-	VIP_EXTERNAL = 1 << 1,	 /* external or load-balancer address: unknown ports are left alone */
-	VIP_NODE_PORT = 1 << 2,	 /* local address that serves node ports (wildcard frontends) */
-	VIP_HOST_PORT = 1 << 3,	 /* local address that serves host ports (wildcard frontends) */
-	VIP_LOOPBACK = 1 << 4,	 /* 127.0.0.1 (for all of 127/8) or ::1: host namespace only */
-	VIP_ON_DEVICE = 1 << 5,	 /* cluster IP that a local device carries: left alone (NodeLocal DNS) */
+	VIP_EXTERNAL = 1 << 1, /* external or load-balancer address: unknown ports are left alone */
+	VIP_NODE_PORT = 1 << 2, /* local address that serves node ports (wildcard frontends) */
+	VIP_HOST_PORT = 1 << 3, /* local address that serves host ports (wildcard frontends) */
+	VIP_LOOPBACK = 1 << 4,	/* 127.0.0.1 (for all of 127/8) or ::1: host namespace only */
+	VIP_ON_DEVICE = 1 << 5, /* cluster IP on a local device: left alone (NodeLocal DNS) */
 };
 
 struct vip {
@@ -40,7 +40,7 @@ enum frontend_kind {
 
 enum frontend_flags {
 	FRONTEND_EXTERNAL = 1 << 0,	 /* scope: externalTrafficPolicy decides, else internal */
-	FRONTEND_SOURCE_RANGES = 1 << 1, /* sources are filtered: only the packet path may serve it */
+	FRONTEND_SOURCE_RANGES = 1 << 1, /* sources are filtered: only the packet path serves it */
 };
 
 /*
@@ -74,7 +74,8 @@ struct service {
 enum record_flags {
 	RECORD_INTERNAL_LOCAL = 1 << 0, /* internalTrafficPolicy: Local */
 	RECORD_EXTERNAL_LOCAL = 1 << 1, /* externalTrafficPolicy: Local */
-	RECORD_HAS_ENDPOINTS = 1 << 2,	/* some node could serve: an empty local set drops, not refuses */
+	RECORD_HAS_ENDPOINTS =
+		1 << 2, /* some node could serve: an empty local set drops, not refuses */
 };
 
 /*
@@ -83,10 +84,10 @@ enum record_flags {
  * so the cluster and the local set are two windows of it, and membership is the whole of it.
  */
 struct record {
-	__u32 slots;		  /* first slot of the extent */
-	__u32 members;		  /* length of the extent */
-	__u32 cluster_count;	  /* cluster set = slots + 0 .. cluster_count */
-	__u32 local_first;	  /* local set = slots + local_first .. + local_count */
+	__u32 slots;	     /* first slot of the extent */
+	__u32 members;	     /* length of the extent */
+	__u32 cluster_count; /* cluster set = slots + 0 .. cluster_count */
+	__u32 local_first;   /* local set = slots + local_first .. + local_count */
 	__u32 local_count;
 	__u32 affinity_timeout_s; /* 0 = no affinity */
 	__u32 flags;		  /* enum record_flags */
@@ -110,8 +111,8 @@ enum backend_flags {
 struct backend {
 	struct ip_addr address;
 	__be16 port;
-	__u8 protocol; /* IPPROTO_* */
-	__u8 flags;    /* enum backend_flags */
+	__u8 protocol;	  /* IPPROTO_* */
+	__u8 flags;	  /* enum backend_flags */
 	__u32 generation; /* grows when the id is given to another address */
 };
 
@@ -132,7 +133,7 @@ struct affinity_key {
 struct affinity {
 	__u32 backend;
 	__u32 backend_generation;
-	__u32 record; /* record id for which membership was last checked */
+	__u32 record;	  /* record id for which membership was last checked */
 	__u32 generation; /* of the service */
 	__u64 last_use_s; /* CLOCK_MONOTONIC_COARSE */
 };
@@ -151,7 +152,7 @@ struct sock_flow {
 	__be16 vip_port;
 	__be16 backend_port;
 	__u32 service;
-	__u32 record; /* record id for which membership was last checked */
+	__u32 record;	  /* record id for which membership was last checked */
 	__u32 generation; /* of the service */
 	__u32 backend;
 	__u32 backend_generation;
@@ -214,9 +215,11 @@ enum counter {
 /* ---- configuration: .rodata, fixed for the run ---- */
 
 enum config_flags {
-	CONFIG_TCP_ORIGIN = 1 << 0,	 /* remember what TCP sockets dialled */
-	CONFIG_POD_SHORTCUT_IPV4 = 1 << 1, /* pods reach all endpoints of an external frontend with a */
-	CONFIG_POD_SHORTCUT_IPV6 = 1 << 2, /* local policy (a local detector exists for the family) */
+	CONFIG_TCP_ORIGIN = 1 << 0, /* remember what TCP sockets dialled */
+	CONFIG_POD_SHORTCUT_IPV4 =
+		1 << 1, /* pods reach all endpoints of an external frontend with a */
+	CONFIG_POD_SHORTCUT_IPV6 = 1
+				   << 2, /* local policy (a local detector exists for the family) */
 };
 
 struct kpb_config {
