@@ -74,8 +74,7 @@ struct service {
 enum record_flags {
 	RECORD_INTERNAL_LOCAL = 1 << 0, /* internalTrafficPolicy: Local */
 	RECORD_EXTERNAL_LOCAL = 1 << 1, /* externalTrafficPolicy: Local */
-	RECORD_HAS_ENDPOINTS =
-		1 << 2, /* some node could serve: an empty local set drops, not refuses */
+	RECORD_HAS_ENDPOINTS = 1 << 2,	/* some node could serve: an empty local set drops */
 };
 
 /*
@@ -215,11 +214,9 @@ enum counter {
 /* ---- configuration: .rodata, fixed for the run ---- */
 
 enum config_flags {
-	CONFIG_TCP_ORIGIN = 1 << 0, /* remember what TCP sockets dialled */
-	CONFIG_POD_SHORTCUT_IPV4 =
-		1 << 1, /* pods reach all endpoints of an external frontend with a */
-	CONFIG_POD_SHORTCUT_IPV6 = 1
-				   << 2, /* local policy (a local detector exists for the family) */
+	CONFIG_TCP_ORIGIN = 1 << 0,	   /* remember what TCP sockets dialled */
+	CONFIG_POD_SHORTCUT_IPV4 = 1 << 1, /* pods reach all endpoints of an external */
+	CONFIG_POD_SHORTCUT_IPV6 = 1 << 2, /* frontend with a local policy: detector exists */
 };
 
 struct kpb_config {
