@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes of the API server to objects, in two stages, so that one bad object disturbs no other.
+
+First stage: the envelope (a watch event, a page of a list), whose objects stay raw. Second stage:
+one object of a known kind. An object with a wrong type in a field raises ``DecodeError``, which
+still says which object it was. Nothing here keeps state or decides what an error means for the
+rest: that is the reflector's part.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Callable, NamedTuple, Protocol
+
+import msgspec
+
+from kubeproxy_bpf.api import convert, wire
+from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service
+from kubeproxy_bpf.errors import KubeProxyError
+
+ApiObject = Service | EndpointSlice | Node | Pod
+
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+class Kind(str, Enum):
+    """The resources that the proxy follows, by their kind."""
+
+    SERVICE = "Service"
+    ENDPOINT_SLICE = "EndpointSlice"
+    NODE = "Node"
+    POD = "Pod"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class DecodeError(KubeProxyError):
+    """An object, or a part of one, that cannot be used.
+
+    ``key`` is None when not even the object's name can be read.
+    """
+
+    def __init__(
+        self, kind: str, key: ObjectKey | None, version: str, field: str, message: str
+    ) -> None:
+        super().__init__(kind, key, version, field, message)
+        self.kind = kind
+        self.key = key
+        self.version = version
+        self.field = field
+        self.message = message
+
+    def __str__(self) -> str:
+        name = "/".join(self.key) if self.key else "(unnamed)"
+        return f"{self.kind} {name}: {self.field}: {self.message}"
+
+
+class Malformed(KubeProxyError):
+    """An envelope that is not what was asked for: not JSON, cut short, or another document."""
+
+    def __init__(self, what: str, message: str) -> None:
+        super().__init__(what, message)
+        self.what = what
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.message}"
+
+
+class Decoded(NamedTuple):
+    key: ObjectKey
+    version: str
+    object: ApiObject
+    problems: tuple[DecodeError, ...]
+    """Parts that were left out; the object is good without them."""
+
+
+class Page(NamedTuple):
+    """A page of a list; ``continue_`` is empty on the last one."""
+
+    version: str
+    continue_: str
+    items: tuple[msgspec.Raw, ...]
+
+
+class Bookmark(NamedTuple):
+    version: str
+    ends_initial_events: bool
+
+
+class _HasMeta(Protocol):
+    @property
+    def metadata(self) -> wire.Meta: ...
+
+
+_event = msgspec.json.Decoder(wire.Event)
+_page = msgspec.json.Decoder(wire.Page)
+_bookmark = msgspec.json.Decoder(wire.Bookmark)
+_loose = msgspec.json.Decoder(wire.Loose)
+_status = msgspec.json.Decoder(wire.Status)
+
+
+class ObjectDecoder:
+    """Decodes objects of one kind."""
+
+    def __init__(self, kind: Kind, decode: Callable[[Any], Any], turn: Callable[[Any], Any]):
+        self.kind = kind
+        self._decode = decode
+        self._turn = turn
+
+    def decode(self, raw: msgspec.Raw) -> Decoded:
+        """The object, or DecodeError with its name and the field at fault."""
+        try:
+            source: _HasMeta = self._decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            message, _, field = str(error).partition(" - at `")
+            key, version = identify(raw)
+            raise DecodeError(self.kind, key, version, field.rstrip("`") or "$", message) from None
+        meta = source.metadata
+        if not meta.name:
+            raise DecodeError(self.kind, None, "", "$.metadata.name", "no name")
+        result, complaints = self._turn(source)
+        key, version = result.key, meta.resource_version or ""
+        problems = tuple(DecodeError(self.kind, key, version, *c) for c in complaints)
+        return Decoded(key, version, result, problems)
+
+
+_DECODERS = {
+    Kind.SERVICE: ObjectDecoder(
+        Kind.SERVICE, msgspec.json.Decoder(wire.Service).decode, convert.service
+    ),
+    Kind.ENDPOINT_SLICE: ObjectDecoder(
+        Kind.ENDPOINT_SLICE,
+        msgspec.json.Decoder(wire.EndpointSlice).decode,
+        convert.endpoint_slice,
+    ),
+    Kind.NODE: ObjectDecoder(Kind.NODE, msgspec.json.Decoder(wire.Node).decode, convert.node),
+    Kind.POD: ObjectDecoder(Kind.POD, msgspec.json.Decoder(wire.Pod).decode, convert.pod),
+}
+
+
+def decoder_of(kind: Kind) -> ObjectDecoder:
+    return _DECODERS[kind]
+
+
+def identify(raw: msgspec.Raw) -> tuple[ObjectKey | None, str]:
+    """Key and resourceVersion of any object, as far as they can be read."""
+    try:
+        meta = _loose.decode(raw).metadata
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None, ""
+    version = meta.resource_version if isinstance(meta.resource_version, str) else ""
+    namespace = "" if meta.namespace is None else meta.namespace
+    if isinstance(meta.name, str) and meta.name and isinstance(namespace, str):
+        return ObjectKey(namespace, meta.name), version
+    return None, version
+
+
+def parse_event(line: bytes) -> wire.Event:
+    """The envelope of one line of a watch; the object stays raw."""
+    try:
+        return _event.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed("watch event", str(error)) from None
+
+
+def parse_bookmark(raw: msgspec.Raw) -> Bookmark:
+    try:
+        meta = _bookmark.decode(raw).metadata
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed("bookmark", str(error)) from None
+    annotations = meta.annotations or {}
+    return Bookmark(meta.resource_version or "", annotations.get(INITIAL_EVENTS_END) == "true")
+
+
+def parse_page(body: bytes, kind: Kind) -> Page:
+    """A page of a list of this kind, and of nothing else.
+
+    A document that merely lacks items must not pass for an empty list, since everything missing
+    from a list is deleted.
+    """
+    what = f"{kind}List"
+    try:
+        page = _page.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(what, str(error)) from None
+    if page.kind != what or page.metadata is None or not page.metadata.resource_version:
+        raise Malformed(what, f"got {page.kind or 'a document without kind'}")
+    if page.items is msgspec.UNSET:
+        raise Malformed(what, "no items")
+    return Page(page.metadata.resource_version, page.metadata.continue_ or "", page.items or ())
+
+
+def parse_status(body: bytes | msgspec.Raw) -> wire.Status | None:
+    """The Status in the body of an error, None if the error speaks otherwise (a proxy's HTML)."""
+    try:
+        return _status.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
