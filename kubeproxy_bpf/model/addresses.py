@@ -38,10 +38,13 @@ class Prefix(NamedTuple):
         return self.bits == (96 if self.family == Family.IPV4 else 0)
 
     def __contains__(self, address: object) -> bool:
-        if not isinstance(address, bytes):
+        # Without the family, ::/0 would hold every IPv4 address in its v4-mapped form.
+        if not isinstance(address, bytes) or family_of(address) != self.family:
             return False
         shift = 128 - self.bits
-        return int.from_bytes(address, "big") >> shift == int.from_bytes(self.address, "big") >> shift
+        return (
+            int.from_bytes(address, "big") >> shift == int.from_bytes(self.address, "big") >> shift
+        )
 
 
 def family_of(address: bytes) -> Family:

@@ -38,7 +38,9 @@ class ServicePortId(NamedTuple):
 
     def __str__(self) -> str:
         port = self.port_name or "-"
-        return f"{self.namespace}/{self.name}:{port}/{Protocol(self.protocol).name}/IPv{self.family}"
+        return (
+            f"{self.namespace}/{self.name}:{port}/{Protocol(self.protocol).name}/IPv{self.family}"
+        )
 
 
 class FrontendSpec(NamedTuple):

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cluster as this node has to serve it: takes object changes in, gives wanted changes out.
+
+It only decides *what* to compile again: a change of one Service, slice or Pod concerns that one
+Service or Pod (and the few that contest a frontend with it), a change of the node those that depend
+on it. What a Service means is in ``desired``. Changes coalesce: between two calls of ``take`` each
+object counts once, and one that changed and changed back not at all. Nothing comes out before all
+lists are known: a Service whose slices are not here yet is not one without endpoints. Pure, but for
+its own memory; not for several threads. Called by ``sync``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service
+from kubeproxy_bpf.model.addresses import is_link_local
+from kubeproxy_bpf.model.desired import compile_service
+from kubeproxy_bpf.model.endpoints import problems_of
+from kubeproxy_bpf.model.facts import ModelConfig, NodeAddresses, NodeFacts
+from kubeproxy_bpf.model.health import HealthCheck, health_checks_of
+from kubeproxy_bpf.model.hostports import compile_pod
+from kubeproxy_bpf.model.ledger import Compiled, Given, Ledger, Source
+from kubeproxy_bpf.model.slices import SliceIndex
+from kubeproxy_bpf.model.types import Changes, Problem
+from kubeproxy_bpf.model.vips import VipTable
+
+
+class Step(NamedTuple):
+    """What came out of a ``take``."""
+
+    changes: Changes
+    problems: tuple[Problem, ...]
+    """Those of the objects looked at that they did not have before."""
+
+
+_GONE = Compiled("", {}, ())
+
+
+class ClusterModel:
+    """All objects that matter to this node, and what was last given out for them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._facts = NodeFacts()
+        self._services: dict[ObjectKey, Service] = {}
+        self._pods: dict[ObjectKey, Pod] = {}
+        self._slices = SliceIndex()
+        self._slice_problems: dict[ObjectKey, tuple[Problem, ...]] = {}
+        self._new_slice_problems: dict[ObjectKey, tuple[Problem, ...]] = {}
+        self._health: dict[ObjectKey, tuple[HealthCheck, ...]] = {}
+        self._vips = VipTable()
+        self._ledger = Ledger(self._vips)
+        self._dirty: dict[Source, None] = {}
+        self._known = False
+        self._everything = False
+
+    def set_service(self, service: Service) -> None:
+        self._services[service.key] = service
+        self._touch_service(service.key)
+
+    def remove_service(self, key: ObjectKey) -> None:
+        if self._services.pop(key, None) is not None:
+            self._touch_service(key)
+
+    def set_slice(self, endpoint_slice: EndpointSlice) -> None:
+        self._judge_slice(endpoint_slice)
+        for service in self._slices.put(endpoint_slice):
+            self._touch_service(service)
+
+    def remove_slice(self, key: ObjectKey) -> None:
+        self._slice_problems.pop(key, None)
+        self._new_slice_problems.pop(key, None)
+        for service in self._slices.remove(key):
+            self._touch_service(service)
+
+    def set_pod(self, pod: Pod) -> None:
+        self._pods[pod.key] = pod
+        self._touch(Source("pod", *pod.key))
+
+    def remove_pod(self, key: ObjectKey) -> None:
+        if self._pods.pop(key, None) is not None:
+            self._touch(Source("pod", *key))
+
+    def set_node(self, node: Node) -> None:
+        """Take in a Node; only the own one counts. After its deletion its last zone stays [D7]."""
+        if node.name != self._config.node_name or node.zone == self._facts.zone:
+            return
+        self._facts = self._facts._replace(zone=node.zone)
+        for service, slices in self._slices:
+            if any(traits.hint_zones for s in slices for traits in s.traits):
+                self._touch_service(service)
+
+    def set_node_addresses(self, addresses: NodeAddresses) -> None:
+        """Take in the node's own addresses; backends that live on one of them are marked."""
+        # Every pod's veth brings a link-local address, which no endpoint ever has.
+        moved = frozenset(
+            address for address in self._facts.local ^ addresses.local if not is_link_local(address)
+        )
+        self._vips.set_node(addresses)
+        self._facts = self._facts._replace(local=addresses.local)
+        if not moved:
+            return
+        for service, slices in self._slices:
+            if not all(moved.isdisjoint(s.addresses) for s in slices):
+                self._touch_service(service)
+        for pod in self._pods:
+            self._touch(Source("pod", *pod))
+
+    def mark_complete(self) -> None:
+        """Say that all lists are known: the next ``take`` gives everything, as ``complete``.
+
+        May be said again for a full synchronisation.
+        """
+        self._known = self._everything = True
+        for key in self._services:
+            self._touch_service(key)
+        for key in self._pods:
+            self._touch(Source("pod", *key))
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether a ``take`` has anything to look at."""
+        return self._known and bool(self._dirty or self._everything or self._vips.has_changes)
+
+    def take(self) -> Step:
+        """Compile what changed since the last time; empty until all lists are known."""
+        if not self._known:
+            return Step(Changes({}, {}), ())
+        dirty, self._dirty = self._dirty, {}
+        everything, self._everything = self._everything, False
+        compiled = {source: self._compile(source) for source in dirty}
+        for source in self._settle(compiled):
+            compiled[source] = self._compile(source)
+        services: Given = {}
+        problems = [p for found in self._new_slice_problems.values() for p in found]
+        self._new_slice_problems = {}
+        for source, result in compiled.items():
+            problems += self._ledger.give_out(source, result, everything, services)
+        changes = Changes(services, self._vips.take(everything), complete=everything)
+        return Step(changes, tuple(problems))
+
+    def problems(self) -> list[Problem]:
+        """All that is wrong as of the last ``take``, sorted."""
+        found = set(self._ledger.problems())
+        for problems in self._slice_problems.values():
+            found.update(problems)
+        return sorted(found)
+
+    def health_checks(self) -> list[HealthCheck]:
+        """What health checks have to answer as of the last ``take``, sorted."""
+        return sorted(check for checks in self._health.values() for check in checks)
+
+    def _touch(self, source: Source) -> None:
+        self._dirty[source] = None
+
+    def _touch_service(self, key: ObjectKey) -> None:
+        self._touch(Source("service", *key))
+
+    def _judge_slice(self, endpoint_slice: EndpointSlice) -> None:
+        problems = problems_of(endpoint_slice)
+        before = self._slice_problems.pop(endpoint_slice.key, ())
+        fresh = tuple(problem for problem in problems if problem not in before)
+        if problems:
+            self._slice_problems[endpoint_slice.key] = problems
+        if fresh:
+            self._new_slice_problems[endpoint_slice.key] = fresh
+
+    def _compile(self, source: Source) -> Compiled:
+        key = ObjectKey(source.namespace, source.name)
+        if source.kind == "pod":
+            pod = self._pods.get(key)
+            if pod is None:
+                return _GONE
+            return Compiled(pod.created, *compile_pod(pod, self._facts, self._config))
+        service = self._services.get(key)
+        self._health.pop(key, None)
+        if service is None:
+            return _GONE
+        slices = self._slices.of(key)
+        ports, problems = compile_service(service, slices, self._facts, self._config)
+        checks, more = health_checks_of(service, slices, self._config)
+        if checks:
+            self._health[key] = checks
+        return Compiled(service.created, ports, problems + more)
+
+    def _settle(self, compiled: dict[Source, Compiled]) -> set[Source]:
+        """Settle the claims of all; return the sources that have to be compiled as well."""
+        moved: set[Source] = set()
+        for source, result in compiled.items():
+            moved |= self._ledger.settle(source, result)
+        return moved - compiled.keys()

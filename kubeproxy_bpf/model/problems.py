@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collects what is wrong with one object while it is compiled.
+
+Bad cluster data never raises and never stops another object; it becomes Problem values that the
+caller reports once. Called by the modules of the model.
+"""
+
+from __future__ import annotations
+
+from kubeproxy_bpf.model.types import Problem
+
+
+class Report:
+    """Problems of one object, in the order found."""
+
+    def __init__(self, kind: str, namespace: str, name: str) -> None:
+        self._object = (kind, namespace, name)
+        self._problems: list[Problem] = []
+
+    def add(self, field: str, message: str) -> None:
+        self._problems.append(Problem(*self._object, field, message))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(self._problems)
