@@ -19,6 +19,7 @@ class VipFlags(IntFlag):
     HOST_PORT = 8
     LOOPBACK = 16
     ON_DEVICE = 32
+    CANARY = 64
 
 
 class FrontendKind(IntEnum):
