@@ -1,1 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
+"""libbpf for Python: objects, programs, maps, links and types, with lifetimes and exceptions.
+
+Three floors: ``_native`` names the C functions, the classes below own what they return, and
+``abc`` states what replacements must offer. No pointer leaves this package, and it knows nothing
+of the rest of the project. Calls block: run them in a thread where an event loop must go on.
+"""
+
+from .bpflink import IterLink, Link, LinkInfo, prog_query
+from .bpfmap import BpfMap, MapInfo
+from .bpfobject import BpfObject, ObjectMap, ObjectProgram
+from .bpfprogram import Program, ProgramInfo
+from .btf import Btf
+from .enums import (
+    AttachFlag,
+    AttachType,
+    LinkType,
+    MapFlag,
+    MapType,
+    ProgramType,
+    UpdateFlag,
+)
+from .errors import (
+    BatchError,
+    BtfError,
+    LibbpfError,
+    MissingSymbol,
+    VerifierError,
+)
+from .kernel import enable_stats, libbpf_version, possible_cpus
+from .testrun import RunResult
+
+__all__ = [
+    "AttachFlag",
+    "AttachType",
+    "BatchError",
+    "BpfMap",
+    "BpfObject",
+    "Btf",
+    "BtfError",
+    "IterLink",
+    "LibbpfError",
+    "Link",
+    "LinkInfo",
+    "LinkType",
+    "MapFlag",
+    "MapInfo",
+    "MapType",
+    "MissingSymbol",
+    "ObjectMap",
+    "ObjectProgram",
+    "Program",
+    "ProgramInfo",
+    "ProgramType",
+    "RunResult",
+    "UpdateFlag",
+    "VerifierError",
+    "enable_stats",
+    "libbpf_version",
+    "possible_cpus",
+    "prog_query",
+]
