@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the dataplane as the model wants it: plans, applies, waits out graces, tries again.
+
+``Programmer`` joins the pure planner and whatever executes plans (the writer, or the fake). The
+sync loop awaits ``start`` once, then ``apply`` for each step of the model. What a plan freed is
+released after a grace period in the background; whatever that makes possible (service ports that
+found no room) is done at once and told through ``report``. It does not decide when to sync, and it
+does not log. An exception out of ``apply`` means that planner and maps may differ: start anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Callable, NamedTuple
+
+from kubeproxy_bpf.dataplane.protocol import Dataplane
+from kubeproxy_bpf.model.types import Changes, ServicePortId
+from kubeproxy_bpf.plan.planner import NOTHING, Planner
+from kubeproxy_bpf.plan.writes import Failed
+
+
+class Outcome(NamedTuple):
+    """What became of some changes."""
+
+    writes: int
+    """Entries written or removed."""
+    failed: tuple[Failed, ...]
+    """Refused by the kernel; the next ``apply`` repeats them."""
+    unfit: tuple[tuple[ServicePortId, str], ...]
+    """Found no room, and in which map; tried again by itself when room appears."""
+    vips_unfit: tuple[bytes, ...]
+    lost: tuple[tuple[int, int], ...]
+    """(service index, backend id) of UDP that belong together no longer: sockets to abort."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything is programmed."""
+        return not (self.failed or self.unfit or self.vips_unfit)
+
+
+class Programmer:
+    """The only user of a planner and its dataplane."""
+
+    def __init__(
+        self, dataplane: Dataplane, report: Callable[[Outcome], None] = lambda outcome: None
+    ) -> None:
+        self._dataplane = dataplane
+        self._planner = Planner(dataplane.capacity)
+        self._report = report
+        self._lock = asyncio.Lock()
+        self._tokens: list[int] = []
+        self._releasing: asyncio.Task[None] | None = None
+
+    @property
+    def planner(self) -> Planner:
+        """For questions: who owns a frontend, who waits for room."""
+        return self._planner
+
+    async def start(self) -> None:
+        """Take over what is programmed. Nothing is removed before the first complete changes."""
+        async with self._lock:
+            dump = await self._dataplane.dump()
+            self._planner = Planner.restore(self._dataplane.capacity, dump)
+            await self._dataplane.grace()
+            self._planner.release(0)
+
+    async def apply(self, changes: Changes = NOTHING) -> Outcome:
+        """Program changes, or with none given repeat what failed; then report the outcome."""
+        if self._releasing is not None and self._releasing.done():
+            self._releasing.result()  # an error of the background is ours
+        async with self._lock:
+            outcome = await self._apply(changes)
+        self._report(outcome)
+        return outcome
+
+    async def settled(self) -> None:
+        """Return when nothing waits for a grace period."""
+        while self._releasing is not None and not self._releasing.done():
+            await self._releasing
+
+    async def close(self) -> None:
+        """Stop waiting for graces; what is programmed stays."""
+        if self._releasing is not None:
+            self._releasing.cancel()
+            await asyncio.gather(self._releasing, return_exceptions=True)
+
+    async def _apply(self, changes: Changes) -> Outcome:
+        plan = self._planner.plan(changes)
+        applied = await self._dataplane.apply(plan)
+        self._planner.settle(plan, applied.failed)
+        if plan.frees:
+            self._tokens.append(plan.token)
+            if self._releasing is None or self._releasing.done():
+                self._releasing = asyncio.create_task(self._release())
+        return Outcome(
+            applied.writes,
+            applied.failed,
+            tuple(plan.unfit),
+            tuple(plan.vips_unfit),
+            tuple(plan.lost),
+        )
+
+    async def _release(self) -> None:
+        """Wait one grace period for all plans that ended before it, as long as there are any."""
+        while self._tokens:
+            tokens, self._tokens = self._tokens, []
+            await self._dataplane.grace()
+            async with self._lock:
+                for token in tokens:
+                    self._planner.release(token)
+                if not self._planner.owes:
+                    continue
+                outcome = await self._apply(NOTHING)
+            self._report(outcome)
