@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GET requests to the API server, as streams: transport, TLS, authentication, errors.
+
+A response is handed out only after its status was checked. Dead peers are noticed by the kernel
+(keepalive, TCP_USER_TIMEOUT), silent ones by the caller's read time-out. Retrying is the
+reflector's business, except for one repetition with renewed credentials after a 401.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import socket
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, AsyncIterator, Sequence
+
+import aiohttp
+from aiohttp.connector import AddrInfoType
+
+from kubeproxy_bpf import __version__
+from kubeproxy_bpf.api import wire
+from kubeproxy_bpf.api.clock import Clock, SystemClock
+from kubeproxy_bpf.api.credentials import Credentials
+from kubeproxy_bpf.api.decode import parse_status
+from kubeproxy_bpf.errors import ApiError
+
+Params = Sequence[tuple[str, str]]
+
+USER_AGENT = f"kube-proxy-bpf/{__version__} (linux/{platform.machine()})"
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 60.0
+"""From the request to the head of the answer, which a watch sends before its first event."""
+KEEPALIVE_IDLE_S = 15
+KEEPALIVE_INTERVAL_S = 5
+KEEPALIVE_PROBES = 3
+USER_TIMEOUT_MS = 30_000
+_ERROR_BODY_BYTES = 65_536
+
+
+class StatusError(ApiError):
+    """The server answered with an error status, or with an ERROR event in a watch."""
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str = "",
+        retry_after_s: float | None = None,
+        version_too_large: bool = False,
+    ) -> None:
+        super().__init__(status, reason, message)
+        self.retry_after_s = retry_after_s
+        self.version_too_large = version_too_large
+        """We asked for a resourceVersion that this server has not reached."""
+
+
+def status_error(
+    code: int, reason: str, status: wire.Status | None, retry_after_s: float | None = None
+) -> StatusError:
+    if status is None:
+        return StatusError(code, reason, "", retry_after_s)
+    details = status.details or wire.StatusDetails()
+    if retry_after_s is None and details.retry_after_seconds:
+        retry_after_s = float(details.retry_after_seconds)
+    causes = details.causes or ()
+    too_large = any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes)
+    return StatusError(
+        status.code or code,
+        status.reason or reason,
+        status.message or "",
+        retry_after_s,
+        too_large,
+    )
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait, from either form of the Retry-After header (RFC 9110, 10.2.3)."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except ValueError:
+        return None
+
+
+def keepalive_socket(info: AddrInfoType) -> socket.socket:
+    """A socket that fails within about 30 s once its peer is unreachable, sending or not."""
+    family, kind, protocol, _, _ = info
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class ApiClient:
+    """Use as an async context manager, after ``credentials.load()``."""
+
+    def __init__(self, credentials: Credentials, clock: Clock | None = None) -> None:
+        self._credentials = credentials
+        self._clock = clock or SystemClock()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> ApiClient:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(socket_factory=keepalive_socket),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
+            # HTTPS_PROXY and NO_PROXY, as client-go.
+            trust_env=True,
+            read_bufsize=2**18,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    @asynccontextmanager
+    async def get(
+        self, path: str, params: Params, read_timeout_s: float, compressed: bool = False
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """The body of a successful answer; StatusError for any other.
+
+        ``read_timeout_s`` limits the silence between two pieces of the body, not the whole.
+        """
+        response = await self._send(path, params, read_timeout_s, compressed)
+        if response.status == 401:
+            response.close()
+            await self._credentials.renew()
+            response = await self._send(path, params, read_timeout_s, compressed)
+        try:
+            if response.status != 200:
+                raise await self._error(response)
+            yield response.content
+        finally:
+            # A body that was not read to its end (a watch has none) makes the connection useless.
+            if not response.content.at_eof():
+                response.close()
+            response.release()
+
+    async def _send(
+        self, path: str, params: Params, read_timeout_s: float, compressed: bool
+    ) -> aiohttp.ClientResponse:
+        assert self._session is not None, "used outside of its context"
+        connection = await self._credentials.current()
+        # Lists shrink to a seventh; the API server does not compress watches.
+        headers = {"Accept-Encoding": "gzip" if compressed else "identity"}
+        if connection.authorization:
+            headers["Authorization"] = connection.authorization
+        options: dict[str, Any] = {}
+        if connection.host.startswith("https"):
+            options["ssl"] = self._credentials.tls()
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=read_timeout_s)
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            return await self._session.get(
+                connection.host + path,
+                params=list(params),
+                headers=headers,
+                timeout=timeout,
+                proxy=connection.proxy,
+                server_hostname=connection.tls_server_name,
+                allow_redirects=False,
+                **options,
+            )
+
+    async def _error(self, response: aiohttp.ClientResponse) -> StatusError:
+        body = await response.content.read(_ERROR_BODY_BYTES)
+        retry_after_s = parse_retry_after(response.headers.get("Retry-After"), self._clock.wall())
+        return status_error(
+            response.status, response.reason or "", parse_status(body), retry_after_s
+        )

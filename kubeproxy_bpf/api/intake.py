@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From raw objects and events to a sink: the rules of lists, versions and malformed objects.
+
+Knows nothing of HTTP or time; the reflector feeds it. The rules:
+
+1. A list or an initial stream is collected apart and replaces the old state only when complete.
+2. A malformed object is reported once per version and skipped; what was known of it stays.
+3. An event that repeats the version known is a duplicate and ignored.
+4. An event or bookmark older than what is known means that the server's history was replaced
+   (restored from a backup): the reflector must list anew. Versions are compared as numbers where
+   both are numbers (Kubernetes 1.35, KEP-5504); where they are not, events are taken as they come.
+5. Whatever the selectors should have held back counts as absent.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Collection, Mapping, Protocol
+
+import msgspec
+
+from kubeproxy_bpf.api.decode import (
+    ApiObject,
+    Decoded,
+    DecodeError,
+    Malformed,
+    decoder_of,
+    identify,
+    parse_bookmark,
+)
+from kubeproxy_bpf.api.objects import ObjectKey
+from kubeproxy_bpf.api.resources import Resource
+from kubeproxy_bpf.errors import KubeProxyError
+
+
+class Sink(Protocol):
+    """Where objects of one kind end up."""
+
+    def replace(
+        self, objects: Mapping[ObjectKey, ApiObject], keep: Collection[ObjectKey] | None
+    ) -> None:
+        """Take a complete set. Known objects missing from it go, except those of ``keep``;
+        None keeps all."""
+        ...
+
+    def upsert(self, key: ObjectKey, new: ApiObject) -> None: ...
+
+    def remove(self, key: ObjectKey) -> None: ...
+
+    def unavailable(self) -> None:
+        """This resource cannot be read; what is known of it stays."""
+        ...
+
+
+class HistoryReplaced(KubeProxyError):
+    """The server went back in time; only a new list tells what is true."""
+
+    def __init__(self, known: str, got: str) -> None:
+        super().__init__(known, got)
+        self.known = known
+        self.got = got
+
+    def __str__(self) -> str:
+        return f"resourceVersion {self.got} came after {self.known}"
+
+
+class _Collected:
+    """A new state, not yet complete."""
+
+    def __init__(self) -> None:
+        self.objects: dict[ObjectKey, ApiObject] = {}
+        self.versions: dict[ObjectKey, str] = {}
+        self.malformed: set[ObjectKey] = set()
+        self.unnamed = False
+
+
+class Intake:
+    def __init__(
+        self, resource: Resource, sink: Sink, report: Callable[[DecodeError], None]
+    ) -> None:
+        self._resource = resource
+        self._decode = decoder_of(resource.kind).decode
+        self._sink = sink
+        self._report = report
+        self._reported: dict[ObjectKey | None, tuple[str, str]] = {}
+        self._versions: dict[ObjectKey, str] = {}
+        self._collected: _Collected | None = None
+        self.position: str | None = None
+        """resourceVersion to watch from; None while a list is needed."""
+
+    @property
+    def collecting(self) -> bool:
+        return self._collected is not None
+
+    def begin(self) -> None:
+        """Start to collect a new state; what was collected and not committed is dropped."""
+        self._collected = _Collected()
+
+    def commit(self, version: str) -> None:
+        """The collected state is complete, as of this resourceVersion."""
+        collected, self._collected = self._collected, None
+        assert collected is not None
+        keep = None if collected.unnamed else collected.malformed
+        self._versions = collected.versions
+        present = collected.versions.keys() | collected.malformed
+        self._reported = {k: v for k, v in self._reported.items() if k is None or k in present}
+        self.position = version
+        self._sink.replace(collected.objects, keep)
+
+    def forget_position(self) -> None:
+        self.position = None
+
+    def add(self, raw: msgspec.Raw) -> None:
+        """One object of the state being collected."""
+        collected = self._collected
+        assert collected is not None
+        try:
+            decoded = self._decoded(raw)
+        except DecodeError as error:
+            if error.key is None:
+                collected.unnamed = True
+            else:
+                collected.malformed.add(error.key)
+            return
+        if not self._resource.wanted(decoded.object):
+            return
+        collected.malformed.discard(decoded.key)
+        collected.objects[decoded.key] = decoded.object
+        collected.versions[decoded.key] = decoded.version
+
+    def changed(self, raw: msgspec.Raw) -> None:
+        """An ADDED or MODIFIED event."""
+        if self._collected is not None:
+            self.add(raw)
+            return
+        try:
+            decoded = self._decoded(raw)
+        except DecodeError as error:
+            self._advance(error.version)
+            return
+        known = self._versions.get(decoded.key)
+        if known and known == decoded.version:
+            return
+        if known is not None and _older(decoded.version, known):
+            raise HistoryReplaced(known, decoded.version)
+        self._take(decoded)
+        self._advance(decoded.version)
+
+    def deleted(self, raw: msgspec.Raw) -> None:
+        """A DELETED event; only the name must be readable."""
+        key, version = identify(raw)
+        if key is None:
+            self._complain(self._unnamed(version))
+            return
+        if self._collected is not None:
+            self._collected.objects.pop(key, None)
+            self._collected.versions.pop(key, None)
+            self._collected.malformed.discard(key)
+            return
+        known = self._versions.get(key)
+        if known is not None and _older(version, known):
+            raise HistoryReplaced(known, version)
+        self._drop(key)
+        # Some servers repeat the object's last version here instead of the deletion's own.
+        if known != version:
+            self._advance(version)
+
+    def bookmark(self, raw: msgspec.Raw) -> bool:
+        """Note a new position; True if the bookmark ends the initial events."""
+        bookmark = parse_bookmark(raw)
+        if self._collected is None:
+            self._advance(bookmark.version)
+        elif bookmark.ends_initial_events:
+            if not bookmark.version:
+                raise Malformed("bookmark", "no resourceVersion")
+            self.commit(bookmark.version)
+            return True
+        return False
+
+    def unavailable(self) -> None:
+        self._sink.unavailable()
+
+    def _take(self, decoded: Decoded) -> None:
+        if not self._resource.wanted(decoded.object):
+            self._drop(decoded.key)
+            return
+        self._versions[decoded.key] = decoded.version
+        self._sink.upsert(decoded.key, decoded.object)
+
+    def _drop(self, key: ObjectKey) -> None:
+        self._reported.pop(key, None)
+        self._versions.pop(key, None)
+        self._sink.remove(key)
+
+    def _advance(self, version: str) -> None:
+        if not version:
+            return
+        if self.position is not None and _older(version, self.position):
+            raise HistoryReplaced(self.position, version)
+        self.position = version
+
+    def _decoded(self, raw: msgspec.Raw) -> Decoded:
+        try:
+            decoded = self._decode(raw)
+        except DecodeError as error:
+            self._complain(error)
+            raise
+        for problem in decoded.problems[:1]:
+            self._complain(problem)
+        return decoded
+
+    def _complain(self, error: DecodeError) -> None:
+        # Without a name or version, equal text is taken for the same object version.
+        told = (error.version, "" if error.key and error.version else str(error))
+        if self._reported.get(error.key) != told:
+            self._reported[error.key] = told
+            self._report(error)
+
+    def _unnamed(self, version: str) -> DecodeError:
+        kind = self._resource.kind
+        return DecodeError(kind, None, version, "$.metadata.name", "DELETED without a name")
+
+
+def _older(version: str, known: str) -> bool:
+    return version.isdecimal() and known.isdecimal() and int(version) < int(known)

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps a sink equal to one resource of the API server, for ever: list, watch, recover.
+
+It decides when to list, when to watch, from where, and how long to wait after a failure; what
+events mean is ``api.intake``'s part. Each attempt is one of three requests:
+
+1. nothing known, server offers WatchList: one stream of all objects, then of changes;
+2. nothing known, server does not: pages of a list, then 3;
+3. a position known: a watch from there.
+
+The old state stands until a new one is complete. Every attempt that fails, or that ends sooner than
+a healthy one would, is followed by a growing delay, so that no answer of a server, however odd,
+makes a hot loop. Run by ``api.source``, one task per resource.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from random import Random
+from types import TracebackType
+from typing import NoReturn
+
+import aiohttp
+import structlog
+
+from kubeproxy_bpf.api.client import ApiClient, Params, StatusError, status_error
+from kubeproxy_bpf.api.clock import Backoff, Clock, SystemClock
+from kubeproxy_bpf.api.decode import (
+    DecodeError,
+    Malformed,
+    Page,
+    parse_event,
+    parse_page,
+    parse_status,
+)
+from kubeproxy_bpf.api.intake import HistoryReplaced, Intake, Sink
+from kubeproxy_bpf.api.lines import LineSplitter
+from kubeproxy_bpf.api.resources import Resource
+from kubeproxy_bpf.api.wire import Event
+
+log = structlog.get_logger("api")
+
+FAILURES = (StatusError, Malformed, HistoryReplaced, aiohttp.ClientError, OSError)
+"""What a server or the way to it can do to us; TimeoutError is an OSError."""
+
+_RETRIED_AS_THEY_ARE = frozenset({401, 403, 408, 429})
+
+
+@dataclass(frozen=True)
+class ReflectorSettings:
+    watch_timeout_s: tuple[float, float] = (300.0, 600.0)
+    """The server is asked to end each watch after a random time in this range."""
+    stall_slack_s: float = 30.0
+    """A watch that is silent for this long after its time is dead."""
+    list_stall_s: float = 60.0
+    page_size: int = 500
+    initial_idle_s: float = 10.0
+    """Silence in an initial stream that shows a server that never ends one."""
+    initial_limit_s: float = 60.0
+    backoff_first_s: float = 0.8
+    backoff_max_s: float = 30.0
+    healthy_after_s: float = 10.0
+    """An attempt that lived this long makes earlier failures forgotten."""
+    retry_after_max_s: float = 120.0
+    forbidden_retry_s: float = 60.0
+    """Between attempts at an optional resource that we may not read."""
+    bad_stream_limit: int = 3
+    """Unreadable streams in a row before a list is made instead."""
+    yield_every: int = 100
+    """Events between two chances for other tasks."""
+
+
+class WatchListRefused(Exception):
+    """The server cannot do WatchList; not an error for anybody."""
+
+
+class _InitialGuard:
+    """Gives up on initial events that never end: an older server sends all objects when asked for
+    initial events, as for any watch, but no bookmark after them."""
+
+    def __init__(self, intake: Intake, settings: ReflectorSettings) -> None:
+        self._intake = intake
+        self._idle_s = settings.initial_idle_s
+        self._limit = asyncio.get_running_loop().time() + settings.initial_limit_s
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self.heard()
+
+    def heard(self) -> None:
+        """Something came: wait on, or for ever once the initial events have ended."""
+        if self._intake.collecting:
+            now = asyncio.get_running_loop().time()
+            self._timeout.reschedule(min(now + self._idle_s, self._limit))
+        elif self._timeout.when() is not None:
+            self._timeout.reschedule(None)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise WatchListRefused("no end of the initial events") from None
+
+
+class Reflector:
+    def __init__(
+        self,
+        client: ApiClient,
+        resource: Resource,
+        sink: Sink,
+        settings: ReflectorSettings = ReflectorSettings(),
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self._client = client
+        self._resource = resource
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._random = random or Random()
+        self._intake = Intake(resource, sink, self._report)
+        self._backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, self._random)
+        self._watch_list = True
+        self._bad_streams = 0
+        self._since_yield = 0
+        self._forbidden = False
+
+    async def run(self) -> NoReturn:
+        while True:
+            started = self._clock.monotonic()
+            failure: Exception | None = None
+            try:
+                await self._attempt()
+            except FAILURES as error:
+                failure = error
+            healthy = self._clock.monotonic() - started >= self._settings.healthy_after_s
+            if healthy:
+                self._backoff.reset()
+            if failure is not None:
+                self._learn(failure)
+                await self._clock.sleep(self._delay_s(failure))
+            elif not healthy:
+                await self._clock.sleep(self._backoff.next())
+
+    async def _attempt(self) -> None:
+        if self._intake.position is None and self._watch_list:
+            try:
+                await self._initial_stream()
+                return
+            except WatchListRefused as refusal:
+                log.info("watchlist_refused", kind=self._resource.kind, reason=str(refusal))
+                self._watch_list = False
+        if self._intake.position is None:
+            await self._list()
+        await self._watch()
+
+    async def _initial_stream(self) -> None:
+        """All objects as events, a bookmark that ends them, then changes, in one request."""
+        self._intake.begin()
+        try:
+            await self._stream(
+                (("sendInitialEvents", "true"), ("resourceVersionMatch", "NotOlderThan"))
+            )
+        except StatusError as error:
+            if self._intake.collecting and _refuses(error):
+                raise WatchListRefused(str(error)) from None
+            raise
+
+    async def _watch(self) -> None:
+        assert self._intake.position is not None
+        await self._stream((("resourceVersion", self._intake.position),))
+
+    async def _stream(self, params: Params) -> None:
+        timeout_s = self._random.uniform(*self._settings.watch_timeout_s)
+        params = (
+            *self._resource.selectors,
+            *params,
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", str(max(1, round(timeout_s)))),
+        )
+        read_timeout_s = timeout_s + self._settings.stall_slack_s
+        splitter = LineSplitter()
+        async with self._client.get(self._resource.path, params, read_timeout_s) as body:
+            guard = _InitialGuard(self._intake, self._settings)
+            async with guard:
+                async for chunk in body.iter_any():
+                    await self._events(splitter.feed(chunk))
+                    guard.heard()
+        if splitter.unfinished:
+            raise Malformed("watch", "cut in the middle of an event")
+
+    async def _events(self, lines: list[bytes]) -> None:
+        for line in lines:
+            self._event(parse_event(line))
+            self._since_yield += 1
+            if self._since_yield >= self._settings.yield_every:
+                await self._let_others_run()
+
+    def _event(self, event: Event) -> None:
+        match event.type:
+            case "ADDED" | "MODIFIED":
+                self._intake.changed(event.object)
+            case "DELETED":
+                self._intake.deleted(event.object)
+            case "BOOKMARK":
+                self._intake.bookmark(event.object)
+            case "ERROR":
+                raise status_error(500, "watch error", parse_status(event.object))
+            case unknown:
+                log.warning("event_type_unknown", kind=self._resource.kind, type=unknown)
+        self._bad_streams = 0
+
+    async def _let_others_run(self) -> None:
+        self._since_yield = 0
+        await asyncio.sleep(0)
+
+    async def _list(self) -> None:
+        """All pages of a list. Nothing takes effect before the last one has come."""
+        self._intake.begin()
+        page = await self._page("")
+        version, seen = page.version, {""}
+        while True:
+            for raw in page.items:
+                self._intake.add(raw)
+                self._since_yield += 1
+                if self._since_yield >= self._settings.yield_every:
+                    await self._let_others_run()
+            if not page.continue_:
+                break
+            if page.continue_ in seen:
+                raise Malformed(f"{self._resource.kind}List", "continue token came twice")
+            seen.add(page.continue_)
+            page = await self._page(page.continue_)
+        self._intake.commit(version)
+
+    async def _page(self, continue_: str) -> Page:
+        params = self._resource.selectors + (("limit", str(self._settings.page_size)),)
+        if continue_:
+            params += (("continue", continue_),)
+        async with self._client.get(
+            self._resource.path, params, self._settings.list_stall_s, compressed=True
+        ) as body:
+            return parse_page(await body.read(), self._resource.kind)
+
+    def _learn(self, failure: Exception) -> None:
+        """What a failure says about our position; and say so, once per failure."""
+        if isinstance(failure, Malformed):
+            self._bad_streams += 1
+        relist = (
+            isinstance(failure, HistoryReplaced)
+            or (isinstance(failure, StatusError) and _outdates_position(failure))
+            or self._bad_streams >= self._settings.bad_stream_limit
+        )
+        if relist:
+            self._bad_streams = 0
+            self._intake.forget_position()
+        forbidden = isinstance(failure, StatusError) and failure.status == 403
+        if forbidden and self._resource.optional:
+            self._intake.unavailable()
+        if not (forbidden and self._forbidden):
+            error = str(failure) or type(failure).__name__
+            log.warning("watch_failed", kind=self._resource.kind, error=error, relist=relist)
+        self._forbidden = forbidden
+
+    def _delay_s(self, failure: Exception) -> float:
+        if not isinstance(failure, StatusError):
+            return self._backoff.next()
+        if failure.status == 403 and self._resource.optional:
+            return self._settings.forbidden_retry_s * self._random.uniform(0.8, 1.2)
+        asked_s = min(failure.retry_after_s or 0.0, self._settings.retry_after_max_s)
+        return max(asked_s, self._backoff.next())
+
+    def _report(self, error: DecodeError) -> None:
+        namespace, name = error.key or ("", "")
+        log.warning(
+            "object_malformed",
+            kind=error.kind,
+            namespace=namespace,
+            name=name,
+            field=error.field,
+            error=error.message,
+            resource_version=error.version,
+        )
+
+
+def _refuses(error: StatusError) -> bool:
+    return 400 <= error.status < 500 and error.status not in _RETRIED_AS_THEY_ARE | {410}
+
+
+def _outdates_position(error: StatusError) -> bool:
+    """410, a version from another history, or a request that will never be accepted as it is."""
+    if error.version_too_large:
+        return True
+    return 400 <= error.status < 500 and error.status not in _RETRIED_AS_THEY_ARE

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The four resources that the proxy follows, with the selectors of kube-proxy 1.36.
+
+``wanted`` repeats each selector on the decoded object, for API servers that ignore selectors; an
+object that it refuses counts as absent. Called by ``api.source``; read by the reflector.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple
+
+from kubeproxy_bpf.api.decode import ApiObject, Kind
+from kubeproxy_bpf.api.objects import EndpointSlice, Node, Pod, Service
+from kubeproxy_bpf.api.wire import HEADLESS, PROXY_NAME
+
+
+class Resource(NamedTuple):
+    kind: Kind
+    path: str
+    selectors: tuple[tuple[str, str], ...]
+    wanted: Callable[[ApiObject], bool]
+    optional: bool = False
+    """The proxy works without it, so being forbidden to read it is no failure."""
+
+
+def services() -> Resource:
+    def wanted(candidate: ApiObject) -> bool:
+        return (
+            isinstance(candidate, Service)
+            and candidate.cluster_ip != "None"
+            and candidate.proxy_name is None
+        )
+
+    selectors = (("fieldSelector", "spec.clusterIP!=None"), ("labelSelector", f"!{PROXY_NAME}"))
+    return Resource(Kind.SERVICE, "/api/v1/services", selectors, wanted)
+
+
+def endpoint_slices() -> Resource:
+    def wanted(candidate: ApiObject) -> bool:
+        return isinstance(candidate, EndpointSlice) and not candidate.headless
+
+    path = "/apis/discovery.k8s.io/v1/endpointslices"
+    return Resource(Kind.ENDPOINT_SLICE, path, (("labelSelector", f"!{HEADLESS}"),), wanted)
+
+
+def node(name: str) -> Resource:
+    def wanted(candidate: ApiObject) -> bool:
+        return isinstance(candidate, Node) and candidate.name == name
+
+    selectors = (("fieldSelector", f"metadata.name={name}"),)
+    return Resource(Kind.NODE, "/api/v1/nodes", selectors, wanted)
+
+
+def pods_of(node_name: str) -> Resource:
+    """Pods of this node. kube-proxy's own role may not list Pods, hence optional."""
+
+    def wanted(candidate: ApiObject) -> bool:
+        return isinstance(candidate, Pod) and candidate.node == node_name
+
+    selectors = (("fieldSelector", f"spec.nodeName={node_name}"),)
+    return Resource(Kind.POD, "/api/v1/pods", selectors, wanted, optional=True)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The latest objects by kind and key, and who hears of their changes.
+
+Nothing leaves the store before every required resource is known in full ("not yet known" is not
+"deleted"): then all objects leave at once, followed by ``on_synced``, and changes one by one after
+that. Reflectors fill it, the sync loop subscribes. It holds no clock and makes no decision about
+Services.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Callable, Collection, Iterable, Mapping, Protocol
+
+from kubeproxy_bpf.api.decode import ApiObject, Kind
+from kubeproxy_bpf.api.intake import Sink
+from kubeproxy_bpf.api.objects import ObjectKey
+
+Objects = Mapping[ObjectKey, ApiObject]
+
+
+class State(Enum):
+    PENDING = "pending"
+    """Never listed in full."""
+    LISTED = "listed"
+    UNAVAILABLE = "unavailable"
+    """The server refuses to show it. Not the same as empty."""
+
+
+class Subscriber(Protocol):
+    def on_change(
+        self, kind: Kind, key: ObjectKey, old: ApiObject | None, new: ApiObject | None
+    ) -> None:
+        """``old`` None: it appeared; ``new`` None: it is gone."""
+        ...
+
+    def on_synced(self) -> None:
+        """Everything required is known, and has been told."""
+        ...
+
+
+class _Bucket:
+    """The objects of one kind; the sink of its reflector."""
+
+    def __init__(self, store: Store, kind: Kind) -> None:
+        self._store = store
+        self.kind = kind
+        self.state = State.PENDING
+        self.objects: dict[ObjectKey, ApiObject] = {}
+
+    def replace(self, objects: Objects, keep: Collection[ObjectKey] | None) -> None:
+        missing = self.objects.keys() - objects.keys()
+        missing = set() if keep is None else missing.difference(keep)
+        self.state = State.LISTED
+        for key in missing:
+            self._set(key, None)
+        for key, new in objects.items():
+            self._set(key, new)
+        self._store.settle()
+
+    def upsert(self, key: ObjectKey, new: ApiObject) -> None:
+        self._set(key, new)
+        self._store.settle()
+
+    def remove(self, key: ObjectKey) -> None:
+        self._set(key, None)
+
+    def unavailable(self) -> None:
+        self.state = State.UNAVAILABLE
+
+    def _set(self, key: ObjectKey, new: ApiObject | None) -> None:
+        old = self.objects.get(key)
+        # Equal content under a new resourceVersion is no change, and the old object stays: after a
+        # relist nothing is held twice.
+        if old == new:
+            return
+        if new is None:
+            del self.objects[key]
+        else:
+            self.objects[key] = new
+        self._store.changed(self.kind, key, old, new)
+
+
+class Store:
+    def __init__(self, required: Mapping[Kind, Callable[[Objects], bool]] | None = None) -> None:
+        """``required``: what must be listed before anything leaves, and when its content will do;
+        by default Services and EndpointSlices in any number."""
+        self._buckets = {kind: _Bucket(self, kind) for kind in Kind}
+        self._required = dict(
+            required
+            if required is not None
+            else {Kind.SERVICE: anything, Kind.ENDPOINT_SLICE: anything}
+        )
+        self._subscribers: list[Subscriber] = []
+        self.synced = False
+
+    def sink(self, kind: Kind) -> Sink:
+        return self._buckets[kind]
+
+    def objects(self, kind: Kind) -> Objects:
+        """A live view; it is complete only when the kind's state is LISTED."""
+        return self._buckets[kind].objects
+
+    def state(self, kind: Kind) -> State:
+        return self._buckets[kind].state
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """From now on; a late subscriber is first told everything."""
+        self._subscribers.append(subscriber)
+        if self.synced:
+            self._tell_all((subscriber,))
+
+    def waive(self, kind: Kind) -> None:
+        """Wait no longer for this kind (the own Node after 30 s [K2])."""
+        if self._required.pop(kind, None) is not None:
+            self.settle()
+
+    def missing(self) -> tuple[Kind, ...]:
+        """The required kinds that are not known yet."""
+        return tuple(kind for kind, enough in self._required.items() if not self._met(kind, enough))
+
+    def settle(self) -> None:
+        """Open the gate if everything required has come."""
+        if not self.synced and not self.missing():
+            self.synced = True
+            self._tell_all(self._subscribers)
+
+    def changed(
+        self, kind: Kind, key: ObjectKey, old: ApiObject | None, new: ApiObject | None
+    ) -> None:
+        if self.synced:
+            for subscriber in self._subscribers:
+                subscriber.on_change(kind, key, old, new)
+
+    def _met(self, kind: Kind, enough: Callable[[Objects], bool]) -> bool:
+        bucket = self._buckets[kind]
+        return bucket.state is State.LISTED and enough(bucket.objects)
+
+    def _tell_all(self, subscribers: Iterable[Subscriber]) -> None:
+        for subscriber in subscribers:
+            for kind, bucket in self._buckets.items():
+                for key, new in bucket.objects.items():
+                    subscriber.on_change(kind, key, None, new)
+            subscriber.on_synced()
+
+
+def anything(objects: Objects) -> bool:
+    """Any number of objects will do, none included."""
+    return True
