@@ -22,6 +22,7 @@ enum vip_flags {
 	VIP_HOST_PORT = 1 << 3, /* local address that serves host ports (wildcard frontends) */
 	VIP_LOOPBACK = 1 << 4,	/* 127.0.0.1 (for all of 127/8) or ::1: host namespace only */
 	VIP_ON_DEVICE = 1 << 5, /* cluster IP on a local device: left alone (NodeLocal DNS) */
+	VIP_CANARY = 1 << 6,	/* connect() of a UDP socket leads to loopback: proves the hooks */
 };
 
 struct vip {
@@ -128,13 +129,19 @@ struct affinity_key {
 	__u32 client_kind; /* enum client_kind */
 };
 
+enum affinity_window {
+	WINDOW_CLUSTER = 1 << 0,
+	WINDOW_LOCAL = 1 << 1,
+};
+
 /* A backend counts only while both generations match and it is in the set that applies. */
 struct affinity {
 	__u32 backend;
 	__u32 backend_generation;
 	__u32 record;	  /* record id for which membership was last checked */
+	__u32 windows;	  /* enum affinity_window: where in that record it was found */
 	__u32 generation; /* of the service */
-	__u64 last_use_s; /* CLOCK_MONOTONIC_COARSE */
+	__u32 last_use_s; /* CLOCK_MONOTONIC_COARSE */
 };
 
 /* ---- sockets: written by programs ---- */
@@ -163,8 +170,10 @@ enum { SOCK_FLOWS = 4 };
 
 struct sock_state {
 	struct sock_flow flow[SOCK_FLOWS];
+	struct ip_addr spilled; /* VIP of the flow that was moved out last: head of a chain */
+	__be16 spilled_port;	/* 0 = none */
+	__u16 pad0;
 	__u32 turn;
-	__u32 pad0;
 };
 
 /* Overflow of sock_state: the same flow under the address sent to and the address heard from. */
@@ -179,6 +188,14 @@ struct sock_flow_key {
 	__be16 port;
 	__u16 direction; /* enum flow_direction */
 	__u32 pad0;
+};
+
+/* The chain leads to all that a closing socket has to remove. A reply entry ends no chain. */
+struct sock_spill {
+	struct sock_flow flow;
+	struct ip_addr next;
+	__be16 next_port; /* 0 = the last */
+	__u16 pad0;
 };
 
 /* What a TCP socket dialled, for getpeername. */
@@ -202,13 +219,14 @@ enum counter {
 	COUNT_ON_DEVICE = 8,	     /* left alone: the cluster IP is on a local device */
 	COUNT_LOOPBACK_SOURCE = 9,   /* left alone: no backend that a loopback source reaches */
 	COUNT_BIND_REFUSED = 10,     /* bind to a node port in use */
-	COUNT_ORIGIN_FULL = 11,	     /* origin not remembered: map full */
+	COUNT_ORIGIN_FULL = 11,	     /* origin or flow not remembered: no room */
 	COUNT_FLOW_OVERFLOW = 12,    /* a socket with more VIPs than SOCK_FLOWS */
 	COUNT_AFFINITY_HIT = 13,
 	COUNT_SOCKET_ABORTED = 14, /* connected UDP socket whose backend went away */
 	COUNT_OTHER_NETNS = 15,	   /* hook runs from other network namespaces than the host's */
 	COUNT_HALF_STATE = 16,	   /* an id led nowhere: must stay 0 */
-	COUNT_KINDS = 17,
+	COUNT_ADDRESS_PROBE = 17,  /* left alone: a resolver asks for its source address */
+	COUNT_KINDS = 18,
 };
 
 /* ---- configuration: .rodata, fixed for the run ---- */

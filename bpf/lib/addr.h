@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Addresses of 16 bytes, IPv4 as v4-mapped, so that one piece of code serves both families and
+ * also IPv6 sockets that speak IPv4. All words are in wire order.
+ */
+#pragma once
+
+#include "kpb.h"
+
+static __always_inline struct ip_addr addr_from_ipv4(__be32 ipv4)
+{
+	return (struct ip_addr){{0, 0, bpf_htonl(0xffff), ipv4}};
+}
+
+static __always_inline bool addr_is_ipv4(const struct ip_addr *a)
+{
+	return !a->word[0] && !a->word[1] && a->word[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline bool addr_equal(const struct ip_addr *a, const struct ip_addr *b)
+{
+	return a->word[3] == b->word[3] && a->word[2] == b->word[2] && a->word[1] == b->word[1] &&
+	       a->word[0] == b->word[0];
+}
+
+/* ::ffff:0.0.0.0 or :: */
+static __always_inline struct ip_addr addr_wildcard(bool ipv4)
+{
+	return (struct ip_addr){{0, 0, ipv4 ? bpf_htonl(0xffff) : 0, 0}};
+}
+
+/* ::ffff:127.0.0.1 or ::1 */
+static __always_inline struct ip_addr addr_loopback(bool ipv4)
+{
+	if (ipv4)
+		return addr_from_ipv4(bpf_htonl(0x7f000001));
+	return (struct ip_addr){{0, 0, 0, bpf_htonl(1)}};
+}
+
+static __always_inline bool addr_is_wildcard(const struct ip_addr *a)
+{
+	return !a->word[3] && !a->word[0] && !a->word[1] &&
+	       (!a->word[2] || a->word[2] == bpf_htonl(0xffff));
+}
+
+static __always_inline bool addr_is_loopback(const struct ip_addr *a)
+{
+	if (a->word[0] || a->word[1])
+		return false;
+	if (a->word[2] == bpf_htonl(0xffff))
+		return (a->word[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !a->word[2] && a->word[3] == bpf_htonl(1);
+}

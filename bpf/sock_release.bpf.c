@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A socket closes: what it left in shared maps goes with it. Its storage goes by itself. */
+#include "flow.h"
+
+SEC("cgroup/sock_release")
+int kpb_release(struct bpf_sock *sk)
+{
+	__u64 cookie = bpf_get_socket_cookie(sk);
+	struct sock_state *state;
+
+	if (sk->protocol == KPB_IPPROTO_TCP) {
+		if (kpb_config.flags & CONFIG_TCP_ORIGIN)
+			bpf_map_delete_elem(&kpb_tcp_origin, &cookie);
+		return 1;
+	}
+	state = flow_state(sk);
+	if (state)
+		flow_remove_spilled(state, cookie);
+	return 1;
+}
