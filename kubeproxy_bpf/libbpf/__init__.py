@@ -7,8 +7,8 @@ of the rest of the project. Calls block: run them in a thread where an event loo
 """
 
 from .bpflink import IterLink, Link, LinkInfo, prog_query
-from .bpfmap import BpfMap, MapInfo
-from .bpfobject import BpfObject, ObjectMap, ObjectProgram
+from .bpfmap import BpfMap
+from .bpfobject import BpfObject
 from .bpfprogram import Program, ProgramInfo
 from .btf import Btf
 from .enums import (
@@ -28,6 +28,8 @@ from .errors import (
     VerifierError,
 )
 from .kernel import enable_stats, libbpf_version, possible_cpus
+from .mapinfo import MapInfo
+from .objectparts import ObjectMap, ObjectProgram
 from .testrun import RunResult
 
 __all__ = [

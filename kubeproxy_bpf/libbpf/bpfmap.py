@@ -12,15 +12,15 @@ import errno
 import mmap
 import os
 from ctypes import byref, c_uint32, create_string_buffer, sizeof
-from pathlib import Path
-from typing import Iterator, NamedTuple, Self
+from typing import Iterator, Self
 
 from . import _native
-from ._structs import BatchOpts, MapCreateOpts, MapInfoStruct
+from ._structs import BatchOpts, MapCreateOpts
 from .enums import MapType, UpdateFlag
 from .errors import ENOTSUPP, BatchError, LibbpfError, check
 from .kernel import possible_cpus
-from .ownedfd import OwnedFd, fill_info, open_pin, pin
+from .mapinfo import MapInfo, map_info
+from .ownedfd import OwnedFd, open_pin, pin
 
 _PER_CPU = {
     MapType.PERCPU_HASH,
@@ -33,21 +33,6 @@ _NO_BATCH = {errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP}
 _LOOKUP_BATCH = 4096
 
 
-class MapInfo(NamedTuple):
-    """What the kernel knows of a map."""
-
-    id: int
-    type: int  # MapType
-    name: str  # at most 15 characters
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int  # MapFlag
-    btf_id: int
-    memlock: int  # bytes charged for the map
-    frozen: bool
-
-
 class BpfMap(OwnedFd):
     """A map of the kernel, open in this process."""
 
@@ -57,16 +42,16 @@ class BpfMap(OwnedFd):
         """Take over a descriptor; it is closed also when this fails."""
         super().__init__(fd)
         try:
-            info = _map_info(fd)
+            info = map_info(fd)
         except BaseException:
             self.close()
             raise
-        self.name: str = info.name.decode()
-        self.type: int = info.type
-        self.key_size: int = info.key_size
-        self.value_size: int = info.value_size
-        self.max_entries: int = info.max_entries
-        self.flags: int = info.map_flags
+        self.name = info.name
+        self.type = info.type
+        self.key_size = info.key_size
+        self.value_size = info.value_size
+        self.max_entries = info.max_entries
+        self.flags = info.flags
         # Bytes that a lookup writes: a per-CPU map yields an aligned value for each processor.
         self.value_bytes = self.value_size
         if self.type in _PER_CPU:
@@ -103,20 +88,7 @@ class BpfMap(OwnedFd):
 
     def info(self) -> MapInfo:
         """Ask the kernel; the sizes are also at hand as attributes, without a system call."""
-        info = _map_info(self.fd)
-        accounting = _fdinfo(self.fd)
-        return MapInfo(
-            id=info.id,
-            type=info.type,
-            name=info.name.decode(),
-            key_size=info.key_size,
-            value_size=info.value_size,
-            max_entries=info.max_entries,
-            flags=info.map_flags,
-            btf_id=info.btf_id,
-            memlock=int(accounting.get("memlock", 0)),
-            frozen=accounting.get("frozen") == "1",
-        )
+        return map_info(self.fd)
 
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value of a key, None when it is absent."""
@@ -289,16 +261,3 @@ class _BatchRefused(Exception):
 
 def _align8(size: int) -> int:
     return (size + 7) & ~7
-
-
-def _map_info(fd: int) -> MapInfoStruct:
-    info = MapInfoStruct()
-    fill_info(fd, info)
-    return info
-
-
-def _fdinfo(fd: int) -> dict[str, str]:
-    """Read what only procfs tells of a map: its memory, and whether it is frozen."""
-    text = Path(f"/proc/self/fdinfo/{fd}").read_text()
-    pairs = (line.partition(":") for line in text.splitlines())
-    return {name: value.strip() for name, _, value in pairs}
