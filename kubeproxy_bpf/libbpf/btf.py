@@ -42,6 +42,26 @@ from .btftypes import (
 )
 from .errors import BtfError
 
+__all__ = [
+    "ARRAY",
+    "Btf",
+    "BtfError",
+    "Datasec",
+    "ENUM",
+    "ENUM64",
+    "Enum",
+    "FLOAT",
+    "INT",
+    "MapTypes",
+    "Member",
+    "PTR",
+    "STRUCT",
+    "Struct",
+    "Type",
+    "UNION",
+    "Variable",
+]
+
 _MAGIC = 0xEB9F
 _HEADER_BYTES = 24
 _MAX_DEPTH = 32  # of typedefs, qualifiers and array dimensions around one type
