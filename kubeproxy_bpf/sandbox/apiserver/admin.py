@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``/sandbox/faults``: the faults of a server in another process, for tests. Off unless asked for.
+
+POST a ``Fault`` to add one, or for the whole server ``{"kind": "refuse", "seconds": 2}``,
+``{"kind": "renumber", "first": 1}``, ``{"kind": "compact"}``, ``{"kind": "token", "token": "..."}``.
+GET lists, DELETE clears (``?id=`` clears one). It takes no token, since that is one of the things
+that it changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from .faults import Fault
+
+if TYPE_CHECKING:
+    from .server import ApiServer
+
+
+class Refuse(msgspec.Struct, tag="refuse", tag_field="kind"):
+    seconds: float
+
+
+class Renumber(msgspec.Struct, tag="renumber", tag_field="kind"):
+    first: int
+
+
+class Compact(msgspec.Struct, tag="compact", tag_field="kind"):
+    pass
+
+
+class Token(msgspec.Struct, tag="token", tag_field="kind"):
+    token: str
+
+
+Action = Refuse | Renumber | Compact | Token
+
+
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+def add_admin_routes(app: web.Application, server: ApiServer) -> None:
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def add(request: web.Request) -> web.Response:
+        content = await request.read()
+        try:
+            if msgspec.json.decode(content, type=_Kind).kind not in _ACTIONS:
+                return _json(server.faults.add(msgspec.json.decode(content, type=Fault)))
+            action = msgspec.json.decode(content, type=Action)
+        except msgspec.DecodeError as error:
+            return web.Response(status=400, text=str(error))
+        # After the answer: the action may close the very connection that asked for it.
+        task = asyncio.create_task(_later(server, action))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return _json({})
+
+    async def show(_request: web.Request) -> web.Response:
+        return _json(server.faults.active)
+
+    async def clear(request: web.Request) -> web.Response:
+        fault_id = request.query.get("id")
+        server.faults.clear(int(fault_id) if fault_id else None)
+        return _json({})
+
+    app.router.add_post("/sandbox/faults", add)
+    app.router.add_get("/sandbox/faults", show)
+    app.router.add_delete("/sandbox/faults", clear)
+
+
+_ACTIONS = ("refuse", "renumber", "compact", "token")
+
+
+async def _later(server: ApiServer, action: Action) -> None:
+    await asyncio.sleep(0.01)
+    if isinstance(action, Refuse):
+        await server.refuse(action.seconds)
+    elif isinstance(action, Renumber):
+        server.renumber(action.first)
+    elif isinstance(action, Compact):
+        server.store.compact()
+    else:
+        server.set_token(action.token)
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

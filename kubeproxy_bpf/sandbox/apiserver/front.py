@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP front: routes a request to what it asks for, and turns errors into ``Status``.
+
+Knows HTTP and nothing of objects: lists come from ``listing``, watches from ``watching``, writes go
+through the ``registry``. ``server.ApiServer`` owns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from typing import Any, Awaitable, Callable, Mapping, NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from . import body, discovery
+from .faults import Faults
+from .listing import page_of
+from .query import ListQuery, flag, list_query
+from .registry import Registry
+from .resources import EVENTS, Target, target_of
+from .sending import send_body
+from .status import Json, StatusError, expired, invalid, not_found
+from .store import Entry, Event, Store
+from .view import JSON, View, not_acceptable, view_of
+from .watching import CutConnection, Feed, Sink, serve_watch
+
+log = logging.getLogger(__name__)
+
+_OPENAPI_ASKED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+# The name asked for is no valid media type; clients refuse it in an answer, as real servers know.
+_OPENAPI_ANSWERED = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+_HEALTH = ("/healthz", "/livez", "/readyz")
+
+
+class Options(NamedTuple):
+    """How the front behaves where real servers differ."""
+
+    token: str = ""
+    client_ca: bool = False
+    """A client certificate is as good as a token; the TLS layer has verified it."""
+    bookmark_s: float = 60.0
+    watch_timeout_s: float = 1800.0
+    watch_list: str = "on"
+    """on, rejected (feature gate off) or ignored (a server that does not know the option)."""
+    gzip: bool = False
+
+
+class Front:
+    def __init__(self, store: Store, registry: Registry, faults: Faults, options: Options) -> None:
+        self._store = store
+        self._registry = registry
+        self._faults = faults
+        self.options = options
+        self._documents = discovery.documents()
+        self._wakers: set[asyncio.Event] = set()
+        self._closing = False
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except StatusError as error:
+            return _status(error)
+        except (CutConnection, ConnectionError):
+            raise
+        except Exception as error:
+            log.exception("request_failed")
+            return _status(StatusError(500, f"Internal error occurred: {error!r}"))
+
+    def wake(self) -> None:
+        """Let idle watches look again: faults changed, or the server stops."""
+        for waker in self._wakers:
+            waker.set()
+
+    def close(self) -> None:
+        """End all watches."""
+        self._closing = True
+        self.wake()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self._authenticate(request)
+        target = target_of(request.path)
+        if target is None:
+            return self._document(request)
+        verb = _verb(request, target)
+        if fault := self._faults.take("status", target.resource.plural, verb):
+            raise fault.error()
+        view = view_of(request.headers.get("Accept", ""), target.resource)
+        return await _HANDLERS[verb](self, request, target, view)
+
+    def _authenticate(self, request: web.Request) -> None:
+        options = self.options
+        if not options.token and not options.client_ca:
+            return
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if options.token and scheme.lower() == "bearer":
+            if hmac.compare_digest(given.encode(), options.token.encode()):
+                return
+        if options.client_ca and request.transport is not None:
+            if request.transport.get_extra_info("peercert"):
+                return
+        raise StatusError(401, "Unauthorized")
+
+    def _document(self, request: web.Request) -> web.StreamResponse:
+        if request.path in _HEALTH:
+            return web.Response(text="ok")
+        document = self._documents.get(request.path.rstrip("/") or "/")
+        if document is None:
+            raise StatusError(404, "the server could not find the requested resource")
+        accept = request.headers.get("Accept", "")
+        if document is discovery.OPENAPI_V2 and _OPENAPI_ASKED in accept:
+            # No bytes are an empty protobuf document, which kubectl takes for "nothing to check".
+            return web.Response(body=b"", content_type=_OPENAPI_ANSWERED)
+        if accept and not any(media in accept for media in (JSON, "*/*", "application/*")):
+            raise not_acceptable()
+        return _json(200, document)
+
+    async def get(self, request: web.Request, target: Target, view: View) -> web.StreamResponse:
+        return await send_body(
+            request, [view.object(self._existing(target).raw)], self._faults, target
+        )
+
+    async def list(self, request: web.Request, target: Target, view: View) -> web.StreamResponse:
+        query = list_query(request.query, target.resource)
+        if self._faults.take("gone", target.resource.plural, "list"):
+            raise expired("The provided continue parameter is too old: a fault was asked for")
+        page = page_of(self._store, target, query)
+        if fault := self._faults.take("shrink", target.resource.plural, "list"):
+            page = page._replace(entries=page.entries[: fault.keep], token="", remaining=None)
+        return await send_body(
+            request, view.list_parts(page), self._faults, target, gzip=self.options.gzip
+        )
+
+    async def watch(self, request: web.Request, target: Target, view: View) -> web.StreamResponse:
+        query = self._watch_query(list_query(request.query, target.resource))
+        response = web.StreamResponse(headers={"Content-Type": JSON, "Cache-Control": "no-cache"})
+        await response.prepare(request)
+        woken = asyncio.Event()
+        observers = self._store.table(target.resource).observers
+
+        def observe(_event: Event) -> None:
+            woken.set()
+
+        observers.append(observe)
+        self._wakers.add(woken)
+        try:
+            await serve_watch(
+                Feed(self._store, target, query, view),
+                Sink(response.write, self._faults, target.resource.plural),
+                woken,
+                timeout_s=query.timeout_s or self.options.watch_timeout_s,
+                bookmark_s=self.options.bookmark_s,
+                closing=lambda: self._closing,
+            )
+        except CutConnection:
+            if request.transport is not None:
+                request.transport.close()
+        finally:
+            observers.remove(observe)
+            self._wakers.discard(woken)
+        return response
+
+    def _watch_query(self, query: ListQuery) -> ListQuery:
+        if not query.initial_events or self.options.watch_list == "on":
+            return query
+        if self.options.watch_list == "ignored":
+            return query._replace(initial_events=None)
+        message = "Forbidden: forbidden for watch unless the WatchList feature gate is enabled"
+        raise invalid("ListOptions.meta.k8s.io", "", [("sendInitialEvents", message)])
+
+    async def create(self, request: web.Request, target: Target, view: View) -> web.StreamResponse:
+        obj = body.object_of(await request.read(), _media(request), target.resource)
+        resource = EVENTS if target.resource.stored_as else target.resource
+        written = self._registry.create(
+            resource, target.namespace, obj, dry_run=_dry_run(request.query)
+        )
+        return _raw(201, view.object(written.raw))
+
+    async def update(self, request: web.Request, target: Target, view: View) -> web.StreamResponse:
+        obj = body.object_of(await request.read(), _media(request), target.resource)
+        resource = EVENTS if target.resource.stored_as else target.resource
+        written = self._registry.update(
+            resource,
+            target.key,
+            obj,
+            status=bool(target.subresource),
+            dry_run=_dry_run(request.query),
+        )
+        return _raw(200, view.object(written.raw))
+
+    async def patch(self, request: web.Request, target: Target, view: View) -> web.StreamResponse:
+        change = body.patch_of(await request.read(), _media(request), target.resource)
+        resource = EVENTS if target.resource.stored_as else target.resource
+        dry_run = _dry_run(request.query)
+        applies = _media(request) == body.APPLY
+        if applies and not request.query.get("fieldManager"):
+            required = "Required value: is required for apply patch"
+            raise invalid("PatchOptions.meta.k8s.io", "", [("fieldManager", required)])
+        if applies and self._store.get(resource, target.key) is None:
+            obj = change({"metadata": {"name": target.name}})
+            written = self._registry.create(resource, target.namespace, obj, dry_run=dry_run)
+        else:
+            written = self._registry.patch(
+                resource, target.key, change, status=bool(target.subresource), dry_run=dry_run
+            )
+        return _raw(201 if written.created else 200, view.object(written.raw))
+
+    async def delete(self, request: web.Request, target: Target, _view: View) -> web.StreamResponse:
+        options = await _options(request)
+        resource = EVENTS if target.resource.stored_as else target.resource
+        dry_run = _dry_run(request.query) or bool(options.get("dryRun"))
+        last = self._registry.delete(resource, target.key, options, dry_run=dry_run)
+        details = {"name": target.name, "kind": target.resource.plural}
+        details |= {"group": target.resource.group} if target.resource.group else {}
+        return _json(200, _success({**details, "uid": last["metadata"].get("uid", "")}))
+
+    async def deletecollection(
+        self, request: web.Request, target: Target, view: View
+    ) -> web.StreamResponse:
+        options = await _options(request)
+        resource = EVENTS if target.resource.stored_as else target.resource
+        query = list_query(request.query, target.resource)
+        page = page_of(self._store, target, query)
+        parts = view.list_parts(page)
+        if not (_dry_run(request.query) or options.get("dryRun")):
+            for entry in page.entries:
+                self._registry.delete(resource, entry.key)
+        return _raw(200, b"".join(parts))
+
+    def _existing(self, target: Target) -> Entry:
+        entry = self._store.get(target.resource, target.key)
+        if entry is None:
+            raise not_found(target.resource.plural, target.resource.group, target.name)
+        return entry
+
+
+_Handler = Callable[[Front, web.Request, Target, View], Awaitable[web.StreamResponse]]
+_HANDLERS: Mapping[str, _Handler] = {
+    "get": Front.get,
+    "list": Front.list,
+    "watch": Front.watch,
+    "create": Front.create,
+    "update": Front.update,
+    "patch": Front.patch,
+    "delete": Front.delete,
+    "deletecollection": Front.deletecollection,
+}
+_NAMED_VERBS = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_COLLECTION_VERBS = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
+
+
+def _verb(request: web.Request, target: Target) -> str:
+    verbs = _NAMED_VERBS if target.name else _COLLECTION_VERBS
+    verb = verbs.get(request.method)
+    if verb is None:
+        raise StatusError(405, "the server does not allow this method on the requested resource")
+    if verb in ("get", "list") and flag(request.query, "watch"):
+        return "watch"
+    return verb
+
+
+def _dry_run(query: Mapping[str, str]) -> bool:
+    return bool(query.get("dryRun"))
+
+
+def _media(request: web.Request) -> str:
+    """Type of the body; a client that names none means JSON."""
+    return request.content_type if "Content-Type" in request.headers else JSON
+
+
+async def _options(request: web.Request) -> Json:
+    """DeleteOptions, which clients send in the body or not at all."""
+    content = await request.read()
+    options: Any = body.decoded(content, _media(request)) if content else {}
+    return options if isinstance(options, dict) else {}
+
+
+def _success(details: Json) -> Json:
+    head = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+    return {**head, "details": details}
+
+
+def _raw(code: int, content: bytes) -> web.Response:
+    return web.Response(status=code, body=content, content_type=JSON)
+
+
+def _json(code: int, obj: Json) -> web.Response:
+    return _raw(code, msgspec.json.encode(obj))
+
+
+def _status(error: StatusError) -> web.Response:
+    response = _json(error.code, error.body())
+    if seconds := error.details.get("retryAfterSeconds"):
+        response.headers["Retry-After"] = str(seconds)
+    return response
