@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries what changed, at the API server and on this node, into the model, and wakes the sync.
+
+It also holds the gate of the start: the model is told that everything is known only when the store
+is complete *and* the node's own addresses have been read, since without them node ports would look
+deleted. Built by ``app``; subscribed to ``api.store``; called by ``node.devices``.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Mapping
+
+import structlog
+
+from kubeproxy_bpf.api.addresses import parse_address
+from kubeproxy_bpf.api.decode import ApiObject, Kind
+from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service
+from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.model.addresses import family_of
+from kubeproxy_bpf.model.cluster import ClusterModel
+from kubeproxy_bpf.node.addresses import NodePortPolicy, node_addresses
+from kubeproxy_bpf.node.devices import LocalAddress
+
+_log = structlog.get_logger(__name__)
+
+_UNSPECIFIED = ("0.0.0.0", "::")
+
+
+class Feed:
+    """Subscriber of the store and of the device watcher."""
+
+    def __init__(
+        self,
+        model: ClusterModel,
+        config: Config,
+        *,
+        wake: Callable[[], None],
+        node_seen: Callable[[Node | None], None],
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._wake = wake
+        self._node_seen = node_seen
+        self._node: Node | None = None
+        self._policy: NodePortPolicy | None = None
+        self._addresses: frozenset[LocalAddress] | None = None
+        self._synced = False
+        self._complete = False
+        self._setters: Mapping[Kind, Callable[[ObjectKey, ApiObject | None], None]] = {
+            Kind.SERVICE: self._service,
+            Kind.ENDPOINT_SLICE: self._slice,
+            Kind.NODE: self._own_node,
+            Kind.POD: self._pod,
+        }
+
+    def on_change(
+        self, kind: Kind, key: ObjectKey, old: ApiObject | None, new: ApiObject | None
+    ) -> None:
+        """An object appeared, changed or went."""
+        self._setters[kind](key, new)
+        self._wake_if_due()
+
+    def on_synced(self) -> None:
+        """All required lists are known and have been told."""
+        self._synced = True
+        self._try_complete()
+
+    def addresses_changed(self, addresses: frozenset[LocalAddress]) -> None:
+        """The node's addresses, all of them."""
+        self._addresses = addresses
+        if self._complete:
+            self._set_addresses()
+            self._wake_if_due()
+        else:
+            self._try_complete()
+
+    def _try_complete(self) -> None:
+        if self._complete or not self._synced or self._addresses is None:
+            return
+        self._complete = True
+        self._set_addresses()
+        self._model.mark_complete()
+        self._wake_if_due()
+
+    def _wake_if_due(self) -> None:
+        if self._model.has_changes:
+            self._wake()
+
+    def _set_addresses(self) -> None:
+        assert self._addresses is not None
+        if self._policy is None:
+            self._policy = NodePortPolicy(
+                self._config.node_port_addresses,
+                node_ips(self._node, self._config.bind_address),
+                self._config.localhost_node_ports,
+            )
+        devices = [(address.device, address.address) for address in self._addresses]
+        self._model.set_node_addresses(node_addresses(devices, self._policy))
+
+    def _service(self, key: ObjectKey, new: ApiObject | None) -> None:
+        if isinstance(new, Service):
+            self._model.set_service(new)
+        else:
+            self._model.remove_service(key)
+
+    def _slice(self, key: ObjectKey, new: ApiObject | None) -> None:
+        if isinstance(new, EndpointSlice):
+            self._model.set_slice(new)
+        else:
+            self._model.remove_slice(key)
+
+    def _pod(self, key: ObjectKey, new: ApiObject | None) -> None:
+        if isinstance(new, Pod):
+            self._model.set_pod(new)
+        else:
+            self._model.remove_pod(key)
+
+    def _own_node(self, key: ObjectKey, new: ApiObject | None) -> None:
+        node = new if isinstance(new, Node) else None
+        self._node_seen(node)
+        if node is None:
+            _log.info("node_deleted", node=key.name)
+            return
+        if self._node is not None and self._node.addresses != node.addresses:
+            # As kube-proxy: what was derived from them at the start stays [K4].
+            _log.info("node_addresses_changed", node=key.name)
+        self._node = self._node or node
+        self._model.set_node(node)
+
+
+def node_ips(node: Node | None, bind_address: str) -> tuple[bytes, ...]:
+    """The node's own IPs, one per family: InternalIPs first, then ExternalIPs [K3].
+
+    A specific ``bind_address`` takes the place of the one of its family.
+    """
+    texts = [] if bind_address in _UNSPECIFIED else [bind_address]
+    if node is not None:
+        for wanted in ("InternalIP", "ExternalIP"):
+            texts += [text for kind, text in node.addresses if kind == wanted]
+    found: dict[int, bytes] = {}
+    for text in texts:
+        address = parse_address(text)
+        if address is not None:
+            found.setdefault(int(family_of(address)), address)
+    return tuple(found.values())

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop between model and dataplane: wake, take what changed, program it, repeat what failed.
+
+Two promises: (1) the first change after an idle time is programmed at once, and at least
+``min_interval_s`` lies between the end of one sync and the start of the next [K10]; (2) whatever
+the kernel refused is tried again after ``retry_s`` at the latest [K11]. What found no room is tried
+again by the programmer itself, as soon as room appears. It decides nothing about Services; the
+model and the planner do. ``app`` runs it and wakes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Callable, Protocol, Sequence
+
+import structlog
+
+from kubeproxy_bpf.dataplane.program import Outcome
+from kubeproxy_bpf.model.cluster import Step
+from kubeproxy_bpf.model.types import Changes, Problem, ServicePortId
+
+_log = structlog.get_logger(__name__)
+
+
+class Model(Protocol):
+    """The part of ClusterModel that the loop needs."""
+
+    @property
+    def has_changes(self) -> bool: ...
+
+    def take(self) -> Step: ...
+
+
+class Programmer(Protocol):
+    """The part of ``dataplane.program.Programmer`` that the loop needs."""
+
+    async def apply(self, changes: Changes = ...) -> Outcome: ...
+
+
+class SyncLoop:
+    """Runs until cancelled. ``wake`` may be called at any time from the same event loop."""
+
+    def __init__(
+        self,
+        model: Model,
+        programmer: Programmer,
+        *,
+        min_interval_s: float,
+        retry_s: float,
+        on_finished: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._model = model
+        self._programmer = programmer
+        self._min_interval_s = min_interval_s
+        self._retry_s = retry_s
+        self._on_finished = on_finished
+        self._woken = asyncio.Event()
+        self._failed = False
+        self._synced = False
+        self._unfit: dict[ServicePortId, str] = {}
+
+    def wake(self) -> None:
+        """Something changed: sync as soon as the intervals allow."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Sync for ever."""
+        while True:
+            await self._wait()
+            self._woken.clear()
+            if self._model.has_changes or self._failed:
+                await self._sync()
+                await asyncio.sleep(self._min_interval_s)
+
+    def note(self, outcome: Outcome) -> None:
+        """Report what became of a plan, also of one that ran in the background."""
+        for write in outcome.failed:
+            _log.error("write_refused", map=write.map, key=_text(write.key), error=str(write.error))
+        unfit = dict(outcome.unfit)
+        for port, map_name in unfit.items():
+            if self._unfit.get(port) != map_name:
+                _log.error("service_port_unfit", service_port=str(port), full_map=map_name)
+        for port in self._unfit.keys() - unfit.keys():
+            if outcome.writes:
+                _log.info("service_port_fits_again", service_port=str(port))
+        if unfit or outcome.writes:
+            self._unfit = unfit
+        for address in outcome.vips_unfit:
+            _log.error("vip_unfit", address=_text(address), full_map="vips")
+        self._failed = bool(outcome.failed)
+
+    async def _wait(self) -> None:
+        timeout = self._retry_s if self._failed else None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _sync(self) -> None:
+        begin = time.monotonic()
+        step = self._model.take()
+        _report(step.problems)
+        outcome = await self._programmer.apply(step.changes)
+        took_ms = round((time.monotonic() - begin) * 1e3, 3)
+        counts = {"service_ports": len(step.changes.services), "writes": outcome.writes}
+        if step.changes.complete:
+            _log.info("first_sync_finished", **counts, took_ms=took_ms)
+        else:
+            _log.debug("sync_finished", **counts, took_ms=took_ms)
+        if not outcome.failed:
+            self._on_finished()
+
+
+def _report(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        _log.warning(
+            "object_problem",
+            kind=problem.kind,
+            object=f"{problem.namespace}/{problem.name}",
+            field=problem.field,
+            problem=problem.message,
+        )
+
+
+def _text(key: object) -> str:
+    return key.hex() if isinstance(key, bytes) else str(key)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The feed opens the gate only when the store and the node's addresses are known."""
+
+import pytest
+
+from kubeproxy_bpf.api.addresses import parse_address
+from kubeproxy_bpf.api.decode import Kind
+from kubeproxy_bpf.api.objects import Node, Service, ServicePort
+from kubeproxy_bpf.config.load import load
+from kubeproxy_bpf.feed import Feed, node_ips
+from kubeproxy_bpf.model.cluster import ClusterModel
+from kubeproxy_bpf.model.facts import ModelConfig
+from kubeproxy_bpf.node.devices import LocalAddress
+from kubeproxy_bpf.plan.records import VipFlags
+
+SERVICE = Service(
+    "ns", "web", "u", "", "ClusterIP", "10.96.0.1", ("10.96.0.1",), ("IPv4",),
+    (ServicePort("", "TCP", 80, 0),), (), (), (), "Cluster", "Cluster", "None", 0, 0, None, (),
+)  # fmt: skip
+NODE = Node("n1", "", (), (("Hostname", "n1"), ("InternalIP", "192.0.2.1")), False, ())
+ADDRESSES = frozenset({LocalAddress(parse_address("192.0.2.1"), "eth0")})
+
+
+class Wakes:
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+
+
+@pytest.fixture
+def parts():
+    model = ClusterModel(ModelConfig("n1"))
+    wakes, nodes = Wakes(), []
+    config = load(["--hostname-override=n1", "--nodeport-addresses=primary"])
+    return Feed(model, config, wake=wakes, node_seen=nodes.append), model, wakes, nodes
+
+
+def fill(feed):
+    feed.on_change(Kind.SERVICE, SERVICE.key, None, SERVICE)
+    feed.on_change(Kind.NODE, NODE.key, None, NODE)
+
+
+@pytest.mark.parametrize("addresses_first", [True, False])
+def test_both_gates_must_open(parts, addresses_first):
+    """Whichever comes first, nothing is programmed before both are known."""
+    feed, model, wakes, _ = parts
+    fill(feed)
+    steps = [feed.on_synced, lambda: feed.addresses_changed(ADDRESSES)]
+    first, second = reversed(steps) if addresses_first else steps
+
+    first()
+    assert (0, False) == (wakes.count, model.has_changes)
+
+    second()
+    assert 1 == wakes.count
+    changes = model.take().changes
+    assert changes.complete
+    assert 1 == len(changes.services)
+    assert VipFlags.HOST_PORT | VipFlags.NODE_PORT == changes.vips[parse_address("192.0.2.1")]
+
+
+def test_later_changes_wake_the_sync(parts):
+    """After the start each object change and each address change wakes the loop."""
+    feed, model, wakes, _ = parts
+    fill(feed)
+    feed.on_synced()
+    feed.addresses_changed(ADDRESSES)
+    model.take()
+
+    feed.on_change(Kind.SERVICE, SERVICE.key, SERVICE, None)
+    assert 2 == wakes.count
+    assert [None] == list(model.take().changes.services.values())
+
+    feed.addresses_changed(frozenset())
+    assert 3 == wakes.count
+    assert 0 == model.take().changes.vips[parse_address("192.0.2.1")]
+
+
+def test_the_node_is_judged_also_when_it_goes(parts):
+    """Health hears of every version of the Node, and of its deletion."""
+    feed, _, _, nodes = parts
+    feed.on_change(Kind.NODE, NODE.key, None, NODE)
+    feed.on_change(Kind.NODE, NODE.key, NODE, None)
+
+    assert [NODE, None] == nodes
+
+
+def test_node_ips_prefer_internal_addresses_and_the_bind_address():
+    """K3: InternalIP, then ExternalIP, one per family; a specific bindAddress wins its family."""
+    node = NODE._replace(
+        addresses=(
+            ("ExternalIP", "203.0.113.1"),
+            ("InternalIP", "192.0.2.1"),
+            ("ExternalIP", "2001:db8::1"),
+        )
+    )
+
+    assert ("192.0.2.1", "2001:db8::1") == tuple(map(_text, node_ips(node, "0.0.0.0")))
+    assert ("192.0.2.9", "2001:db8::1") == tuple(map(_text, node_ips(node, "192.0.2.9")))
+    assert () == node_ips(None, "::")
+
+
+def _text(address):
+    from ipaddress import IPv6Address
+
+    parsed = IPv6Address(address)
+    return str(parsed.ipv4_mapped or parsed)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sync loop with the real model, planner and programmer on maps in memory."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+import structlog
+
+from kubeproxy_bpf.api.addresses import parse_address
+from kubeproxy_bpf.api.objects import EndpointSlice, EndpointTraits, Service, ServicePort, SlicePort
+from kubeproxy_bpf.dataplane.fake import FakeDataplane
+from kubeproxy_bpf.dataplane.program import Programmer
+from kubeproxy_bpf.model.cluster import ClusterModel
+from kubeproxy_bpf.model.facts import ModelConfig
+from kubeproxy_bpf.plan.writes import Capacity
+from kubeproxy_bpf.sync import SyncLoop
+
+SMALL = Capacity(vips=64, frontends=64, services=16, records=32, slots=256, backends=64)
+READY = EndpointTraits(True, True, False, "n1", frozenset(), frozenset())
+
+
+def service(name, ip="10.96.0.1"):
+    return Service(
+        "ns", name, "u", "", "ClusterIP", ip, (ip,), ("IPv4",),
+        (ServicePort("", "TCP", 80, 0),), (), (), (), "Cluster", "Cluster", "None", 0, 0, None, (),
+    )  # fmt: skip
+
+
+def endpoints(name, *addresses):
+    ports = (SlicePort("", "TCP", 8080),)
+    packed = tuple(parse_address(address) for address in addresses)
+    return EndpointSlice("ns", name, name, False, "IPv4", ports, packed, (READY,) * len(addresses))
+
+
+class Parts:
+    def __init__(self, capacity=SMALL, retry_s=0.01):
+        self.model = ClusterModel(ModelConfig("n1"))
+        self.dataplane = FakeDataplane(capacity)
+        self.programmer = Programmer(self.dataplane, lambda outcome: self.loop.note(outcome))
+        self.finished = asyncio.Event()
+        self.loop = SyncLoop(
+            self.model,
+            self.programmer,
+            min_interval_s=0.0,
+            retry_s=retry_s,
+            on_finished=self.finished.set,
+        )
+
+    async def sync(self):
+        self.finished.clear()
+        self.loop.wake()
+        async with asyncio.timeout(10):
+            await self.finished.wait()
+            await self.programmer.settled()
+
+
+@asynccontextmanager
+async def running(**options):
+    parts = Parts(**options)
+    await parts.programmer.start()
+    task = asyncio.create_task(parts.loop.run())
+    try:
+        yield parts
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await parts.programmer.close()
+
+
+@pytest.fixture
+def events():
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+
+
+async def test_a_change_is_programmed_when_the_loop_is_woken():
+    """Model to maps in one turn of the loop."""
+    async with running() as parts:
+        parts.model.set_service(service("web"))
+        parts.model.set_slice(endpoints("web", "10.0.0.1", "10.0.0.2"))
+        parts.model.mark_complete()
+        await parts.sync()
+
+        assert 1 == len(parts.dataplane.frontends)
+        assert 2 == sum(1 for backend in parts.dataplane.backends.values() if backend.flags & 1)
+
+
+async def test_a_refused_write_is_repeated_by_itself(events):
+    """K11: nobody has to change anything for a failed sync to be tried again."""
+    async with running() as parts:
+        parts.model.set_service(service("web"))
+        parts.model.set_slice(endpoints("web", "10.0.0.1"))
+        parts.model.mark_complete()
+        parts.dataplane.fail_at = 4  # backend, slots, record, service word, then the frontend
+        await parts.sync()
+
+        assert 1 == len(parts.dataplane.frontends)
+        assert "write_refused" in {event["event"] for event in events}
+
+
+async def test_a_service_that_does_not_fit_is_named_and_heals(events):
+    """A full map affects the Service that did not fit, by name, until room appears."""
+    async with running(capacity=SMALL._replace(slots=4)) as parts:
+        parts.model.set_service(service("small", "10.96.0.1"))
+        parts.model.set_slice(endpoints("small", "10.0.0.1", "10.0.0.2"))
+        parts.model.set_service(service("large", "10.96.0.2"))
+        parts.model.set_slice(endpoints("large", "10.0.0.3", "10.0.0.4"))
+        parts.model.mark_complete()
+        await parts.sync()
+
+        unfit = [event for event in events if event["event"] == "service_port_unfit"]
+        assert 1 == len(unfit)
+        assert "slots" == unfit[0]["full_map"]
+        loser = "large" if "large" in unfit[0]["service_port"] else "small"
+        winner = {"large": "small", "small": "large"}[loser]
+
+        parts.model.remove_service(service(winner).key)
+        await parts.sync()
+
+        assert "service_port_fits_again" in {event["event"] for event in events}
+        assert [] == list(parts.programmer.planner.waiting)
+
+
+async def test_problems_of_objects_are_logged_with_name_and_field(events):
+    """Bad input is named; the other Services go on."""
+    async with running() as parts:
+        parts.model.set_service(service("bad", "10.96.0.300"))
+        parts.model.set_service(service("good"))
+        parts.model.mark_complete()
+        await parts.sync()
+
+        problem = next(event for event in events if event["event"] == "object_problem")
+        assert ("ns/bad", "spec.clusterIPs[0]") == (problem["object"], problem["field"])
+        assert 1 == len(parts.dataplane.frontends)
