@@ -2,7 +2,8 @@
 """Whether the proxy is healthy, and whether the node should receive load-balancer traffic.
 
 Pure state with an injected clock; ``healthz`` serves it over HTTP, ``sync`` and ``app`` report to
-it. Rules: parity/http.md, "Health of one family" and "Node eligibility".
+it. The rules are those of kube-proxy's health server, with one more: /healthz is not 200 before the
+first sync, since load balancers would send traffic to a node that does not serve it yet.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Health:
         self._oldest_pending: datetime | None = None
         self._eligible = False
         self._waiting_for_writer = False
+        self._programmed = False
 
     def change_queued(self) -> None:
         """A change waits to be programmed; only the oldest one counts."""
@@ -35,6 +37,7 @@ class Health:
         """Everything queued so far is programmed."""
         self._oldest_pending = None
         self._waiting_for_writer = False
+        self._programmed = True
         self._updated = dict.fromkeys(self._updated, self._now())
 
     def writer_awaited(self) -> None:
@@ -60,7 +63,7 @@ class Health:
 
     def healthz(self) -> tuple[int, dict[str, Any]]:
         """Status and body of /healthz: what external load balancers act on."""
-        status, body = self._report(self.healthy and self._eligible)
+        status, body = self._report(self.healthy and self._eligible and self._programmed)
         body["nodeEligible"] = self._eligible
         return status, body
 

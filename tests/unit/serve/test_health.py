@@ -29,6 +29,7 @@ def clock():
 def health(clock):
     health = Health(("IPv4", "IPv6"), 60.0, clock)
     health.node_seen(node())
+    health.sync_finished()
     return health
 
 
@@ -36,8 +37,13 @@ def node(**changes):
     return Node("n1", "", (), (), False, ())._replace(**changes)
 
 
-def test_healthy_before_the_first_sync(health):
-    """The sync loop has started: healthy although nothing is programmed yet."""
+def test_alive_but_not_ready_before_the_first_sync(clock):
+    """The process is well, but load balancers must not send traffic yet."""
+    health = Health(("IPv4",), 60.0, clock)
+    health.node_seen(node())
+    assert (200, 503) == (health.livez()[0], health.healthz()[0])
+
+    health.sync_finished()
     assert 200 == health.healthz()[0]
 
 
@@ -89,7 +95,10 @@ def test_a_deleted_node_keeps_its_verdict(health):
 
 def test_a_node_never_seen_is_not_eligible(clock):
     """Until the Node is known no external traffic should come."""
-    assert 503 == Health(("IPv4",), 60.0, clock).healthz()[0]
+    health = Health(("IPv4",), 60.0, clock)
+    health.sync_finished()
+
+    assert 503 == health.healthz()[0]
 
 
 def test_waiting_for_the_writer_is_unhealthy(health):

@@ -19,6 +19,7 @@ from kubeproxy_bpf.serve.healthz import HealthServer
 def health():
     health = Health(("IPv4",), 60.0, lambda: datetime.now(timezone.utc))
     health.node_seen(Node("n", "", (), (), False, ()))
+    health.sync_finished()
     return health
 
 
