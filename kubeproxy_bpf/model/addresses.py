@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IP addresses and prefixes as the model sees them: 16 bytes, v4-mapped for IPv4.
+"""What an address is good for, and prefixes [I7]; addresses are 16 bytes, v4-mapped for IPv4.
 
-Parsing is as lenient as kube-proxy's [I7]: decimal groups of IPv4 and prefix lengths may carry
-leading zeros ("172.30.0.041", "/025"), which clusters made before they were refused still hold.
-The 16 bytes are the canonical form, so the same address written in two ways is the same value.
-Nothing here raises: bad text gives None, and the caller knows which field to blame. Called by the
-rest of the model, by ``node.addresses`` and by the decoder.
+Addresses are parsed by ``api.addresses``. Prefixes are read as leniently: the length may carry
+leading zeros ("/025"). Nothing here raises: bad text gives None, and the caller knows which field
+to blame. Called by the rest of the model and by ``node.addresses``.
 """
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
+from kubeproxy_bpf.api.addresses import V4_PREFIX, parse_address
 from kubeproxy_bpf.model.types import Family
 
-V4_PREFIX = bytes(10) + b"\xff\xff"
 WILDCARD = {Family.IPV4: V4_PREFIX + bytes(4), Family.IPV6: bytes(16)}
+_PREFIX_LENGTH = re.compile(r"0{0,9}[0-9]{1,3}")
 LOOPBACK = {Family.IPV4: V4_PREFIX + b"\x7f\0\0\1", Family.IPV6: bytes(15) + b"\1"}
-
-_LONGEST = 45
-"""Characters of the longest IPv6 text; a bound on what is looked at."""
 
 
 class Prefix(NamedTuple):
@@ -51,39 +48,13 @@ def family_of(address: bytes) -> Family:
     return Family.IPV4 if address.startswith(V4_PREFIX) else Family.IPV6
 
 
-def parse_address(text: str) -> bytes | None:
-    """The 16 bytes of an address, None when the text is no address.
-
-    "::ffff:10.0.0.1" is the IPv4 address 10.0.0.1, as it is for kube-proxy.
-    """
-    if ":" not in text:
-        return _parse_ipv4(text)
-    if len(text) > _LONGEST or "%" in text:
-        return None
-    try:
-        return IPv6Address(text).packed
-    except ValueError:
-        return None
-
-
-def _parse_ipv4(text: str) -> bytes | None:
-    groups = text.split(".")
-    if len(groups) != 4 or not text.isascii():
-        return None
-    # isdigit first: int() alone would also take "+1", " 1" and "1_0".
-    if not all(group.isdigit() and len(group) <= _LONGEST for group in groups):
-        return None
-    numbers = [int(group) for group in groups]
-    return V4_PREFIX + bytes(numbers) if max(numbers) <= 255 else None
-
-
 def parse_prefix(text: str) -> Prefix | None:
     """The prefix of a CIDR with its host bits cleared; blanks around it do not count [F5]."""
     address_text, slash, bits_text = text.strip().partition("/")
     address = parse_address(address_text)
     if address is None or not slash:
         return None
-    if not (bits_text.isascii() and bits_text.isdigit() and len(bits_text) <= _LONGEST):
+    if _PREFIX_LENGTH.fullmatch(bits_text) is None:
         return None
     bits = int(bits_text) + (0 if ":" in address_text else 96)
     if bits > 128:

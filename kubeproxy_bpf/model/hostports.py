@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Iterable
 
+from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.objects import HostPort, Pod
 from kubeproxy_bpf.model.addresses import (
     WILDCARD,
     family_of,
     format_address,
     is_multicast,
-    parse_address,
 )
 from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
 from kubeproxy_bpf.model.frontends import host_port_frontend

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Iterable, NamedTuple
 
+from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.objects import Service
-from kubeproxy_bpf.model.addresses import Prefix, family_of, parse_address, parse_prefix, unfit_vip
+from kubeproxy_bpf.model.addresses import Prefix, family_of, parse_prefix, unfit_vip
 from kubeproxy_bpf.model.facts import ModelConfig
 from kubeproxy_bpf.model.problems import Report
 from kubeproxy_bpf.model.types import Family, Protocol

@@ -70,8 +70,9 @@ class VipTable:
         if cluster_ip and address in self._node.local:
             # Somebody answers there himself (NodeLocal DNSCache): nothing on it is ours [H6].
             return _CLUSTER_IP | _ON_DEVICE
+        # An external IP that is a cluster IP too does not open the cluster IP's other ports.
         external = _EXTERNAL if address in self._users[_EXTERNAL] else 0
-        return cluster_ip | external | self._node_flags(address)
+        return (cluster_ip or external) | self._node_flags(address)
 
     def _node_flags(self, address: bytes) -> int:
         if address not in self._node.local:
