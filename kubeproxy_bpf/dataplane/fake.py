@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dataplane in memory: executes plans, counts, fails on demand, and traces what programs would do.
+"""A dataplane in memory: executes plans, counts, fails on demand, traces what programs would do.
 
-For tests and for asking "what would happen": it keeps the promise of ``Dataplane`` with dictionaries
-instead of maps. ``dump_text`` prints the maps one line per entry; ``trace`` lives in
+For tests and for asking "what would happen": it keeps the promise of ``Dataplane`` with
+dictionaries instead of maps. ``dump_text`` prints the maps one line per entry; ``trace`` lives in
 ``dataplane.trace`` and interprets the maps, not the plan.
 """
 
@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import Counter
-from typing import Any, Iterator
+from typing import Any
 
 from kubeproxy_bpf.dataplane.protocol import Applied
-from kubeproxy_bpf.dataplane.trace import Client, Maps, Verdict, trace
+from kubeproxy_bpf.dataplane.trace import Client, Maps, Verdict
 from kubeproxy_bpf.dataplane.trace import dump_text as _dump_text
+from kubeproxy_bpf.dataplane.trace import trace
 from kubeproxy_bpf.errors import MapFull
 from kubeproxy_bpf.plan.records import Backend, Frontend, FrontendKey, Record, Service
 from kubeproxy_bpf.plan.writes import PORT_WORDS, Capacity, Dump, Failed, Plan, Step
@@ -128,13 +129,3 @@ class FakeDataplane:
                 raise IndexError(f"{name} {key}")
             getattr(self, name)[key] = value
 
-
-def maps_of(dump: Dump) -> Maps:
-    """A dump of real maps is enough for ``trace`` and ``dump_text``."""
-    return dump
-
-
-def steps_of(plans: Iterator[Plan]) -> Iterator[Step]:
-    """All writes of several plans in order."""
-    for plan in plans:
-        yield from plan.steps()

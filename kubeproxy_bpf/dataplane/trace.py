@@ -206,8 +206,9 @@ def _service_lines(maps: Maps) -> Iterator[str]:
         local_end = record.local_first + record.local_count
         served = sorted({*range(record.cluster_count), *range(record.local_first, local_end)})
         other = [ids[i] for i in range(record.members) if i not in served]
+        policy = _names(RecordFlags(record.flags))
         yield (
-            f"service {index} generation={word.generation} policy={_names(RecordFlags(record.flags))}"
+            f"service {index} generation={word.generation} policy={policy}"
             f" affinity={record.affinity_timeout_s}s"
             f" cluster=[{_members(maps, ids[: record.cluster_count])}]"
             f" local=[{_members(maps, ids[record.local_first : local_end])}]"

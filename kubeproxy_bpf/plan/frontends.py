@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from typing import Container, Iterable, Mapping, Sequence
 
-from kubeproxy_bpf.plan.records import Frontend, FrontendKey, FrontendKind
+from kubeproxy_bpf.plan.records import Frontend, FrontendKey, FrontendKind, VipFlags
 from kubeproxy_bpf.plan.writes import PORT_WORDS, Plan
 
 _SCREENED = frozenset((FrontendKind.NODE_PORT, FrontendKind.HOST_PORT))
@@ -31,9 +31,7 @@ class FrontendTable:
         self._refused: set[FrontendKey] = set()
         self._ports = PortBitmap()
 
-    def restore(
-        self, entries: Mapping[FrontendKey, Frontend], node_ports: Sequence[int]
-    ) -> None:
+    def restore(self, entries: Mapping[FrontendKey, Frontend], node_ports: Sequence[int]) -> None:
         """Start from what the maps hold."""
         self.entries = dict(entries)
         ports = (key.port for key, entry in entries.items() if entry.kind in _SCREENED)
@@ -124,6 +122,10 @@ class VipTable:
     def dirty(self) -> bool:
         """Whether there is something to write although nothing changed."""
         return bool(self._refused)
+
+    def restore(self, entries: Mapping[bytes, int]) -> None:
+        """Start from what the map holds; the canary is the loader's and stays out of this."""
+        self.entries = {a: flags for a, flags in entries.items() if not flags & VipFlags.CANARY}
 
     @property
     def waiting(self) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns what should be served into an ordered plan of writes. Pure; called by ``dataplane.program``.
+"""Turns what should be served into an ordered plan of writes. Called by ``dataplane.program``.
 
 The planner remembers per service port what is programmed, and compares only what changed with it:
 work is proportional to the change. Its rules:
@@ -20,35 +20,17 @@ work is proportional to the change. Its rules:
 
 from __future__ import annotations
 
-from array import array
 from typing import Iterable, Mapping, Sequence
 
-from kubeproxy_bpf.model.types import (
-    BackendSpec,
-    Changes,
-    Desired,
-    FrontendSpec,
-    Protocol,
-    ServicePortId,
-)
-from kubeproxy_bpf.plan.extents import Extents
+from kubeproxy_bpf.model.types import Changes, Desired, FrontendSpec, ServicePortId
 from kubeproxy_bpf.plan.frontends import FrontendTable, VipTable
-from kubeproxy_bpf.plan.ids import BackendTable, IdPool, next_generation
-from kubeproxy_bpf.plan.records import (
-    BackendFlags,
-    Frontend,
-    FrontendKey,
-    FrontendKind,
-    Record,
-    Service,
-)
+from kubeproxy_bpf.plan.records import Frontend, FrontendKey, FrontendKind
 from kubeproxy_bpf.plan.restore import Freed, Programmed, recover
+from kubeproxy_bpf.plan.services import ServiceTable
 from kubeproxy_bpf.plan.writes import Capacity, Dump, Failed, Plan
 
 NOTHING = Changes({}, {})
 """No changes: repeats what was refused, retires what was released, retries what did not fit."""
-
-_LIVE = int(BackendFlags.LIVE)
 
 
 class Planner:
@@ -61,19 +43,9 @@ class Planner:
         self._waiting: dict[ServicePortId, Desired] = {}
         self._frontends = FrontendTable(capacity.frontends)
         self._vips = VipTable(capacity.vips)
-        self._indexes = IdPool(capacity.services)
-        self._records = IdPool(capacity.records, dense=False)
-        self._slots = Extents(1, capacity.slots - 1)
-        self._backends = BackendTable(capacity.backends)
-        self._generations = array("I", bytes(4 * capacity.services))
-        self._published = bytearray(capacity.services)
-        self._token = 0
-        self._resting: dict[int, Freed] = {}
-        self._resting_backends: dict[int, int] = {}
-        self._freed = Freed()
+        self._services = ServiceTable(capacity)
         self._suspect = Freed()
-        self._dead_backends: list[int] = []
-        self._dead_services: list[int] = []
+        self._token = 0
         self._room = False
         self._completed = False
 
@@ -90,8 +62,7 @@ class Planner:
     def owes(self) -> bool:
         """Whether a plan of NOTHING would do something."""
         return bool(
-            self._dead_backends
-            or self._dead_services
+            self._services.owes
             or self._frontends.dirty
             or self._vips.dirty
             or (self._room and (self._waiting or self._vips.waiting))
@@ -114,29 +85,12 @@ class Planner:
         failed = tuple(failed)
         for write in failed:
             (self._vips if write.map == "vips" else self._frontends).refused(write.key)
-        if failed and (resting := self._resting.pop(plan.token, None)):
-            self._freed.absorb(resting)
+        if failed:
+            self._services.hold(plan.token)
 
     def release(self, token: int) -> None:
         """A grace period has passed since the plan with this token: what it freed is free."""
-        freed = self._resting.pop(token, None)
-        if freed is None:
-            return
-        self._room = True
-        for index in freed.indexes:
-            if self._published[index]:
-                self._published[index] = 0
-                self._dead_services.append(index)
-        self._indexes.give(freed.indexes)
-        self._records.give(freed.records)
-        for start, length in freed.extents:
-            self._slots.give(start, length)
-        resting = self._resting_backends
-        for number in freed.backends:
-            # One that came back in the meantime, or went a second time, does not rest under this.
-            if not self._backends.in_use(number) and resting.get(number, token) == token:
-                resting.pop(number, None)
-                self._dead_backends += self._backends.retire(number)
+        self._room = self._services.release(token) or self._room
 
     # ---- planning ----
 
@@ -155,15 +109,15 @@ class Planner:
             if not self._program(port, desired, plan) and port in adopted:
                 self._unadopt(port, gone)
         for state in gone.values():
-            self._free(state)
-            self._freed.indexes.append(state.index)
+            self._services.free(state, plan)
+            self._services.free_index(state.index)
         self._completed = self._completed or changes.complete
         if self._suspect and self._completed:
             self._free_suspect()
-        self._retire(plan)
+        self._services.retire(plan)
         vips_room = self._vips.plan(changes.vips, changes.complete, plan)
         self._room = self._frontends.flush(plan) or vips_room
-        self._rest(plan)
+        self._services.rest(plan)
         return plan
 
     def _wanted(self, changes: Changes) -> dict[ServicePortId, Desired]:
@@ -209,8 +163,7 @@ class Planner:
                 continue
             if gone.pop(state.index, None):
                 adopted.add(port)
-                state.renewed = True
-                self._generations[state.index] = next_generation(self._generations[state.index])
+                self._services.renew(state)
             else:
                 del self._restored[state.index]
             self._own(port, state)
@@ -288,106 +241,19 @@ class Planner:
         return fits
 
     def _publish(self, port: ServicePortId, desired: Desired, plan: Plan) -> str | None:
-        """Write backends, slots, record and word as far as they differ; or name the full map."""
+        """Publish what differs, or name the map that is full."""
         state = self._ports.get(port)
         if state is None and not self._frontends.fits(map(_key, desired.frontends)):
             return "frontends"
-        found = self._find_backends(desired.backends, plan)
-        if found is None:
-            return "backends"
-        ids, new = found
-        if state is not None and _same(state, desired, ids):
-            if state.renewed:
-                state.renewed = False
-                self._store_word(state, plan)
-            return None
-        taken = self._take(state, len(ids))
-        if isinstance(taken, str):
-            for number in reversed(new):
-                self._backends.undo(number)
-            return taken
-        index, record_id, first = taken
-        self._count_life(index, state, desired)
-        old = state
-        state = Programmed(index, state.frontends if state else ())
-        state.record_id, state.ids = record_id, ids
-        state.record = Record(first, len(ids), *desired[2:], stats=index)
-        self._own(port, state)
-        plan.backends += [(number, self._backends.record(number)) for number in new]
-        if ids:
-            plan.slots.append((first, ids))
-        plan.records.append((record_id, state.record))
-        self._store_word(state, plan)
-        self._refer(ids)
-        if old is not None:
-            self._free(old)
-            if port.protocol == Protocol.UDP:
-                plan.lost += [(index, number) for number in set(old.ids).difference(ids)]
+        published = self._services.publish(state, desired, plan)
+        if isinstance(published, str):
+            return published
+        self._own(port, published)
         return None
-
-    def _find_backends(
-        self, specs: Sequence[BackendSpec], plan: Plan
-    ) -> tuple[array[int], list[int]] | None:
-        """Ids of all endpoints in their order, and which of them are new; None without room."""
-        table = self._backends
-        known, flags_by_id = table.by_key, table.flags
-        ids = array("I")
-        new: list[int] = []
-        for spec in specs:
-            key = spec[:3]
-            number = known.get(key)
-            flags = spec.flags | _LIVE
-            if number is None:
-                number = table.add(key, flags)
-                if number is None:
-                    for number in reversed(new):
-                        table.undo(number)
-                    return None
-                new.append(number)
-            elif flags_by_id[number] != flags:
-                flags_by_id[number] = flags
-                plan.backends.append((number, table.record(number)))
-            ids.append(number)
-        return ids, new
-
-    def _take(self, state: Programmed | None, members: int) -> tuple[int, int, int] | str:
-        """Take index, record id and extent, all or none; or name the map that is full."""
-        index = state.index if state else self._indexes.take()
-        if index is None:
-            return "services"
-        full = "records"
-        record_id = self._records.take()
-        if record_id is not None:
-            first = self._slots.take(members) if members else 0
-            if first is not None:
-                return index, record_id, first
-            full = "slots"
-            self._records.undo(record_id)
-        if state is None:
-            self._indexes.undo(index)
-        return full
-
-    def _count_life(self, index: int, state: Programmed | None, desired: Desired) -> None:
-        """A new owner, or affinity switched on or off, ends what programs remember [G7]."""
-        record = state.record if state else None
-        switched = record and bool(record.affinity_timeout_s) != bool(desired.affinity_timeout_s)
-        if state is None or switched:
-            self._generations[index] = next_generation(self._generations[index])
-
-    def _store_word(self, state: Programmed, plan: Plan) -> None:
-        self._published[state.index] = 1
-        plan.services[state.index] = Service(state.record_id, self._generations[state.index])
 
     def _own(self, port: ServicePortId, state: Programmed) -> None:
         self._ports[port] = state
         self._owners[state.index] = port
-
-    def _refer(self, ids: array[int]) -> None:
-        references = self._backends.references
-        for number in ids:
-            if not references[number]:
-                self._resting_backends.pop(number, None)
-            references[number] += 1
 
     # ---- what is no longer needed ----
 
@@ -399,43 +265,11 @@ class Planner:
         for spec in state.frontends:
             self._frontends.drop(_key(spec), state.index)
 
-    def _free(self, state: Programmed) -> None:
-        """Let go of what is published behind an index; it rests from the end of this plan."""
-        if state.record is None:
-            return
-        self._freed.records.append(state.record_id)
-        if state.record.members:
-            self._freed.extents.append((state.record.slots, state.record.members))
-        references = self._backends.references
-        for number in state.ids:
-            references[number] -= 1
-            if not references[number]:
-                self._freed.backends.append(number)
-
     def _free_suspect(self) -> None:
         """Once all is published anew, nothing leads to what the restart found unsound."""
         if all(state.record for state in self._ports.values()):
-            self._freed.absorb(self._suspect)
+            self._services.free_suspect(self._suspect)
             self._suspect = Freed()
-
-    def _retire(self, plan: Plan) -> None:
-        """Write down that released ids lead nowhere, unless this plan has given them away again."""
-        for number in self._dead_backends:
-            if not self._backends.flags[number] & _LIVE:
-                plan.backends.append((number, self._backends.record(number)))
-        for index in self._dead_services:
-            if not self._published[index]:
-                plan.services[index] = Service(0, self._generations[index])
-        self._dead_backends, self._dead_services = [], []
-
-    def _rest(self, plan: Plan) -> None:
-        freed, self._freed = self._freed, Freed()
-        if freed:
-            self._resting[plan.token] = freed
-            for number in freed.backends:
-                if not self._backends.references[number]:
-                    self._resting_backends[number] = plan.token
-        plan.frees = bool(freed or plan.frontends_removed or plan.vips_removed)
 
     # ---- restart ----
 
@@ -443,40 +277,10 @@ class Planner:
         recovered = recover(dump, capacity)
         self._restored = recovered.services
         self._suspect = recovered.suspect
-        for index, word in dump.services.items():
-            self._generations[index] = word.generation
-            self._published[index] = word.record != 0
+        self._services.restore(dump, recovered)
         self._frontends.restore(dump.frontends, dump.node_ports)
-        self._vips.entries = dict(dump.vips)
-        rest = Freed()
-        rest.extents = recovered.free_slots
-        self._slots = Extents(0, 0)
-        states = recovered.services.values()
-        rest.indexes = self._indexes.reserve(recovered.services)
-        used = [state.record_id for state in states if state.record]
-        rest.records = self._records.reserve(used + self._suspect.records)
-        ids = {number for state in states for number in state.ids}
-        rest.backends = self._backends.restore(
-            dump.backends.items(), ids.union(self._suspect.backends)
-        )
-        for state in states:
-            self._refer(state.ids)
-        self._resting[0] = rest
+        self._vips.restore(dump.vips)
 
 
 def _key(spec: FrontendSpec) -> FrontendKey:
     return FrontendKey(spec.address, spec.port, spec.protocol)
-
-
-def _same(state: Programmed, desired: Desired, ids: array[int]) -> bool:
-    """Whether the published record says the same, be it in another order within its parts."""
-    record = state.record
-    if record is None or record[1:7] != (len(ids), *desired[2:]):
-        return False
-    if state.ids == ids:
-        return True
-    ends = sorted(
-        (0, record.cluster_count, record.local_first, record.local_first + record.local_count)
-    )
-    parts = zip(ends, (*ends[1:], len(ids)))
-    return all(sorted(state.ids[a:b]) == sorted(ids[a:b]) for a, b in parts)

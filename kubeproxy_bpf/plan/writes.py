@@ -86,10 +86,7 @@ class Plan:
     def inserts(self) -> bool:
         """Whether a hash element is taken, which must not be one that a program may still hold."""
         return bool(
-            self.frontends_added
-            or self.frontends_replaced
-            or self.vips_added
-            or self.vips_replaced
+            self.frontends_added or self.frontends_replaced or self.vips_added or self.vips_replaced
         )
 
     @property

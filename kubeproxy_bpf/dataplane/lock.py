@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One writer per instance: an abstract unix socket in the node's network namespace, held for life.
+
+The name goes away with the process, however it ends, and needs no file system: it works in the
+stock DaemonSet too. Who comes second connects to the holder's socket, which nobody accepts, and so
+learns from the kernel when the holder ends. It writes nothing before it holds the name itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import socket
+from typing import Callable
+
+from kubeproxy_bpf.errors import WriterBusy
+
+_RETRY_S = 1.0
+_WAITERS = 64
+
+
+class WriterLock:
+    """The right to write the maps of one instance (its pin path, or another unique name)."""
+
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
+        digest = hashlib.sha256(instance.encode()).hexdigest()[:32]
+        self._name = f"\0kube-proxy-bpf/{digest}"
+        self._socket: socket.socket | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this process is the writer."""
+        return self._socket is not None
+
+    def try_acquire(self) -> bool:
+        """Take the name if it is free."""
+        if self._socket is not None:
+            return True
+        mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            mine.bind(self._name)
+            mine.listen(_WAITERS)
+        except OSError as error:
+            mine.close()
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
+        self._socket = mine
+        return True
+
+    async def acquire(self, busy: Callable[[WriterBusy], None] = lambda error: None) -> None:
+        """Wait until the name is ours; ``busy`` is told once if somebody else has it."""
+        told = False
+        while not self.try_acquire():
+            if not told:
+                busy(WriterBusy(self.instance))
+                told = True
+            await self._holder_gone()
+
+    def release(self) -> None:
+        """Give the name up; a process that ends does so too."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    async def _holder_gone(self) -> None:
+        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        waiting.setblocking(False)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.sock_connect(waiting, self._name)
+            await loop.sock_recv(waiting, 1)
+        except ConnectionError:
+            pass  # gone in this moment
+        except OSError:
+            await asyncio.sleep(_RETRY_S)  # more waiters than the holder's queue takes
+        finally:
+            waiting.close()
