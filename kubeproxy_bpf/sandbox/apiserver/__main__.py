@@ -97,7 +97,7 @@ async def _run(args: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     server = _server(args)
-    controller = SliceController(server.store) if args.controller else None
+    controller = SliceController(server.store, server.registry) if args.controller else None
     host, _, port = args.listen.rpartition(":")
     await server.start(host.strip("[]"), int(port), _tls(args))
     if controller:

@@ -2,7 +2,7 @@
 """``/sandbox/faults``: the faults of a server in another process, for tests. Off unless asked for.
 
 POST a ``Fault`` to add one, or for the whole server ``{"kind": "refuse", "seconds": 2}``,
-``{"kind": "renumber", "first": 1}``, ``{"kind": "compact"}``, ``{"kind": "token", "token": "..."}``.
+``{"kind": "renumber", "first": 1}``, ``{"kind": "compact"}``, ``{"kind": "token", "token": "…"}``.
 GET lists, DELETE clears (``?id=`` clears one). It takes no token, since that is one of the things
 that it changes.
 """

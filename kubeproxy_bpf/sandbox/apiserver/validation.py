@@ -136,7 +136,8 @@ def _fixed_cluster_ip(spec: Json, before: Json) -> Iterator[Problem]:
         return
     was = before.get("clusterIP")
     if was and spec.get("clusterIP") != was:
-        yield "spec.clusterIPs[0]", f'Invalid value: "{spec.get("clusterIP")}": may not change once set'
+        message = f'Invalid value: "{spec.get("clusterIP")}": may not change once set'
+        yield "spec.clusterIPs[0]", message
 
 
 def _endpoint_slice(obj: Json, before: Json | None) -> Iterator[Problem]:
