@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers that say no, are away, or come back as another."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+
+from kubeproxy_bpf.api.decode import Kind
+from kubeproxy_bpf.api.resources import pods_of
+from kubeproxy_bpf.api.store import State
+
+from .conftest import FastClock, Rig, until
+from .scripted_server import encode, service
+from .steps import answer, body, event, gone, stream
+
+MINUTE_REQUESTS = 14
+"""What back-off allows in a minute: 0.4 + 0.8 + 1.6 + ... s at the least, then every 15 s."""
+
+
+async def follow_a_minute(rig: Rig, clock: FastClock) -> int:
+    """Requests in the first minute, as the clock counts it, of a server that does not change."""
+    async with rig.following():
+        await until(lambda: sum(clock.slept) >= 60)
+        return len(rig.server.requests)
+
+
+async def test_an_outage_loses_nothing(rig: Rig) -> None:
+    """While the server is away the state stays; afterwards what changed meanwhile arrives."""
+    rig.server.put(service("a", 80))
+    rig.server.put(service("b", 80))
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        await rig.server.stop()
+        await until(lambda: len(rig.clock.slept) >= 4)
+        assert rig.ports == {"a": 80, "b": 80}
+        rig.server.put(service("a", 81))
+        rig.server.delete("b")
+        await rig.server.start()
+        await until(lambda: rig.ports == {"a": 81})
+    assert len(rig.server.lists()) == 1
+
+
+@pytest.mark.parametrize("watch_list", ["served", "refused"])
+async def test_smaller_versions_after_a_restart_do_not_stop_us(rig: Rig, watch_list: str) -> None:
+    """A server restored from a backup counts from below: one new list, then its events count."""
+    rig.server.watch_list = watch_list
+    rig.server.put(service("a", 80))
+    rig.server.put(service("b", 80))
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        await rig.server.stop()
+        rig.server.delete("b", silent=True)
+        rig.server.restore(5)
+        await rig.server.start()
+        await until(lambda: rig.server.watching == 1)
+        rig.server.put(service("c", 82))
+        await until(lambda: rig.ports == {"a": 80, "c": 82})
+        rig.server.put(service("a", 83))
+        await until(lambda: rig.ports == {"a": 83, "c": 82})
+
+
+async def test_a_version_that_the_server_has_not_reached_means_a_new_list(rig: Rig) -> None:
+    """ "Too large resource version" is how Kubernetes answers after a restore."""
+    rig.server.put(service("a"))
+    async with rig.following():
+        await until(lambda: rig.server.watching == 1 and rig.store.synced)
+        rig.server.script.append(stream(gone(version_too_large=True)))
+        rig.server.end_watches()
+        await until(lambda: len(rig.server.lists()) == 2)
+
+
+async def test_410_as_status_means_a_new_list_and_keeps_the_old_state(rig: Rig) -> None:
+    """After 410 the old state stands until the new list is complete; the missing go then."""
+    rig.server.put(service("a"))
+    rig.server.put(service("b"))
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        rig.server.delete("a", silent=True)
+        rig.server.forget_history()
+        rig.server.bookmark_at_once = False
+        rig.server.end_watches()
+        await until(lambda: len(rig.server.lists()) == 2 and rig.server.watching == 1)
+        assert set(rig.ports) == {"a", "b"}
+        rig.server.bookmark_at_once = True
+        await until(lambda: set(rig.ports) == {"b"})
+    assert rig.journal.changes[2:] == [("a", True, False)]
+
+
+async def test_410_as_event_means_a_new_list(rig: Rig) -> None:
+    """An ERROR event with code 410 inside a watch counts like the status."""
+    rig.server.put(service("a"))
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        rig.server.delete("a", silent=True)
+        rig.server.put(service("b"), silent=True)
+        rig.server.send_raw(gone())
+        await until(lambda: set(rig.ports) == {"b"})
+    assert len(rig.server.lists()) == 2
+
+
+async def test_a_server_that_always_says_410_is_not_stormed(rig: Rig, clock: FastClock) -> None:
+    """List, 410, list, 410 ... goes on at the pace of the back-off."""
+
+    rig.server.watch_list = "refused"
+    rig.server.put(service("a"))
+    rig.server.oldest = 10_000
+    # Each round is a list and a watch; the refused WatchList comes once.
+    assert await follow_a_minute(rig, clock) <= 2 * MINUTE_REQUESTS + 1
+    assert set(rig.ports) == {"a"}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [answer(500), answer(502), answer(401), answer(403), stream(), body(b"<html>", "text/html")]
+    + [stream(b'{"type":"ADD'), stream(b"\n\n"), stream(cut=True), body(b"{}"), answer(404)],
+)
+async def test_no_answer_makes_a_hot_loop(rig: Rig, clock: FastClock, step: object) -> None:
+    """Whatever a server answers, the requests of a minute are few."""
+    rig.server.always = step  # type: ignore[assignment]
+    # A refused WatchList costs a second request, 401 a repetition of each.
+    assert await follow_a_minute(rig, clock) <= 2 * MINUTE_REQUESTS + 2
+    assert not rig.store.synced
+
+
+async def test_watches_that_end_at_once_are_no_hot_loop(rig: Rig, clock: FastClock) -> None:
+    """200 and an empty body, again and again, after a good list; the state stays."""
+    rig.server.watch_list = "refused"
+    rig.server.put(service("a"))
+    rig.server.script.extend([None, None])
+    rig.server.always = stream()
+    assert await follow_a_minute(rig, clock) <= MINUTE_REQUESTS + 2
+    assert set(rig.ports) == {"a"}
+
+
+async def test_watches_that_bring_one_event_and_end_are_no_hot_loop(
+    rig: Rig, clock: FastClock
+) -> None:
+    """Progress does not buy a watch that ends at once an immediate successor."""
+    rig.server.watch_list = "refused"
+    rig.server.put(service("a"))
+    rig.server.script.extend([None, None])
+    rig.server.always = stream(event("MODIFIED", service("a", 81), 500))
+    assert await follow_a_minute(rig, clock) <= MINUTE_REQUESTS + 2
+    assert rig.ports == {"a": 81}
+
+
+@pytest.mark.parametrize("code", [429, 503])
+@pytest.mark.parametrize("value", ["17", formatdate(1_800_000_017.0, usegmt=True)])
+async def test_retry_after_is_honoured(rig: Rig, code: int, value: str) -> None:
+    """The next request comes no sooner than the server asked, given in seconds or as a date."""
+    rig.server.script.append(answer(code, "TooManyRequests", {"Retry-After": value}))
+    async with rig.following():
+        await until(lambda: rig.store.synced)
+    assert rig.clock.slept[0] == pytest.approx(17.0, abs=0.01)
+
+
+async def test_an_absurd_retry_after_is_limited(rig: Rig) -> None:
+    """No header makes us deaf for a day."""
+    rig.server.script.append(answer(429, "TooManyRequests", {"Retry-After": "86400"}))
+    async with rig.following():
+        await until(lambda: rig.store.synced)
+    assert rig.clock.slept[0] == 120.0
+
+
+async def test_the_delay_grows_and_success_resets_it(rig: Rig, clock: FastClock) -> None:
+    """Delays double up to 30 s; a watch that lived is followed by a short one again."""
+    rig.server.script.extend([answer(500)] * 8)
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        bases = [0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+        assert all(b / 2 <= s <= b for s, b in zip(clock.slept, bases, strict=True))
+        clock.slept.append(60.0)
+        rig.server.script.append(answer(500))
+        rig.server.end_watches()
+        await until(lambda: len(clock.slept) == 10)
+    assert clock.slept[9] <= 0.8
+
+
+async def test_410_between_pages_starts_the_list_again(rig: Rig) -> None:
+    """A continue token that expired costs a new list; nothing is taken from the half one."""
+    rig.server.watch_list = "refused"
+    for i in range(5):
+        rig.server.put(service(f"s{i}"))
+    rig.server.script.extend([None, None, answer(410, "Expired")])
+    async with rig.following(page_size=2):
+        await until(lambda: rig.store.synced)
+    assert [q.get("continue") for q in rig.server.requests[1:7]] == [
+        None,
+        "2",
+        None,
+        "2",
+        "4",
+        None,
+    ]
+    assert len(rig.journal.changes) == 5
+
+
+async def test_a_continue_token_that_never_ends_is_an_error(rig: Rig, clock: FastClock) -> None:
+    """A server that repeats its token does not hold us in one list for ever."""
+    rig.server.watch_list = "refused"
+    meta = {"resourceVersion": "1", "continue": "x"}
+    rig.server.script.append(None)
+    rig.server.always = body(encode({"kind": "ServiceList", "metadata": meta, "items": []}))
+    assert await follow_a_minute(rig, clock) <= 2 * MINUTE_REQUESTS + 1
+    assert not rig.store.synced
+
+
+async def test_a_forbidden_optional_resource_is_unavailable_not_empty(
+    rig: Rig, clock: FastClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kube-proxy's role may not list Pods: said once, tried slowly, and known as such."""
+    rig.server.always = answer(403, "Forbidden")
+    async with rig.following(pods_of("n1")):
+        await until(lambda: sum(clock.slept) >= 600)
+    assert len(rig.server.requests) <= 14
+    assert rig.store.state(Kind.POD) is State.UNAVAILABLE
+    assert capsys.readouterr().out.count("watch_failed") == 1
+
+
+async def test_a_resource_that_is_permitted_later_is_taken(rig: Rig) -> None:
+    """Once the role is extended, Pods arrive without a restart."""
+    rig.server.script.append(answer(403, "Forbidden"))
+    async with rig.following(pods_of("n1")):
+        await until(lambda: rig.store.state(Kind.POD) is State.LISTED)
