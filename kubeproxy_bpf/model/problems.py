@@ -11,14 +11,14 @@ from kubeproxy_bpf.model.types import Problem
 
 
 class Report:
-    """Problems of one object, in the order found."""
+    """Problems of one object in the order found, each once: both families may meet the same one."""
 
     def __init__(self, kind: str, namespace: str, name: str) -> None:
         self._object = (kind, namespace, name)
-        self._problems: list[Problem] = []
+        self._problems: dict[Problem, None] = {}
 
     def add(self, field: str, message: str) -> None:
-        self._problems.append(Problem(*self._object, field, message))
+        self._problems[Problem(*self._object, field, message)] = None
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -163,9 +163,7 @@ def _cluster_ip(service: Service, family: Family, report: Report) -> bytes | Non
         if index is None:
             return None
         unfit = f"no {_WIRE_FAMILY[family]}"
-    # Without ipFamilies both families look at the same text, but it is one problem.
-    if index is not None or family == Family.IPV4:
-        report.add(field, f"{text!r} is {_article(unfit)} address; family not served")
+    report.add(field, f"{text!r} is {_article(unfit)} address; family not served")
     return None
 
 

@@ -26,17 +26,19 @@ _FLAG_OF_KIND = {
     FrontendKind.CLUSTER_IP: _CLUSTER_IP,
     FrontendKind.LOAD_BALANCER: _EXTERNAL,
     FrontendKind.EXTERNAL_IP: _EXTERNAL,
-    FrontendKind.HOST_PORT: _EXTERNAL,
+    FrontendKind.HOST_PORT: _HOST_PORT,
 }
-"""Host ports with a host IP are exact frontends like those of an external IP: if the address is not
-the node's (else it has HOST_PORT anyway), its other ports are left alone."""
 
 
 class VipTable:
     """Counts who uses an address, and names the addresses whose flags may have changed."""
 
     def __init__(self) -> None:
-        self._users: dict[int, dict[bytes, int]] = {_CLUSTER_IP: {}, _EXTERNAL: {}}
+        self._users: dict[int, dict[bytes, int]] = {
+            _CLUSTER_IP: {},
+            _EXTERNAL: {},
+            _HOST_PORT: {},
+        }
         self._node = NodeAddresses()
         self._touched: set[bytes] = set()
         self._taken: dict[bytes, int] = {}
@@ -72,11 +74,12 @@ class VipTable:
             return _CLUSTER_IP | _ON_DEVICE
         # An external IP that is a cluster IP too does not open the cluster IP's other ports.
         external = _EXTERNAL if address in self._users[_EXTERNAL] else 0
-        return (cluster_ip or external) | self._node_flags(address)
+        return (cluster_ip or external) | self._host_flags(address)
 
-    def _node_flags(self, address: bytes) -> int:
+    def _host_flags(self, address: bytes) -> int:
         if address not in self._node.local:
-            return 0
+            # A host IP that is not the node's: its one port is served, wildcard frontends are not.
+            return _EXTERNAL if address in self._users[_HOST_PORT] else 0
         node_port = _NODE_PORT if address in self._node.node_port else 0
         return _HOST_PORT | node_port | (_LOOPBACK if is_loopback(address) else 0)
 
