@@ -128,4 +128,3 @@ class FakeDataplane:
             if not 0 < key < getattr(self.capacity, name):
                 raise IndexError(f"{name} {key}")
             getattr(self, name)[key] = value
-

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The maps that user space writes, with records for bytes.
+
+Arrays are written through their memory mapping, hash maps by batches. ``WordArray`` is the one way
+in which a word that programs read at any moment is stored: one aligned 8-byte store, never a copy
+of bytes that a program might see half done. Order and grace periods are the writer's business.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import sys
+from array import array
+from typing import Any, Generic, Iterator, Mapping, Sequence, TypeVar
+
+from kubeproxy_bpf.dataplane.layout import Codec, TypeInfo, bind, check_enum
+from kubeproxy_bpf.errors import LayoutError, MapFull
+from kubeproxy_bpf.libbpf import LibbpfError
+from kubeproxy_bpf.libbpf.abc import Map
+from kubeproxy_bpf.plan import records
+from kubeproxy_bpf.plan.records import (
+    Backend,
+    Frontend,
+    FrontendKey,
+    Record,
+    Service,
+    Slot,
+    Vip,
+)
+from kubeproxy_bpf.plan.writes import PORT_WORDS, Capacity, Failed
+
+R = TypeVar("R", bound=tuple[Any, ...])
+K = TypeVar("K")
+V = TypeVar("V")
+
+_FULL = (errno.E2BIG, errno.ENOSPC, errno.ENOMEM)
+_WORD = 8
+
+
+class _Mapped:
+    """An mmapable array: cells of the value size rounded up to 8 bytes."""
+
+    def __init__(self, source: Map) -> None:
+        self.max_entries = source.max_entries
+        self.stride = (source.value_size + 7) & ~7
+        self._mmap: mmap.mmap = source.mmap()
+
+    def close(self) -> None:
+        """Unmap; nothing may be written afterwards."""
+        self._mmap.close()
+
+
+class RecordArray(_Mapped, Generic[R]):
+    """Records that no program can reach while they are written."""
+
+    def __init__(self, source: Map, codec: Codec[R]) -> None:
+        super().__init__(source)
+        self._codec = codec
+        self._encode = codec.encode
+
+    def __setitem__(self, index: int, record: R) -> None:
+        if not 0 <= index < self.max_entries:
+            raise IndexError(index)
+        raw = self._encode(record)
+        start = index * self.stride
+        self._mmap[start : start + len(raw)] = raw
+
+    def __getitem__(self, index: int) -> R:
+        if not 0 <= index < self.max_entries:
+            raise IndexError(index)
+        start = index * self.stride
+        return self._codec.decode(self._mmap[start : start + self._codec.size])
+
+    def written(self) -> Iterator[tuple[int, R]]:
+        """All entries up to the last that is not zero."""
+        raw = self._mmap[: self.max_entries * self.stride].rstrip(b"\0")
+        for index in range(-(-len(raw) // self.stride)):
+            start = index * self.stride
+            cell = raw[start : start + self._codec.size].ljust(self._codec.size, b"\0")
+            if any(cell):
+                yield index, self._codec.decode(cell)
+
+
+class SlotArray(_Mapped):
+    """Backend ids by position; a run is one copy."""
+
+    def __init__(self, source: Map) -> None:
+        super().__init__(source)
+        self._view = memoryview(self._mmap).cast("I")
+        self._step = self.stride // self._view.itemsize
+
+    def write(self, first: int, ids: array[int]) -> None:
+        """Write a run that no program can reach yet."""
+        if first < 0 or first + len(ids) > self.max_entries:
+            raise IndexError(first)
+        step = self._step
+        self._view[first * step : (first + len(ids)) * step : step] = ids
+
+    def read(self) -> array[int]:
+        """All slots."""
+        ids = array("I", self._mmap[: self.max_entries * self.stride])
+        return ids[:: self._step]
+
+    def close(self) -> None:
+        """Unmap; nothing may be written afterwards."""
+        self._view.release()
+        super().close()
+
+
+class WordArray(_Mapped):
+    """Words of 8 bytes that programs read at any time."""
+
+    def __init__(self, source: Map) -> None:
+        super().__init__(source)
+        if self.stride != _WORD:
+            raise LayoutError(source.name, "word", f"{self.stride} bytes are not one word")
+        self._words: Any = (ctypes.c_uint64 * self.max_entries).from_buffer(self._mmap)
+
+    def store(self, index: int, word: int) -> None:
+        """Store one word: ctypes sets a c_uint64 by a single aligned store of 8 bytes."""
+        if not 0 <= index < self.max_entries:  # ctypes would count a negative one from the end
+            raise IndexError(index)
+        self._words[index] = word
+
+    def read(self) -> array[int]:
+        """All words."""
+        return array("Q", self._mmap[: self.max_entries * _WORD])
+
+    def close(self) -> None:
+        """Unmap; nothing may be written afterwards."""
+        self._words = None
+        super().close()
+
+
+class HashMap(Generic[K, V]):
+    """A hash map of encoded keys and values. Errors are returned with their key, not raised."""
+
+    def __init__(self, name: str, source: Map, key: Any, value: Any) -> None:
+        self.name = name
+        self._source = source
+        self._key = key
+        self._value = value
+
+    def put(self, entries: Sequence[tuple[K, V]]) -> list[Failed]:
+        """Insert or replace; in one batch, and one by one from where that was refused."""
+        keys = self._key.encode_all([key for key, _ in entries])
+        values = self._value.encode_all([value for _, value in entries])
+        try:
+            self._source.update_batch(keys, values, len(entries))
+        except LibbpfError:  # all of it is idempotent, so none of it is lost by beginning anew
+            return [f for entry in entries if (f := self._put_one(*entry)) is not None]
+        return []
+
+    def remove(self, keys: Sequence[K]) -> list[Failed]:
+        """Delete; a key that is not there is fine."""
+        try:
+            self._source.delete_batch(self._key.encode_all(keys), len(keys))
+        except LibbpfError:
+            return [f for key in keys if (f := self._remove_one(key)) is not None]
+        return []
+
+    def read(self) -> dict[K, V]:
+        """All entries."""
+        key, value = self._key.decode, self._value.decode
+        return {key(raw_key): value(raw_value) for raw_key, raw_value in self._source.items()}
+
+    def _put_one(self, key: K, value: V) -> Failed | None:
+        try:
+            self._source.update(self._key.encode(key), self._value.encode(value))
+        except LibbpfError as error:
+            return Failed(self.name, "set", key, self._meaning(error))
+        return None
+
+    def _remove_one(self, key: K) -> Failed | None:
+        try:
+            self._source.delete(self._key.encode(key))
+        except LibbpfError as error:
+            return Failed(self.name, "delete", key, error)
+        return None
+
+    def _meaning(self, error: LibbpfError) -> Exception:
+        if error.errno in _FULL:
+            return MapFull(self.name, self._source.max_entries)
+        return error
+
+
+class _AddressCodec:
+    """The key of vips: ``struct ip_addr`` alone, which is its bytes."""
+
+    def __init__(self, btf: TypeInfo) -> None:
+        self.size = btf.structs["ip_addr"].size
+        if self.size != 16:
+            raise LayoutError("ip_addr", "address", f"{self.size} bytes instead of 16")
+
+    def encode(self, address: bytes) -> bytes:
+        return address
+
+    def encode_all(self, addresses: Sequence[bytes]) -> bytes:
+        return b"".join(addresses)
+
+    def decode(self, raw: bytes) -> bytes:
+        return bytes(raw)
+
+
+class _FlagsCodec:
+    """The value of vips: ``struct vip``, a record of one number."""
+
+    def __init__(self, btf: TypeInfo) -> None:
+        self._codec = bind(btf, "vip", Vip)
+
+    def encode(self, flags: int) -> bytes:
+        return self._codec.encode(Vip(flags))
+
+    def encode_all(self, flags: Sequence[int]) -> bytes:
+        return self._codec.encode_all([(each,) for each in flags])  # type: ignore[misc]
+
+    def decode(self, raw: bytes) -> int:
+        return self._codec.decode(raw).flags
+
+
+class ServiceMaps:
+    """The seven maps of the service proxy, bound to their structs."""
+
+    def __init__(self, maps: Mapping[str, Map], btf: TypeInfo) -> None:
+        check_enums(btf)
+        if bind(btf, "slot", Slot).size != 4:
+            raise LayoutError("slot", "Slot", "a slot is a number of 4 bytes")
+        self.vips: HashMap[bytes, int] = HashMap(
+            "vips", maps["kpb_vips"], _AddressCodec(btf), _FlagsCodec(btf)
+        )
+        key, value = bind(btf, "frontend_key", FrontendKey), bind(btf, "frontend", Frontend)
+        self.frontends: HashMap[FrontendKey, Frontend] = HashMap(
+            "frontends", maps["kpb_frontends"], key, value
+        )
+        self.records = RecordArray(maps["kpb_records"], bind(btf, "record", Record))
+        self.backends = RecordArray(maps["kpb_backends"], bind(btf, "backend", Backend))
+        self.slots = SlotArray(maps["kpb_slots"])
+        self.services = WordArray(maps["kpb_services"])
+        self.node_ports = WordArray(maps["kpb_node_ports"])
+        self._service = bind(btf, "service", Service)
+        if self.node_ports.max_entries != PORT_WORDS:
+            raise LayoutError("kpb_node_ports", "port bitmap", f"needs {PORT_WORDS} words")
+        self.capacity = Capacity(
+            maps["kpb_vips"].max_entries,
+            maps["kpb_frontends"].max_entries,
+            self.services.max_entries,
+            self.records.max_entries,
+            self.slots.max_entries,
+            self.backends.max_entries,
+        )
+
+    def publish(self, index: int, service: Service) -> None:
+        """Store the word of a service: from now on programs read what it names."""
+        self.services.store(index, int.from_bytes(self._service.encode(service), sys.byteorder))
+
+    def published(self) -> dict[int, Service]:
+        """All words that were ever stored."""
+        words = self.services.read()
+        decode = self._service.decode
+        return {
+            index: decode(word.to_bytes(_WORD, sys.byteorder))
+            for index, word in enumerate(words)
+            if word
+        }
+
+    def close(self) -> None:
+        """Unmap the arrays; the maps themselves belong to whoever opened them."""
+        for mapped in (self.records, self.backends, self.slots, self.services, self.node_ports):
+            mapped.close()
+
+
+def check_enums(btf: TypeInfo) -> None:
+    """Refuse an object whose enums differ from ours."""
+    check_enum(btf, "vip_flags", "VIP_", records.VipFlags)
+    check_enum(btf, "frontend_kind", "FRONTEND_", records.FrontendKind)
+    check_enum(btf, "frontend_flags", "FRONTEND_", records.FrontendFlags)
+    check_enum(btf, "record_flags", "RECORD_", records.RecordFlags)
+    check_enum(btf, "backend_flags", "BACKEND_", records.BackendFlags)
