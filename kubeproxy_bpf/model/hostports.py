@@ -13,9 +13,11 @@ from typing import Iterable
 from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.objects import HostPort, Pod
 from kubeproxy_bpf.model.addresses import (
+    LOOPBACK,
     WILDCARD,
     family_of,
     format_address,
+    is_loopback,
     is_multicast,
 )
 from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
@@ -103,10 +105,15 @@ def _host_addresses(
     if not host_port.host_ip:
         return [WILDCARD[family] for family in config.families]
     address = parse_address(host_port.host_ip)
-    if address is None or is_multicast(address):
-        report.add(field, f"{host_port.host_ip!r} is no address of a host; not served")
+    # The programs take all of 127/8 for 127.0.0.1, so the others cannot be told apart from it.
+    if address is None or is_multicast(address) or _is_other_loopback(address):
+        report.add(field, f"{host_port.host_ip!r} is no host address that can be served")
         return []
     return [address] if family_of(address) in config.families else []
+
+
+def _is_other_loopback(address: bytes) -> bool:
+    return is_loopback(address) and address not in LOOPBACK.values()
 
 
 def _port_id(pod: Pod, address: bytes, port: int, protocol: int) -> ServicePortId:
