@@ -12,7 +12,6 @@ import asyncio
 import platform
 import socket
 from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, AsyncIterator, Sequence
 
@@ -20,11 +19,10 @@ import aiohttp
 from aiohttp.connector import AddrInfoType
 
 from kubeproxy_bpf import __version__
-from kubeproxy_bpf.api import wire
 from kubeproxy_bpf.api.clock import Clock, SystemClock
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.decode import parse_status
-from kubeproxy_bpf.errors import ApiError
+from kubeproxy_bpf.api.status import StatusError, parse_retry_after, status_error
 
 Params = Sequence[tuple[str, str]]
 
@@ -37,54 +35,6 @@ KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_PROBES = 3
 USER_TIMEOUT_MS = 30_000
 _ERROR_BODY_BYTES = 65_536
-
-
-class StatusError(ApiError):
-    """The server answered with an error status, or with an ERROR event in a watch."""
-
-    def __init__(
-        self,
-        status: int,
-        reason: str,
-        message: str = "",
-        retry_after_s: float | None = None,
-        version_too_large: bool = False,
-    ) -> None:
-        super().__init__(status, reason, message)
-        self.retry_after_s = retry_after_s
-        self.version_too_large = version_too_large
-        """We asked for a resourceVersion that this server has not reached."""
-
-
-def status_error(
-    code: int, reason: str, status: wire.Status | None, retry_after_s: float | None = None
-) -> StatusError:
-    if status is None:
-        return StatusError(code, reason, "", retry_after_s)
-    details = status.details or wire.StatusDetails()
-    if retry_after_s is None and details.retry_after_seconds:
-        retry_after_s = float(details.retry_after_seconds)
-    causes = details.causes or ()
-    too_large = any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes)
-    return StatusError(
-        status.code or code,
-        status.reason or reason,
-        status.message or "",
-        retry_after_s,
-        too_large,
-    )
-
-
-def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait, from either form of the Retry-After header (RFC 9110, 10.2.3)."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
-        return None
 
 
 def keepalive_socket(info: AddrInfoType) -> socket.socket:

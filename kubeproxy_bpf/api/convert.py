@@ -16,7 +16,7 @@ from typing import Iterable
 from msgspec import UNSET
 
 from kubeproxy_bpf.api import objects, wire
-from kubeproxy_bpf.api.addresses import is_ipv4, parse_address
+from kubeproxy_bpf.api.addresses import V4_PREFIX, parse_address
 
 ANNOTATION_PREFIX = "kube-proxy-bpf/"
 """Annotations under this prefix are kept, all others are dropped."""
@@ -41,7 +41,7 @@ def service(source: wire.Service) -> tuple[objects.Service, tuple[Complaint, ...
         cluster_ip=spec.cluster_ip or "",
         cluster_ips=spec.cluster_ips or (),
         ip_families=_families(spec.ip_families or ()),
-        ports=tuple(map(_service_port, spec.ports or ())),
+        ports=_service_ports(spec.ports),
         external_ips=spec.external_ips or (),
         ingress=_ingress(source.status),
         source_ranges=spec.load_balancer_source_ranges or (),
@@ -121,9 +121,14 @@ def _families(families: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(intern, families))
 
 
-def _service_port(port: wire.ServicePort) -> objects.ServicePort:
-    return objects.ServicePort(
-        intern(port.name or ""), intern(port.protocol or "TCP"), port.port or 0, port.node_port or 0
+# Many Services have the same ports: one tuple serves all of them.
+@lru_cache(maxsize=4096)
+def _service_ports(ports: tuple[wire.ServicePort, ...] | None) -> tuple[objects.ServicePort, ...]:
+    return tuple(
+        objects.ServicePort(
+            intern(p.name or ""), intern(p.protocol or "TCP"), p.port or 0, p.node_port or 0
+        )
+        for p in ports or ()
     )
 
 
@@ -175,7 +180,7 @@ def _endpoints(
             continue
         text = endpoint.addresses[0]
         address = parse_address(text)
-        if address is None or is_ipv4(address) != want_ipv4:
+        if address is None or (address[:12] == V4_PREFIX) is not want_ipv4:
             family = "IPv4" if want_ipv4 else "IPv6"
             complaint = f"{text!r} is not an {family} address, endpoint left out"
             complaints.append((f"$.endpoints[{index}].addresses[0]", complaint))

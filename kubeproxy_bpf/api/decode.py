@@ -20,6 +20,9 @@ from kubeproxy_bpf.errors import KubeProxyError
 
 ApiObject = Service | EndpointSlice | Node | Pod
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+"""What the decoders raise for bad input, whatever is bad about it."""
+
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
@@ -104,39 +107,59 @@ _status = msgspec.json.Decoder(wire.Status)
 class ObjectDecoder:
     """Decodes objects of one kind."""
 
-    def __init__(self, kind: Kind, decode: Callable[[Any], Any], turn: Callable[[Any], Any]):
+    def __init__(self, kind: Kind, shape: Any, event_shape: Any, turn: Callable[[Any], Any]):
         self.kind = kind
-        self._decode = decode
+        self._object = msgspec.json.Decoder(shape)
+        self._event = msgspec.json.Decoder(event_shape)
         self._turn = turn
 
     def decode(self, raw: msgspec.Raw) -> Decoded:
         """The object, or DecodeError with its name and the field at fault."""
         try:
-            source: _HasMeta = self._decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            source: _HasMeta = self._object.decode(raw)
+        except UNREADABLE as error:
             message, _, field = str(error).partition(" - at `")
             key, version = identify(raw)
             raise DecodeError(self.kind, key, version, field.rstrip("`") or "$", message) from None
-        meta = source.metadata
-        if not meta.name:
+        if not source.metadata.name:
             raise DecodeError(self.kind, None, "", "$.metadata.name", "no name")
+        return self._decoded(source)
+
+    def decode_change(self, line: bytes) -> Decoded | None:
+        """The object of a good ADDED or MODIFIED event, in one pass instead of two.
+
+        None for whatever is not that; the two stages then tell what it is.
+        """
+        try:
+            event = self._event.decode(line)
+        except UNREADABLE:
+            return None
+        if event.type not in ("ADDED", "MODIFIED") or not event.object.metadata.name:
+            return None
+        return self._decoded(event.object)
+
+    def _decoded(self, source: _HasMeta) -> Decoded:
         result, complaints = self._turn(source)
-        key, version = result.key, meta.resource_version or ""
+        key, version = result.key, source.metadata.resource_version or ""
+        if not complaints:
+            return Decoded(key, version, result, ())
         problems = tuple(DecodeError(self.kind, key, version, *c) for c in complaints)
         return Decoded(key, version, result, problems)
 
 
 _DECODERS = {
-    Kind.SERVICE: ObjectDecoder(
-        Kind.SERVICE, msgspec.json.Decoder(wire.Service).decode, convert.service
-    ),
-    Kind.ENDPOINT_SLICE: ObjectDecoder(
-        Kind.ENDPOINT_SLICE,
-        msgspec.json.Decoder(wire.EndpointSlice).decode,
-        convert.endpoint_slice,
-    ),
-    Kind.NODE: ObjectDecoder(Kind.NODE, msgspec.json.Decoder(wire.Node).decode, convert.node),
-    Kind.POD: ObjectDecoder(Kind.POD, msgspec.json.Decoder(wire.Pod).decode, convert.pod),
+    decoder.kind: decoder
+    for decoder in (
+        ObjectDecoder(Kind.SERVICE, wire.Service, wire.EventOf[wire.Service], convert.service),
+        ObjectDecoder(
+            Kind.ENDPOINT_SLICE,
+            wire.EndpointSlice,
+            wire.EventOf[wire.EndpointSlice],
+            convert.endpoint_slice,
+        ),
+        ObjectDecoder(Kind.NODE, wire.Node, wire.EventOf[wire.Node], convert.node),
+        ObjectDecoder(Kind.POD, wire.Pod, wire.EventOf[wire.Pod], convert.pod),
+    )
 }
 
 
@@ -148,7 +171,7 @@ def identify(raw: msgspec.Raw) -> tuple[ObjectKey | None, str]:
     """Key and resourceVersion of any object, as far as they can be read."""
     try:
         meta = _loose.decode(raw).metadata
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None, ""
     version = meta.resource_version if isinstance(meta.resource_version, str) else ""
     namespace = "" if meta.namespace is None else meta.namespace
@@ -161,14 +184,14 @@ def parse_event(line: bytes) -> wire.Event:
     """The envelope of one line of a watch; the object stays raw."""
     try:
         return _event.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Malformed("watch event", str(error)) from None
 
 
 def parse_bookmark(raw: msgspec.Raw) -> Bookmark:
     try:
         meta = _bookmark.decode(raw).metadata
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Malformed("bookmark", str(error)) from None
     annotations = meta.annotations or {}
     return Bookmark(meta.resource_version or "", annotations.get(INITIAL_EVENTS_END) == "true")
@@ -183,7 +206,7 @@ def parse_page(body: bytes, kind: Kind) -> Page:
     what = f"{kind}List"
     try:
         page = _page.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Malformed(what, str(error)) from None
     if page.kind != what or page.metadata is None or not page.metadata.resource_version:
         raise Malformed(what, f"got {page.kind or 'a document without kind'}")
@@ -196,5 +219,5 @@ def parse_status(body: bytes | msgspec.Raw) -> wire.Status | None:
     """The Status in the body of an error, None if the error speaks otherwise (a proxy's HTML)."""
     try:
         return _status.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None

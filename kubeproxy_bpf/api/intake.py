@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Callable, Collection, Mapping, Protocol
 
 import msgspec
+import structlog
 
 from kubeproxy_bpf.api.decode import (
     ApiObject,
@@ -26,10 +27,15 @@ from kubeproxy_bpf.api.decode import (
     decoder_of,
     identify,
     parse_bookmark,
+    parse_event,
+    parse_status,
 )
 from kubeproxy_bpf.api.objects import ObjectKey
 from kubeproxy_bpf.api.resources import Resource
+from kubeproxy_bpf.api.status import status_error
 from kubeproxy_bpf.errors import KubeProxyError
+
+log = structlog.get_logger("api")
 
 
 class Sink(Protocol):
@@ -72,13 +78,30 @@ class _Collected:
         self.malformed: set[ObjectKey] = set()
         self.unnamed = False
 
+    def add(self, decoded: Decoded) -> None:
+        self.malformed.discard(decoded.key)
+        self.objects[decoded.key] = decoded.object
+        self.versions[decoded.key] = decoded.version
+
+    def leave_out(self, key: ObjectKey | None) -> None:
+        """There is such an object, but what it says is unknown."""
+        if key is None:
+            self.unnamed = True
+        else:
+            self.malformed.add(key)
+
+    def remove(self, key: ObjectKey) -> None:
+        self.objects.pop(key, None)
+        self.versions.pop(key, None)
+        self.malformed.discard(key)
+
 
 class Intake:
     def __init__(
         self, resource: Resource, sink: Sink, report: Callable[[DecodeError], None]
     ) -> None:
         self._resource = resource
-        self._decode = decoder_of(resource.kind).decode
+        self._decoder = decoder_of(resource.kind)
         self._sink = sink
         self._report = report
         self._reported: dict[ObjectKey | None, tuple[str, str]] = {}
@@ -111,50 +134,72 @@ class Intake:
 
     def add(self, raw: msgspec.Raw) -> None:
         """One object of the state being collected."""
-        collected = self._collected
-        assert collected is not None
+        assert self._collected is not None
         try:
-            decoded = self._decoded(raw)
+            decoded = self._decoder.decode(raw)
         except DecodeError as error:
-            if error.key is None:
-                collected.unnamed = True
-            else:
-                collected.malformed.add(error.key)
-            return
-        if not self._resource.wanted(decoded.object):
-            return
-        collected.malformed.discard(decoded.key)
-        collected.objects[decoded.key] = decoded.object
-        collected.versions[decoded.key] = decoded.version
+            self._complain(error)
+            self._collected.leave_out(error.key)
+        else:
+            self._collect(decoded)
 
-    def changed(self, raw: msgspec.Raw) -> None:
-        """An ADDED or MODIFIED event."""
-        if self._collected is not None:
-            self.add(raw)
+    def event(self, line: bytes) -> None:
+        """One line of a watch. StatusError for an ERROR event, Malformed for no event at all."""
+        decoded = self._decoder.decode_change(line)
+        if decoded is not None:
+            self._changed(decoded)
             return
-        try:
-            decoded = self._decoded(raw)
-        except DecodeError as error:
-            self._advance(error.version)
+        event = parse_event(line)
+        match event.type:
+            case "ADDED" | "MODIFIED":
+                self._unreadable(event.object)
+            case "DELETED":
+                self._deleted(event.object)
+            case "BOOKMARK":
+                self._bookmark(event.object)
+            case "ERROR":
+                raise status_error(500, "watch error", parse_status(event.object))
+            case unknown:
+                log.warning("event_type_unknown", kind=self._resource.kind, type=unknown)
+
+    def _changed(self, decoded: Decoded) -> None:
+        if self._collected is not None:
+            self._collect(decoded)
             return
         known = self._versions.get(decoded.key)
         if known and known == decoded.version:
             return
         if known is not None and _older(decoded.version, known):
             raise HistoryReplaced(known, decoded.version)
+        self._complain_of_parts(decoded)
         self._take(decoded)
         self._advance(decoded.version)
 
-    def deleted(self, raw: msgspec.Raw) -> None:
-        """A DELETED event; only the name must be readable."""
+    def _unreadable(self, raw: msgspec.Raw) -> None:
+        """A change to something that the one-pass decoder refused; now say what is wrong."""
+        if self._collected is not None:
+            self.add(raw)
+            return
+        try:
+            self._changed(self._decoder.decode(raw))
+        except DecodeError as error:
+            self._complain(error)
+            self._advance(error.version)
+
+    def _collect(self, decoded: Decoded) -> None:
+        assert self._collected is not None
+        self._complain_of_parts(decoded)
+        if self._resource.wanted(decoded.object):
+            self._collected.add(decoded)
+
+    def _deleted(self, raw: msgspec.Raw) -> None:
+        """Only the name must be readable."""
         key, version = identify(raw)
         if key is None:
             self._complain(self._unnamed(version))
             return
         if self._collected is not None:
-            self._collected.objects.pop(key, None)
-            self._collected.versions.pop(key, None)
-            self._collected.malformed.discard(key)
+            self._collected.remove(key)
             return
         known = self._versions.get(key)
         if known is not None and _older(version, known):
@@ -164,8 +209,8 @@ class Intake:
         if known != version:
             self._advance(version)
 
-    def bookmark(self, raw: msgspec.Raw) -> bool:
-        """Note a new position; True if the bookmark ends the initial events."""
+    def _bookmark(self, raw: msgspec.Raw) -> None:
+        """A new position, or the end of the initial events."""
         bookmark = parse_bookmark(raw)
         if self._collected is None:
             self._advance(bookmark.version)
@@ -173,8 +218,6 @@ class Intake:
             if not bookmark.version:
                 raise Malformed("bookmark", "no resourceVersion")
             self.commit(bookmark.version)
-            return True
-        return False
 
     def unavailable(self) -> None:
         self._sink.unavailable()
@@ -198,15 +241,10 @@ class Intake:
             raise HistoryReplaced(self.position, version)
         self.position = version
 
-    def _decoded(self, raw: msgspec.Raw) -> Decoded:
-        try:
-            decoded = self._decode(raw)
-        except DecodeError as error:
-            self._complain(error)
-            raise
+    def _complain_of_parts(self, decoded: Decoded) -> None:
+        # The first stands for all: a slice may hold a thousand bad addresses.
         for problem in decoded.problems[:1]:
             self._complain(problem)
-        return decoded
 
     def _complain(self, error: DecodeError) -> None:
         # Without a name or version, equal text is taken for the same object version.

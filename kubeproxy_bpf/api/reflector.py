@@ -24,20 +24,13 @@ from typing import NoReturn
 import aiohttp
 import structlog
 
-from kubeproxy_bpf.api.client import ApiClient, Params, StatusError, status_error
+from kubeproxy_bpf.api.client import ApiClient, Params
 from kubeproxy_bpf.api.clock import Backoff, Clock, SystemClock
-from kubeproxy_bpf.api.decode import (
-    DecodeError,
-    Malformed,
-    Page,
-    parse_event,
-    parse_page,
-    parse_status,
-)
+from kubeproxy_bpf.api.decode import DecodeError, Malformed, Page, parse_page
 from kubeproxy_bpf.api.intake import HistoryReplaced, Intake, Sink
 from kubeproxy_bpf.api.lines import LineSplitter
 from kubeproxy_bpf.api.resources import Resource
-from kubeproxy_bpf.api.wire import Event
+from kubeproxy_bpf.api.status import StatusError
 
 log = structlog.get_logger("api")
 
@@ -198,24 +191,11 @@ class Reflector:
 
     async def _events(self, lines: list[bytes]) -> None:
         for line in lines:
-            self._event(parse_event(line))
+            self._intake.event(line)
+            self._bad_streams = 0
             self._since_yield += 1
             if self._since_yield >= self._settings.yield_every:
                 await self._let_others_run()
-
-    def _event(self, event: Event) -> None:
-        match event.type:
-            case "ADDED" | "MODIFIED":
-                self._intake.changed(event.object)
-            case "DELETED":
-                self._intake.deleted(event.object)
-            case "BOOKMARK":
-                self._intake.bookmark(event.object)
-            case "ERROR":
-                raise status_error(500, "watch error", parse_status(event.object))
-            case unknown:
-                log.warning("event_type_unknown", kind=self._resource.kind, type=unknown)
-        self._bad_streams = 0
 
     async def _let_others_run(self) -> None:
         self._since_yield = 0

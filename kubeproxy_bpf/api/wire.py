@@ -8,7 +8,7 @@ is converted (``api.convert``); nothing keeps them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
@@ -36,6 +36,16 @@ class Event(Wire, frozen=True):
 
     type: str
     object: Raw
+
+
+T = TypeVar("T")
+
+
+class EventOf(Wire, Generic[T], frozen=True):
+    """A watch event whose object is of the kind watched: the usual case, in one pass."""
+
+    type: str
+    object: T
 
 
 class ListMeta(Wire, frozen=True):

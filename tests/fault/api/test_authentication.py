@@ -16,8 +16,9 @@ import trustme
 import yaml
 from aiohttp import web
 
-from kubeproxy_bpf.api.client import ApiClient, StatusError
+from kubeproxy_bpf.api.client import ApiClient
 from kubeproxy_bpf.api.credentials import Credentials
+from kubeproxy_bpf.api.status import StatusError
 from kubeproxy_bpf.errors import ConfigError
 
 from .scripted_server import ScriptedServer, status

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from random import Random
 
-from kubeproxy_bpf.api.client import parse_retry_after
 from kubeproxy_bpf.api.clock import Backoff
+from kubeproxy_bpf.api.status import parse_retry_after
 
 
 def test_delays_double_up_to_the_limit_with_jitter() -> None:
