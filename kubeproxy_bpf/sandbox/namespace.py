@@ -102,6 +102,16 @@ def prepare() -> None:
     mount("", str(RUN_NETNS), None, _MS_SHARED | _MS_REC)
 
 
+def _is_mounted(path: Path) -> bool:
+    """Whether something is mounted at this very path.
+
+    ``os.path.ismount`` does not see bind mounts, and binding a shared mount onto itself once more
+    doubles the mounts of the whole machine.
+    """
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split(" ", 5)[4] == str(path) for line in lines)
+
+
 def create(name: str, announce: Callable[[int], None], settings: dict[str, str]) -> None:
     """Make a named namespace; ``announce`` is told its inode before the name exists.
 
