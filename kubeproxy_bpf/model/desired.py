@@ -8,7 +8,8 @@ what changed, and ``claims`` settles what several Services want.
 
 from __future__ import annotations
 
-from typing import Iterable, Sequence
+from itertools import chain
+from typing import Sequence
 
 from kubeproxy_bpf.api.objects import EndpointSlice, EndpointTraits, Service
 from kubeproxy_bpf.model.endpoints import Endpoints, endpoints_of
@@ -18,6 +19,7 @@ from kubeproxy_bpf.model.problems import Report
 from kubeproxy_bpf.model.services import (
     FamilyView,
     Port,
+    SetsInUse,
     affinity_timeout_s,
     external_local,
     family_views,
@@ -26,7 +28,7 @@ from kubeproxy_bpf.model.services import (
     ports_of,
     sets_in_use,
 )
-from kubeproxy_bpf.model.topology import Sets, Window, choose_sets, is_local
+from kubeproxy_bpf.model.topology import choose_sets, is_local
 from kubeproxy_bpf.model.types import BackendSpec, Desired, Problem, ServicePortId
 from kubeproxy_bpf.plan.records import BackendFlags, RecordFlags
 
@@ -75,26 +77,27 @@ def _desired(
     facts: NodeFacts,
     config: ModelConfig,
 ) -> Desired:
-    distinct = set(endpoints.values())
     in_use = sets_in_use(service, view, port)
-    sets = choose_sets(distinct, in_use, config.node_name, facts.zone)
-    places = _places(distinct, sets, config.node_name)
-    extent = _extent(endpoints, places, port.protocol, facts.local)
-    before_local, both, local_only, _ = map(len, extent)
+    if not in_use.local and _is_plain(endpoints):
+        windows = _plain_windows(endpoints, port.protocol, facts, config)
+        has_endpoints = bool(endpoints)
+    else:
+        windows, has_endpoints = _windows(endpoints, port.protocol, in_use, facts, config)
+    before_local, both, local_only, _ = map(len, windows)
     local_count = both + local_only
     return Desired(
-        frontends=frontends_of(view, port),
-        backends=tuple(backend for window in extent for backend in window),
+        frontends_of(view, port),
+        tuple(chain.from_iterable(windows)),
         cluster_count=before_local + both,
         local_first=before_local if local_count else 0,
         local_count=local_count,
         affinity_timeout_s=affinity_timeout_s(service),
-        flags=_record_flags(service, sets),
+        flags=_record_flags(service, has_endpoints),
     )
 
 
-def _record_flags(service: Service, sets: Sets) -> int:
-    flags = _HAS_ENDPOINTS if sets.has_endpoints else 0
+def _record_flags(service: Service, has_endpoints: bool) -> int:
+    flags = _HAS_ENDPOINTS if has_endpoints else 0
     if internal_local(service):
         flags |= _INTERNAL_LOCAL
     if external_local(service):
@@ -102,27 +105,50 @@ def _record_flags(service: Service, sets: Sets) -> int:
     return flags
 
 
-_Places = dict[EndpointTraits, tuple[Window | None, int]]
+_Windows = tuple[list[BackendSpec], list[BackendSpec], list[BackendSpec], list[BackendSpec]]
+"""The extent, cut into the four windows of ``topology.Window``."""
 
 
-def _places(distinct: Iterable[EndpointTraits], sets: Sets, node_name: str) -> _Places:
-    """Window and backend flags by traits."""
-    return {
-        traits: (sets.window(traits), _LOCAL if is_local(traits, node_name) else 0)
-        for traits in distinct
-    }
-
-
-def _extent(
-    endpoints: Endpoints, places: _Places, protocol: int, own: frozenset[bytes]
-) -> tuple[list[BackendSpec], ...]:
+def _windows(
+    endpoints: Endpoints, protocol: int, in_use: SetsInUse, facts: NodeFacts, config: ModelConfig
+) -> tuple[_Windows, bool]:
     """The backends of each window, sorted, so that the same endpoints give the same extent [B9]."""
-    windows: tuple[list[BackendSpec], ...] = ([], [], [], [])
-    for address, port in sorted(endpoints):
-        window, flags = places[endpoints[address, port]]
-        if window is None:
-            continue
-        if address in own:
-            flags |= _HOST
-        windows[window].append(BackendSpec(address, port, protocol, flags))
-    return windows
+    distinct = set(endpoints.values())
+    sets = choose_sets(distinct, in_use, config.node_name, facts.zone)
+    places = {traits: sets.window(traits) for traits in distinct}
+    windows: _Windows = ([], [], [], [])
+    for (address, port), traits in sorted(endpoints.items()):
+        window = places[traits]
+        if window is not None:
+            flags = _backend_flags(address, traits, facts, config)
+            windows[window].append(BackendSpec(address, port, protocol, flags))
+    return windows, sets.has_endpoints
+
+
+def _is_plain(endpoints: Endpoints) -> bool:
+    """Whether all endpoints are ready and none has a hint, as in nearly every Service.
+
+    Then the cluster set is all of them, in one window [C3, D4].
+    """
+    for traits in endpoints.values():
+        if not traits.ready or traits.hint_zones or traits.hint_nodes:
+            return False
+    return True
+
+
+def _plain_windows(
+    endpoints: Endpoints, protocol: int, facts: NodeFacts, config: ModelConfig
+) -> _Windows:
+    """What ``_windows`` gives for plain endpoints and the cluster set alone, but sooner."""
+    backends = [
+        BackendSpec(address, port, protocol, _backend_flags(address, traits, facts, config))
+        for (address, port), traits in sorted(endpoints.items())
+    ]
+    return backends, [], [], []
+
+
+def _backend_flags(
+    address: bytes, traits: EndpointTraits, facts: NodeFacts, config: ModelConfig
+) -> int:
+    flags = _LOCAL if is_local(traits, config.node_name) else 0
+    return flags | _HOST if address in facts.local else flags

@@ -82,18 +82,18 @@ class Ledger:
     def settle(self, source: Source, compiled: Compiled) -> set[Source]:
         """Bring the claims of a source up to date; return whose frontends changed hands."""
         before = self._states.get(source, _NOTHING)
-        after = before._replace(created=compiled.created, ports=_port_states(before, compiled))
-        if before.created == after.created and before.claimed == after.claimed:
+        claimed = [(port_id, desired.frontends) for port_id, desired in compiled.ports.items()]
+        if before.created == compiled.created and before.claimed == claimed:
             return set()
+        after = _State(
+            compiled.created, _port_states(before, compiled), before.problems, before.lost
+        )
         self._vips.add(after.frontends())
         self._vips.remove(before.frontends())
         old, new = set(before.claims()), set(after.claims())
         moved = {self._claims.remove(*claim) for claim in old - new}
         moved |= {self._claims.add(*claim) for claim in new - old}
-        # Digests of ports that are gone are still needed: ``give_out`` has to say so.
-        gone = [port for port in before.ports if port.id not in compiled.ports]
-        gone = [port._replace(claimed=()) for port in gone]
-        self._states[source] = after._replace(ports=(*after.ports, *gone))
+        self._states[source] = after
         return {Source(i.source, i.namespace, i.name) for i in moved if i is not None}
 
     def give_out(
@@ -152,8 +152,10 @@ class Ledger:
 
 
 def _port_states(before: _State, compiled: Compiled) -> tuple[_PortState, ...]:
+    """The claims of now with the digests of before; ``give_out`` has to know what is gone too."""
     digests = {port.id: port.digest for port in before.ports}
-    return tuple(
-        _PortState(port_id, desired.frontends, digests.get(port_id))
+    states = [
+        _PortState(port_id, desired.frontends, digests.pop(port_id, None))
         for port_id, desired in compiled.ports.items()
-    )
+    ]
+    return (*states, *(_PortState(port_id, (), digest) for port_id, digest in digests.items()))

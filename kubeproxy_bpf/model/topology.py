@@ -28,8 +28,8 @@ class Window(IntEnum):
 class Sets(NamedTuple):
     """The traits of the endpoints that get new flows."""
 
-    cluster: Collection[EndpointTraits]
-    local: Collection[EndpointTraits]
+    cluster: frozenset[EndpointTraits]
+    local: frozenset[EndpointTraits]
     has_endpoints: bool
     """Some node could serve: where the sets that apply are empty, flows drop [C7, C11, C12]."""
 
@@ -61,15 +61,15 @@ def choose_sets(
     """
     ready = [traits for traits in distinct if traits.ready]
     draining = [traits for traits in distinct if traits.serving and traits.terminating]
-    cluster: Collection[EndpointTraits] = ()
-    local: Collection[EndpointTraits] = ()
+    cluster: list[EndpointTraits] = []
+    local: list[EndpointTraits] = []
     if in_use.cluster:
         cluster = _near(ready, node_name, zone) if ready else draining
     if in_use.local:
         # Hints do not concern the local set [C4, D8].
         local = [t for t in ready if is_local(t, node_name)]
         local = local or [t for t in draining if is_local(t, node_name)]
-    return Sets(cluster, local, bool(ready or draining))
+    return Sets(frozenset(cluster), frozenset(local), bool(ready or draining))
 
 
 def _near(ready: list[EndpointTraits], node_name: str, zone: str) -> list[EndpointTraits]:

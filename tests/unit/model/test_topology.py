@@ -36,14 +36,14 @@ def test_local_is_this_nodes_exact_name(node: str | None, own_name: str, expecte
 
 def test_ready_endpoints_win_over_draining_ones() -> None:
     """[C3] Draining endpoints get new flows only when no endpoint is ready."""
-    assert choose(THERE, draining()).cluster == [THERE]
-    assert choose(draining(), DEAD).cluster == [draining()]
+    assert choose(THERE, draining()).cluster == {THERE}
+    assert choose(draining(), DEAD).cluster == {draining()}
 
 
 def test_local_set_falls_back_on_its_own() -> None:
     """[C4, C5] Ready ones elsewhere do not keep the local draining ones from serving."""
     sets = choose(THERE, draining(NODE))
-    assert sets.cluster == [THERE] and sets.local == [draining(NODE)]
+    assert sets.cluster == {THERE} and sets.local == {draining(NODE)}
 
 
 def test_local_set_without_local_endpoints_is_empty() -> None:
@@ -61,20 +61,20 @@ def test_neither_ready_nor_draining_is_never_used() -> None:
 def test_ready_while_terminating_counts_as_ready() -> None:
     """[B7, C9] As with publishNotReadyAddresses."""
     published = traits(ready=True, serving=False, terminating=True)
-    assert choose(published, draining()).cluster == [published]
+    assert choose(published, draining()).cluster == {published}
 
 
 def test_node_hints_go_first() -> None:
     """[D2] All hinted to nodes and one to this node: only that."""
     mine = hinted(nodes=f"{NODE} node-c", zones="west")
     other = hinted(nodes="node-b", zones="east")
-    assert choose(mine, other).cluster == [mine]
+    assert choose(mine, other).cluster == {mine}
 
 
 def test_zone_hints_come_second() -> None:
     """[D3] No node hint names us, but a zone hint names our zone."""
     near, far = hinted(nodes="node-b", zones="east"), hinted(nodes="node-c", zones="west")
-    assert choose(near, far).cluster == [near]
+    assert choose(near, far).cluster == {near}
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,15 @@ def test_zone_hints_come_second() -> None:
 )
 def test_incomplete_hints_mean_all(found: tuple[EndpointTraits, ...], zone: str) -> None:
     """[D4] A hint is missing, none is for us, or the node has no zone: all ready endpoints."""
-    assert choose(*found, zone=zone).cluster == list(found)
+    assert choose(*found, zone=zone).cluster == set(found)
 
 
 def test_hints_of_endpoints_that_are_not_ready_do_not_count() -> None:
     """[D1, D5] Only ready endpoints are examined, and the fallback knows no topology."""
     near, leaving = hinted(zones="east"), hinted(zones="", ready=False, terminating=True)
-    assert choose(near, leaving).cluster == [near]
+    assert choose(near, leaving).cluster == {near}
     far = hinted(zones="west", ready=False, terminating=True)
-    assert choose(far, leaving).cluster == [far, leaving]
+    assert choose(far, leaving).cluster == {far, leaving}
 
 
 def test_hints_do_not_concern_the_local_set() -> None:
@@ -113,5 +113,5 @@ def test_windows_cover_every_case() -> None:
     assert sets.window(HERE) == Window.BOTH
     assert sets.window(draining()) == Window.NO_SET
     assert sets.window(DEAD) is None
-    nothing = Sets((), (), False)
+    nothing = Sets(frozenset(), frozenset(), False)
     assert nothing.window(traits(serving=False)) == Window.NO_SET
