@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attaches the socket hooks to a cgroup, keeps them over restarts, and tells what is attached.
+
+Each hook is a link, pinned as ``<links_dir>/<program>``: attached without this process. A restart
+swaps the program inside the link, so that there is no moment without one. A link whose cgroup is
+gone, or is another, is replaced: the new one works before the old one ends. That the hooks really
+run is for ``canary`` to prove. Called by the composition root, in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Iterable, Mapping
+
+from kubeproxy_bpf.dataplane.mounts import ensure_bpffs
+from kubeproxy_bpf.errors import UnsupportedKernel
+from kubeproxy_bpf.libbpf import LibbpfError, Link, ObjectProgram, Program, prog_query
+
+
+def attach(
+    programs: Mapping[str, ObjectProgram], cgroup: Path, links_dir: Path | None = None
+) -> dict[str, Link]:
+    """Attach all programs to a cgroup and its descendants.
+
+    The caller holds the links; without ``links_dir`` closing them detaches.
+    """
+    if links_dir:
+        ensure_bpffs(links_dir)
+    cgroup_fd = _open(cgroup)
+    links: dict[str, Link] = {}
+    try:
+        for name, program in programs.items():
+            links[name] = _attach_one(name, program, cgroup_fd, links_dir)
+    except BaseException:
+        close_all(links.values())
+        raise
+    finally:
+        os.close(cgroup_fd)
+    return links
+
+
+def detach(links_dir: Path) -> int:
+    """Detach all that is pinned in a directory, and return how many links that were."""
+    count = 0
+    for path in _pins(links_dir):
+        with Link.open_pinned(path) as link:
+            link.detach()
+        path.unlink()
+        count += 1
+    return count
+
+
+def effective(programs: Mapping[str, ObjectProgram], cgroup: Path) -> dict[str, tuple[int, ...]]:
+    """Return the ids of all programs that run at each hook for sockets of a cgroup, in order."""
+    cgroup_fd = _open(cgroup)
+    try:
+        return {
+            name: tuple(prog_query(cgroup_fd, program.expected_attach_type, effective=True))
+            for name, program in programs.items()
+        }
+    finally:
+        os.close(cgroup_fd)
+
+
+def inactive(programs: Mapping[str, ObjectProgram], cgroup: Path) -> list[str]:
+    """Return the names of our programs that do not run for sockets of a cgroup."""
+    running = effective(programs, cgroup)
+    return [name for name, program in programs.items() if program.info().id not in running[name]]
+
+
+def close_all(links: Iterable[Link]) -> None:
+    """Close links; those that are not pinned detach."""
+    for link in links:
+        link.close()
+
+
+def _attach_one(name: str, program: ObjectProgram, cgroup_fd: int, links_dir: Path | None) -> Link:
+    pin = links_dir / name if links_dir else None
+    adopted = _adopt(pin, cgroup_fd) if pin else None
+    if adopted:
+        with Program.from_id(program.info().id) as replacement:
+            adopted.update(replacement)
+        return adopted
+    try:
+        link = program.attach_cgroup(cgroup_fd)
+    except LibbpfError as error:
+        if error.errno in (errno.EINVAL, errno.EPERM):
+            needs = f"the kernel refuses to attach it to the cgroup ({error})"
+            raise UnsupportedKernel(f"socket hook {name}", needs) from error
+        raise
+    if pin:
+        _replace_pin(link, pin)
+    return link
+
+
+def _adopt(pin: Path, cgroup_fd: int) -> Link | None:
+    """Open a pinned link if it is attached to this very cgroup."""
+    if not pin.exists():
+        return None
+    link = Link.open_pinned(pin)
+    # The id of a cgroup is the inode of its directory; 0 when the link's cgroup is gone.
+    if link.info().cgroup_id == os.fstat(cgroup_fd).st_ino:
+        return link
+    link.close()
+    return None
+
+
+def _replace_pin(link: Link, pin: Path) -> None:
+    """Pin a link in place of another, which ends with its last holder."""
+    fresh = pin.with_name(f"new-{pin.name}")
+    fresh.unlink(missing_ok=True)  # left by a crash at this point
+    link.pin(fresh)
+    fresh.rename(pin)
+
+
+def _pins(links_dir: Path) -> list[Path]:
+    return sorted(links_dir.iterdir()) if links_dir.is_dir() else []
+
+
+def _open(cgroup: Path) -> int:
+    try:
+        return os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        needs = f"{cgroup} cannot be opened ({error.strerror}); see --bpf-cgroup-root"
+        raise UnsupportedKernel("cgroup v2", needs) from error

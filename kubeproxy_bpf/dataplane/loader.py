@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens the BPF object, fits it to this node, takes over pinned maps, and loads it.
+
+Maps are pinned under ``<pin_dir>/<digest>/``, where the digest names their layouts and sizes: equal
+digest, equal maps, and a restarted process goes on with them; another digest gets maps of its own
+beside the old. What is found there is checked all the same. Without a pin directory the maps live
+as long as programs use them. Attaching is ``attach``'s business, writing the writer's; called by
+the composition root, in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from pathlib import Path
+from typing import Iterator, Mapping, Self
+
+from kubeproxy_bpf.dataplane import layout
+from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
+from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel
+from kubeproxy_bpf.libbpf import (
+    BpfMap,
+    BpfObject,
+    Btf,
+    LibbpfError,
+    ObjectMap,
+    ObjectProgram,
+    VerifierError,
+)
+from kubeproxy_bpf.libbpf.btftypes import Type
+
+_RODATA = ".rodata"
+_CONFIG = "kpb_config"
+
+
+class PinnedMapDiffers(DataplaneError):
+    """A map at our pin path is not the one that the programs need."""
+
+    def __init__(self, name: str, path: Path, detail: str) -> None:
+        super().__init__(name, path, detail)
+        self.name = name
+        self.path = path
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"the pinned map {self.path} is not ours to use: {self.detail}"
+
+
+class Datapath:
+    """Loaded programs and their maps. Closing it ends nothing that is attached or pinned."""
+
+    def __init__(self, bpf_object: BpfObject, btf: Btf, maps_dir: Path | None) -> None:
+        self._object = bpf_object
+        self.btf = btf
+        self.maps_dir = maps_dir
+        """Where the maps are pinned, if they are."""
+        self.programs: Mapping[str, ObjectProgram] = bpf_object.programs
+        self.maps: dict[str, BpfMap] = {}
+        for name, item in _shared_maps(bpf_object):
+            self.maps[name] = item.map
+
+    def close(self) -> None:
+        """Give all descriptors back."""
+        for bpf_map in self.maps.values():
+            bpf_map.close()
+        self._object.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+
+def load_datapath(
+    object_path: Path, pin_dir: Path | None, sizes: Mapping[str, int], settings: Settings
+) -> Datapath:
+    """Load the programs of an object; ``sizes`` gives max_entries by map, where not the default."""
+    bpf_object = BpfObject.open(object_path)
+    try:
+        btf = bpf_object.btf
+        configure(bpf_object, btf, settings)
+        for name, max_entries in sizes.items():
+            bpf_object.maps[name].max_entries = max_entries
+        maps_dir = pin_dir / digest(bpf_object, btf) if pin_dir else None
+        missing = _reuse_pinned(bpf_object, maps_dir) if maps_dir else []
+        load_object(bpf_object)
+        if maps_dir:
+            _pin(bpf_object, missing, maps_dir)
+        return Datapath(bpf_object, btf, maps_dir)
+    except BaseException:
+        bpf_object.close()
+        raise
+
+
+def configure(bpf_object: BpfObject, btf: Btf, settings: Settings) -> None:
+    """Write the settings where the programs read them."""
+    layout.check_enum(btf, "config_flags", "CONFIG_", ConfigFlags)
+    codec = layout.bind(btf, _CONFIG, Settings)
+    (offset,) = (v.offset for v in btf.datasecs[_RODATA].variables if v.name == _CONFIG)
+    value = bpf_object.maps[_RODATA].initial_value
+    value[offset : offset + codec.size] = codec.encode(settings)
+
+
+def load_object(bpf_object: BpfObject) -> None:
+    """Load, or say which feature of the kernel is missing."""
+    try:
+        bpf_object.load()
+    except VerifierError as error:
+        raise UnsupportedKernel(f"BPF program {error.program}", error.last_line) from error
+    except LibbpfError as error:
+        if error.errno in (errno.EPERM, errno.EACCES):
+            needs = "the process needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+            raise UnsupportedKernel("bpf(2)", needs) from error
+        raise
+
+
+def digest(bpf_object: BpfObject, btf: Btf) -> str:
+    """Name the layouts and sizes of all maps: equal exactly if maps can be exchanged."""
+    hashed = hashlib.sha256()
+    structs: set[str] = set()
+    for name, item in _shared_maps(bpf_object):
+        shape = (item.type, item.key_size, item.value_size, item.max_entries, item.flags)
+        hashed.update(f"{name} {shape}\n".encode())
+        types = btf.maps[name]
+        for part in (types.key, types.value):
+            structs.update(_structs_in(btf, part))
+    hashed.update(layout.digest(btf, *structs).encode())
+    return hashed.hexdigest()[:12]
+
+
+def _structs_in(btf: Btf, part: Type | None) -> Iterator[str]:
+    while part is not None and part.length:
+        part = part.element
+    if part is None or part.name not in btf.structs:
+        return
+    yield part.name
+    for member in btf.structs[part.name].members:
+        yield from _structs_in(btf, member.type)
+
+
+def _shared_maps(bpf_object: BpfObject) -> list[tuple[str, ObjectMap]]:
+    """All maps but the sections of variables, which belong to one load alone."""
+    return sorted((n, m) for n, m in bpf_object.maps.items() if not n.startswith("."))
+
+
+def _reuse_pinned(bpf_object: BpfObject, maps_dir: Path) -> list[str]:
+    """Take the maps that are pinned; return the names of those that are not."""
+    missing = []
+    for name, item in _shared_maps(bpf_object):
+        path = maps_dir / name
+        if not path.exists():
+            missing.append(name)
+            continue
+        with BpfMap.open_pinned(path) as existing:
+            _check_shape(item, existing, path)
+            item.reuse(existing)
+    return missing
+
+
+def _check_shape(item: ObjectMap, existing: BpfMap, path: Path) -> None:
+    for field in ("type", "key_size", "value_size", "max_entries", "flags"):
+        wanted, found = getattr(item, field), getattr(existing, field)
+        if wanted != found:
+            detail = f"{field} is {int(found)} and must be {int(wanted)}"
+            raise PinnedMapDiffers(item.name, path, detail)
+
+
+def _pin(bpf_object: BpfObject, names: list[str], maps_dir: Path) -> None:
+    maps_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in names:
+        with bpf_object.maps[name].map as created:
+            created.pin(maps_dir / name)

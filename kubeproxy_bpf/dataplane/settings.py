@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration that programs carry in ``.rodata``, fixed for as long as they are loaded.
+
+Bound by name to ``struct kpb_config``; the composition root makes it, ``loader`` writes it.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from enum import IntFlag
+from typing import NamedTuple
+
+_SO_NETNS_COOKIE = 71
+
+
+class ConfigFlags(IntFlag):
+    TCP_ORIGIN = 1
+    POD_SHORTCUT_IPV4 = 2
+    POD_SHORTCUT_IPV6 = 4
+
+
+class Settings(NamedTuple):
+    host_netns: int
+    """Cookie of the network namespace that counts as the host's."""
+    instance: int
+    flags: int
+    """ConfigFlags"""
+
+
+def netns_cookie() -> int:
+    """Return the cookie of the network namespace of the calling thread."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        raw = own.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    return int.from_bytes(raw, sys.byteorder)
