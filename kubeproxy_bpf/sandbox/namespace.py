@@ -48,6 +48,16 @@ def unmount(target: str) -> None:
     _check(_libc.umount2(target.encode(), _MNT_DETACH), f"umount {target}")
 
 
+def is_mounted(path: Path) -> bool:
+    """Whether something is mounted there.
+
+    ``os.path.ismount`` does not see a directory that is bound to itself, and binding ``/run/netns``
+    again each time would double the mounts in it, since it is shared.
+    """
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split(" ", 5)[4] == str(path) for line in lines)
+
+
 def path_of(name: str) -> Path:
     return RUN_NETNS / name
 
@@ -100,16 +110,6 @@ def prepare() -> None:
     RUN_NETNS.mkdir(mode=0o755, exist_ok=True)
     mount(str(RUN_NETNS), str(RUN_NETNS), None, _MS_BIND | _MS_REC)
     mount("", str(RUN_NETNS), None, _MS_SHARED | _MS_REC)
-
-
-def _is_mounted(path: Path) -> bool:
-    """Whether something is mounted at this very path.
-
-    ``os.path.ismount`` does not see bind mounts, and binding a shared mount onto itself once more
-    doubles the mounts of the whole machine.
-    """
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return any(line.split(" ", 5)[4] == str(path) for line in lines)
 
 
 def create(name: str, announce: Callable[[int], None], settings: dict[str, str]) -> None:
