@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Callable, Protocol, Sequence
+from typing import Awaitable, Callable, Protocol, Sequence
 
 import structlog
 
@@ -48,7 +48,7 @@ class SyncLoop:
         *,
         min_interval_s: float,
         retry_s: float,
-        on_finished: Callable[[], None] = lambda: None,
+        on_finished: Callable[[], Awaitable[None]],
     ) -> None:
         self._model = model
         self._programmer = programmer
@@ -110,7 +110,7 @@ class SyncLoop:
         else:
             _log.debug("sync_finished", **counts, took_ms=took_ms)
         if not outcome.failed:
-            self._on_finished()
+            await self._on_finished()
 
 
 def _report(problems: Sequence[Problem]) -> None:

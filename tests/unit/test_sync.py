@@ -44,8 +44,11 @@ class Parts:
             self.programmer,
             min_interval_s=0.0,
             retry_s=retry_s,
-            on_finished=self.finished.set,
+            on_finished=self.note_finished,
         )
+
+    async def note_finished(self):
+        self.finished.set()
 
     async def sync(self):
         self.finished.clear()

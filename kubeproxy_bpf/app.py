@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition root: builds all parts, runs them as one group of tasks, stops on a signal.
+
+Only this module knows everybody. The order of the start is the order of ``_serve``: health server,
+kernel probe, the writer's lock, maps (restored), then API and node at once; the programs are
+attached when the first sync has filled the maps. SIGTERM and SIGINT end the process and leave the
+datapath as it is; so does any failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from datetime import datetime, timezone
+from typing import Any, Coroutine, NoReturn
+
+import structlog
+
+from kubeproxy_bpf import __version__
+from kubeproxy_bpf.api.client import ApiClient
+from kubeproxy_bpf.api.credentials import Credentials
+from kubeproxy_bpf.api.source import ApiSource, node_store
+from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.config.validate import split_host_port
+from kubeproxy_bpf.dataplane.program import Outcome, Programmer
+from kubeproxy_bpf.errors import KubeProxyError
+from kubeproxy_bpf.feed import Feed
+from kubeproxy_bpf.instance import Instance
+from kubeproxy_bpf.model.cluster import ClusterModel
+from kubeproxy_bpf.model.facts import ModelConfig
+from kubeproxy_bpf.node.devices import DeviceWatcher
+from kubeproxy_bpf.serve.health import Health
+from kubeproxy_bpf.serve.healthz import HealthServer
+from kubeproxy_bpf.sync import SyncLoop
+
+_log = structlog.get_logger(__name__)
+
+_FAMILIES = ("IPv4", "IPv6")
+
+
+class App:
+    """One proxy process."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._health = Health(
+            _FAMILIES, 2 * config.sync_period_s, lambda: datetime.now(timezone.utc)
+        )
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Run until a signal comes.
+
+        Raises:
+            KubeProxyError: what ended the process.
+        """
+        self._stop_on_signals()
+        _log.info("proxy_started", version=__version__, node=self._config.hostname)
+        try:
+            await self._serve()
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        _log.info("proxy_stopped")
+
+    def _stop_on_signals(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def stop() -> None:
+            self._stopping = True
+            task.cancel()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+
+    async def _serve(self) -> None:
+        host, port = split_host_port(self._config.healthz_bind_address)
+        async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
+            server = HealthServer(self._health, host, port)
+            tasks.create_task(_eternal("health server", server.run()))
+            credentials = Credentials(self._config.kubeconfig or None, self._config.master or None)
+            await credentials.load()
+            instance = Instance(self._config)
+            stack.push_async_callback(instance.close)
+            await instance.open(self._health.writer_awaited)
+            client = await stack.enter_async_context(ApiClient(credentials))
+            await self._follow(client, instance, stack)
+
+    async def _follow(self, client: ApiClient, instance: Instance, stack: AsyncExitStack) -> None:
+        config = self._config
+        model = ClusterModel(
+            ModelConfig(
+                config.hostname,
+                allow_external_ips=config.feature_gates.get("AllowServiceExternalIPs", True),
+            )
+        )
+
+        def report(outcome: Outcome) -> None:
+            sync.note(outcome)
+            if outcome.lost:
+                instance.abort_lost_sockets()
+
+        programmer = Programmer(instance.writer, report)
+        stack.push_async_callback(programmer.close)
+        await programmer.start()
+        sync = SyncLoop(
+            model,
+            programmer,
+            min_interval_s=config.min_sync_period_s,
+            retry_s=config.sync_period_s,
+            on_finished=lambda: self._sync_finished(instance),
+        )
+
+        def wake() -> None:
+            self._health.change_queued()
+            sync.wake()
+
+        feed = Feed(model, config, wake=wake, node_seen=self._health.node_seen)
+        store = node_store()
+        store.subscribe(feed)
+        source = ApiSource(client, store, config.hostname)
+        devices = DeviceWatcher(feed.addresses_changed)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_eternal("API source", source.run()))
+            tasks.create_task(_eternal("device watcher", devices.run()))
+            tasks.create_task(_eternal("sync loop", sync.run()))
+            tasks.create_task(_eternal("socket terminator", instance.run_terminator()))
+
+    async def _sync_finished(self, instance: Instance) -> None:
+        await instance.attach()
+        self._health.sync_finished()
+
+
+async def _eternal(name: str, work: Coroutine[Any, Any, Any]) -> NoReturn:
+    """A task that should never end is an error when it does."""
+    await work
+    raise KubeProxyError(f"the {name} ended")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first real cause in a tree of exception groups."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return _first(error)
+        return error
+    return group

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One instance of the datapath in the kernel: its lock, maps, programs and links, and their life.
+
+``open`` takes the writer's lock and loads the programs on the pinned maps; ``attach`` puts them to
+work once the maps are filled; ``close`` lets go and leaves everything running. An instance is named
+by its pin path. Called by ``app``; what is written to the maps is the business of
+``dataplane.program``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from importlib.resources import files
+from pathlib import Path
+from typing import Callable
+
+import structlog
+
+from kubeproxy_bpf.config.schema import Config, MapSizes
+from kubeproxy_bpf.dataplane import attach as hooks
+from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
+from kubeproxy_bpf.dataplane.lock import WriterLock
+from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
+from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
+from kubeproxy_bpf.dataplane.writer import Writer
+from kubeproxy_bpf.errors import WriterBusy
+from kubeproxy_bpf.libbpf import Link
+
+_log = structlog.get_logger(__name__)
+
+_LINKS = "links"
+
+
+class Instance:
+    """The kernel side of one proxy."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._pins = Path(config.pin_path)
+        self._lock = WriterLock(config.pin_path)
+        self._datapath: Datapath | None = None
+        self._writer: Writer | None = None
+        self._links: dict[str, Link] = {}
+        self._sockets_lost = asyncio.Event()
+
+    @property
+    def writer(self) -> Writer:
+        """The maps, open for writing."""
+        assert self._writer is not None, "the instance is not open"
+        return self._writer
+
+    async def open(self, waiting: Callable[[], None]) -> None:
+        """Become the writer, and load programs and maps; ``waiting`` is told if another writes.
+
+        Raises:
+            DataplaneError: the kernel or what is pinned does not fit.
+        """
+
+        def busy(error: WriterBusy) -> None:
+            _log.warning("writer_awaited", instance=error.instance)
+            waiting()
+
+        await self._lock.acquire(busy)
+        self._datapath = await asyncio.to_thread(self._load)
+        self._writer = Writer(self._datapath.maps, self._datapath.btf)
+
+    async def attach(self) -> None:
+        """Put the programs to work at the cgroup; only the first call does something."""
+        if not self._links:
+            await asyncio.to_thread(self._attach)
+
+    def abort_lost_sockets(self) -> None:
+        """UDP backends are gone: have connected sockets aborted soon."""
+        self._sockets_lost.set()
+
+    async def run_terminator(self) -> None:
+        """Abort UDP sockets of removed backends whenever asked; runs for ever."""
+        while True:
+            await self._sockets_lost.wait()
+            self._sockets_lost.clear()
+
+    async def close(self) -> None:
+        """Let go of everything; what is pinned goes on serving."""
+        hooks.close_all(self._links.values())
+        if self._writer is not None:
+            self._writer.close()
+        if self._datapath is not None:
+            self._datapath.close()
+        self._lock.release()
+
+    def _load(self) -> Datapath:
+        ensure_bpffs(self._pins)
+        settings = Settings(netns_cookie(), _instance_id(self._config.pin_path), self._flags())
+        datapath = load_datapath(
+            object_path("kube_proxy.bpf.o"), self._pins, _entries(self._config.map_sizes), settings
+        )
+        _log.info("datapath_loaded", maps=str(datapath.maps_dir))
+        return datapath
+
+    def _attach(self) -> None:
+        assert self._datapath is not None
+        root = Path(self._config.cgroup_root or find_cgroup_root())
+        if not self._config.cgroup_root and not is_real_root(root):
+            # Sockets of pods outside this part of the tree would not be seen.
+            _log.warning("cgroup_root_is_partial", cgroup=str(root))
+        self._links = hooks.attach(self._datapath.programs, root, self._pins / _LINKS)
+        inactive = hooks.inactive(self._datapath.programs, root)
+        if inactive:
+            _log.error("hooks_inactive", hooks=inactive, cgroup=str(root))
+        _log.info("hooks_attached", hooks=len(self._links), cgroup=str(root))
+        self._drop_old_maps(self._datapath.maps_dir)
+
+    def _drop_old_maps(self, current: Path | None) -> None:
+        """Maps of another layout or size end with the programs that used them."""
+        for path in self._pins.iterdir():
+            if path != current and path.name != _LINKS and path.is_dir():
+                shutil.rmtree(path)
+                _log.info("old_maps_dropped", maps=str(path))
+
+    def _flags(self) -> int:
+        ipv4, ipv6 = self._config.local_detector_families()
+        return (
+            (ConfigFlags.TCP_ORIGIN if self._config.tcp_origin else 0)
+            | (ConfigFlags.POD_SHORTCUT_IPV4 if ipv4 else 0)
+            | (ConfigFlags.POD_SHORTCUT_IPV6 if ipv6 else 0)
+        )
+
+
+def object_path(name: str) -> Path:
+    """A compiled BPF object of the package."""
+    return Path(str(files("kubeproxy_bpf") / "obj" / name))
+
+
+def _instance_id(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+
+
+def _entries(sizes: MapSizes) -> dict[str, int]:
+    return {
+        "kpb_vips": sizes.vips,
+        "kpb_frontends": sizes.frontends,
+        "kpb_services": sizes.services,
+        "kpb_records": sizes.records,
+        "kpb_slots": sizes.slots,
+        "kpb_backends": sizes.backends,
+        "kpb_affinity": sizes.affinity,
+        "kpb_tcp_origin": sizes.origins,
+    }
