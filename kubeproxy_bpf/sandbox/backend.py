@@ -5,6 +5,7 @@ Run as a plain script with the standard library alone (``python -I -S backend.py
 that it starts in a moment and stays small. Requests, one per line or datagram:
 
 peer            the name, and the address and port that the backend sees as its peer
+echo ANYTHING   the same line, as large as it came
 GET / HTTP/1.1  the name as an HTTP answer, so that curl works; the connection closes
 anything else   the name
 
@@ -24,6 +25,8 @@ Peer = tuple[str, int]
 
 def answer(name: str, request: bytes, peer: Peer) -> bytes:
     """Answer one request, without line end."""
+    if request.startswith(b"echo "):
+        return request
     if request.strip() == b"peer":
         return f"{name} {peer[0]} {peer[1]}".encode()
     return name.encode()

@@ -26,7 +26,15 @@ from kubeproxy_bpf.sandbox.apiclient import ApiClient, read_manifests
 from kubeproxy_bpf.sandbox.errors import Clash, NotUp, SandboxError
 from kubeproxy_bpf.sandbox.health import healthy
 from kubeproxy_bpf.sandbox.journal import Journal, Record, claim, directory
-from kubeproxy_bpf.sandbox.layout import API_PORT, BACKEND_PORT, Layout, Node, Topology, check_name
+from kubeproxy_bpf.sandbox.layout import (
+    API_PORT,
+    BACKEND_PORT,
+    SERVICE_CIDRS,
+    Layout,
+    Node,
+    Topology,
+    check_name,
+)
 from kubeproxy_bpf.sandbox.probe import Target, ask
 from kubeproxy_bpf.sandbox.process import Place, run_in, spawn
 from kubeproxy_bpf.sandbox.teardown import take_down
@@ -122,7 +130,7 @@ class Sandbox:
             name = self.layout.netns(place)
             namespace.create(
                 name,
-                lambda inode, name=name: journal.write(Record("netns", name, inode)),
+                partial(_promise_netns, journal, name),
                 topology.settings(place, self.layout),
             )
         topology.wire(self.layout)
@@ -150,7 +158,7 @@ class Sandbox:
     def _start_api(self) -> None:
         argv = [sys.executable, "-m", "kubeproxy_bpf.sandbox.apiserver"]
         argv += ["--listen", f"{self.layout.gateway.v4}:{API_PORT}"]
-        argv += ["--port-file", str(self.directory / "apiserver-port")]
+        argv += ["--controller", *(f"--service-cidr={cidr}" for cidr in SERVICE_CIDRS)]
         self._spawn("apiserver", "net", argv)
 
     def _spawn(self, program: str, place: str, argv: Sequence[str]) -> None:
@@ -244,6 +252,10 @@ class Sandbox:
         """The end of a program's log, which goes away with a failed sandbox."""
         text = (self.directory / "log" / f"{key}.log").read_text(errors="replace").strip()
         return text[-2000:] or "it wrote nothing"
+
+
+def _promise_netns(journal: Journal, name: str, inode: int) -> None:
+    journal.write(Record("netns", name, inode))
 
 
 def _proxy_program() -> str:

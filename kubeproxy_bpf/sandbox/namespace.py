@@ -102,10 +102,7 @@ def call(name: str, function: Callable[[], T]) -> T:
 
 def prepare() -> None:
     """Make ``/run/netns`` the shared mount that `ip netns` makes of it, unless it is one."""
-    # Not os.path.ismount: it cannot see a bind mount of a folder onto itself, and each new one on
-    # a shared mount doubles all that are there.
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    if str(RUN_NETNS) in (line.split()[4] for line in mounts):
+    if is_mounted(RUN_NETNS):
         return
     RUN_NETNS.mkdir(mode=0o755, exist_ok=True)
     mount(str(RUN_NETNS), str(RUN_NETNS), None, _MS_BIND | _MS_REC)

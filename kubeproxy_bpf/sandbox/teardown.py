@@ -8,7 +8,6 @@ inside the sandbox's own directory. Running it twice is harmless.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Callable
@@ -47,7 +46,7 @@ def _end_processes(record: Record) -> None:
 def _remove_bpffs(record: Record) -> None:
     # Below our own directory, where nobody else mounts; with the mount every pin in it goes, and
     # with the pins the links.
-    if os.path.ismount(record.name):
+    if namespace.is_mounted(Path(record.name)):
         namespace.unmount(record.name)
 
 
