@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from typing import NamedTuple
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubeproxy_bpf.api.objects import EndpointSlice, EndpointTraits, Ingress, ServicePort
+from kubeproxy_bpf.model import desired as desired_module
 from kubeproxy_bpf.model.desired import compile_service
 from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
 from kubeproxy_bpf.plan.records import BackendFlags, RecordFlags
@@ -18,9 +20,11 @@ ADDRESSES = [f"10.0.0.{number}" for number in range(1, 7)]
 ZONES = st.sampled_from([frozenset(), frozenset({"east"}), frozenset({"west", "east"})])
 NODES = st.sampled_from([frozenset(), frozenset({NODE}), frozenset({"node-b"})])
 
+PLAIN = st.builds(traits, st.sampled_from((NODE, "node-b")))
+
 # Mostly ready endpoints, or the fallbacks would be all that is ever seen.
 TRAITS = st.one_of(
-    st.builds(traits, st.sampled_from((NODE, "node-b"))),
+    PLAIN,
     st.builds(traits, st.sampled_from((NODE, "node-b")), hint_zones=ZONES, hint_nodes=NODES),
     st.builds(
         traits,
@@ -97,6 +101,17 @@ def test_sets_are_those_of_the_tables(value, endpoints, zone) -> None:
     assert bool(desired.flags & RecordFlags.HAS_ENDPOINTS) == plain.has_any
     for name, backend in zip(names, desired.backends):
         assert bool(backend.flags & BackendFlags.LOCAL) == (endpoints[name].node == NODE)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SERVICES, st.one_of(ENDPOINTS, st.dictionaries(st.sampled_from(ADDRESSES), PLAIN)))
+def test_the_short_cut_for_plain_endpoints_is_the_general_rule(value, endpoints) -> None:
+    """What is compiled without looking at sets is the same as with."""
+    slices = (endpoint_slice(endpoints),)
+    facts, config = NodeFacts("east", frozenset({ip("10.0.0.1")})), ModelConfig(NODE)
+    short = compile_service(value, slices, facts, config)
+    with patch.object(desired_module, "_is_plain", return_value=False):
+        assert compile_service(value, slices, facts, config) == short
 
 
 def resolve(slices: list[EndpointSlice]) -> dict[bytes, EndpointTraits]:
