@@ -48,7 +48,7 @@ class Struct(NamedTuple):
 class Enum(NamedTuple):
     name: str
     size: int
-    values: Mapping[str, int]
+    values: Mapping[str, int]  # unsigned, unless the compiler (LLVM 15 or newer) said signed
 
 
 class Variable(NamedTuple):
