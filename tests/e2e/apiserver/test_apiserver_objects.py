@@ -68,7 +68,7 @@ async def test_errors_are_status_objects(
 
 
 async def test_a_stale_version_is_a_conflict(client: Client) -> None:
-    """An update with an old resourceVersion changes nothing; one without or with the present does."""
+    """An update with an old resourceVersion is refused; one with the present or none is not."""
     stale = (await client.call("POST", SERVICES, service("web"))).body
     fresh = (await client.patch(f"{SERVICES}/web", {"metadata": {"labels": {"a": "1"}}})).body
     refused = await client.call("PUT", f"{SERVICES}/web", stale)
