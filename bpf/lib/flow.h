@@ -149,7 +149,11 @@ static __always_inline void flow_disconnect(struct sock_state *state)
 		state->flow[i].flags &= ~FLOW_CONNECTED;
 }
 
-/* The socket speaks to this address directly: its answers must show the address itself. */
+/*
+ * The socket speaks to this address directly: its answers must show the address itself. Not so
+ * for a connection through a VIP: an IPv6 socket that is connected to an IPv4 peer names the peer
+ * in each datagram, inside the kernel, and that is our backend.
+ */
 static __always_inline void flow_forget_backend(struct sock_state *state,
 						const struct ip_addr *backend, __be16 port,
 						__u64 cookie)
@@ -158,7 +162,8 @@ static __always_inline void flow_forget_backend(struct sock_state *state,
 
 #pragma unroll
 	for (int i = 0; i < SOCK_FLOWS; i++)
-		if (flow_leads_to(&state->flow[i], backend, port))
+		if (flow_leads_to(&state->flow[i], backend, port) &&
+		    !(state->flow[i].flags & FLOW_CONNECTED))
 			state->flow[i].flags = 0;
 	if (!state->spilled_port)
 		return;

@@ -167,20 +167,26 @@ def serve(ready: int) -> None:
     os.close(ready)
     while True:
         for key, _ in selector.select():
-            _answer(key.fileobj, key.data)
+            _answer(selector, key.fileobj, key.data)
 
 
-def _answer(server: Any, name: bytes) -> None:
-    if server.type == socket.SOCK_DGRAM:
-        _, client = server.recvfrom(2048)
-        server.sendto(name, client)
-        return
-    connection, _ = server.accept()
+def _answer(selector: selectors.BaseSelector, server: Any, name: bytes) -> None:
     try:
-        connection.sendall(name)
-    except OSError:
-        pass  # the client is gone already
-    connection.close()
+        if server.type == socket.SOCK_DGRAM:
+            _, client = server.recvfrom(2048)
+            server.sendto(name, client)
+        elif name:
+            connection, _ = server.accept()
+            selector.register(connection, selectors.EVENT_READ, b"")
+            connection.sendall(name)
+            connection.shutdown(socket.SHUT_WR)
+        elif not server.recv(2048):
+            selector.unregister(server)
+            server.close()
+    except OSError:  # the client is gone already
+        if not name:
+            selector.unregister(server)
+            server.close()
 
 
 def _portable(error: BaseException) -> BaseException:
