@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import IPv6Address
 from typing import Iterator, Literal, NamedTuple, get_args
 
 Topology = Literal["routed", "bridge", "vxlan"]
 TOPOLOGIES: tuple[Topology, ...] = get_args(Topology)
 
 MAX_INDEX = 127
+_FIRST_NET = 128  # sandboxes lie in 10.128.0.0/9
 BACKEND_PORT = 8080
 API_PORT = 6443
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
@@ -181,9 +183,10 @@ class Layout:
         return f"{self.gateway.v4}:{API_PORT}"
 
     def _prefix6(self, subnet: int) -> str:
-        return f"fd6b:7062:{self.index:x}:{subnet:x}:"
+        # The digits of the IPv4 address, read as hexadecimal: easy to recognise beside it.
+        return f"fd6b:7062:{_FIRST_NET + self.index}:{subnet}:"
 
     def _address(self, subnet: int, host: int) -> Addresses:
-        return Addresses(
-            f"10.{128 + self.index}.{subnet}.{host}", f"{self._prefix6(subnet)}:{host:x}"
-        )
+        v4 = f"10.{_FIRST_NET + self.index}.{subnet}.{host}"
+        v6 = str(IPv6Address(f"{self._prefix6(subnet)}:{host}"))
+        return Addresses(v4, v6)
