@@ -51,6 +51,8 @@ class Options:
 
     api: bool = True
     proxy: bool = True
+    api_flags: tuple[str, ...] = ()
+    """More flags for the API server, such as ``--admin`` to ask it for faults."""
     proxy_command: str = ""
     """Replaces the kube-proxy program; the usual arguments are appended."""
 
@@ -140,7 +142,7 @@ class Sandbox:
         config = yaml.safe_dump(inventory.kubeconfig(self.layout))
         self.kubeconfig.write_text(config)
         if options.api:
-            self._start_api()
+            self._start_api(options.api_flags)
         for pod in self.layout.pods:
             if pod.serves:
                 script = str(Path(__file__).with_name("backend.py"))
@@ -155,10 +157,10 @@ class Sandbox:
                 self.start_proxy(node.name, options.proxy_command)
         self.wait_ready()
 
-    def _start_api(self) -> None:
+    def _start_api(self, flags: Sequence[str]) -> None:
         argv = [sys.executable, "-m", "kubeproxy_bpf.sandbox.apiserver"]
         argv += ["--listen", f"{self.layout.gateway.v4}:{API_PORT}"]
-        argv += ["--controller", *(f"--service-cidr={cidr}" for cidr in SERVICE_CIDRS)]
+        argv += ["--controller", *(f"--service-cidr={cidr}" for cidr in SERVICE_CIDRS), *flags]
         self._spawn("apiserver", "net", argv)
 
     def _spawn(self, program: str, place: str, argv: Sequence[str]) -> None:
@@ -193,6 +195,7 @@ class Sandbox:
         argv = [*program, "--kubeconfig", str(self.kubeconfig), "--hostname-override", node]
         argv += ["--bpf-cgroup-root", str(self._root / self.layout.node_cgroup(node))]
         argv += ["--bpf-pin-path", str(self.pin_path(node))]
+        argv += ["--cluster-cidr", ",".join(self.layout.pod_network)]
         self._spawn("kube-proxy", node, argv)
 
     def pin_path(self, node: str) -> Path:

@@ -178,6 +178,11 @@ class Layout:
         return tuple(pod for pod in self.pods if pod.node == node)
 
     @property
+    def pod_network(self) -> Addresses:
+        """What holds the pods of all nodes and nothing else, with prefix length."""
+        return Addresses(self._address(8, 0).v4 + "/21", self._prefix6(8) + ":/61")
+
+    @property
     def api_server(self) -> str:
         """Address and port of the API server, as in a URL."""
         return f"{self.gateway.v4}:{API_PORT}"
