@@ -55,9 +55,12 @@ class ClusterModel:
         self._known = False
         self._everything = False
 
+    # What arrives unchanged, as after a relist, costs one comparison and no compilation [K14].
+
     def set_service(self, service: Service) -> None:
-        self._services[service.key] = service
-        self._touch_service(service.key)
+        if self._services.get(service.key) != service:
+            self._services[service.key] = service
+            self._touch_service(service.key)
 
     def remove_service(self, key: ObjectKey) -> None:
         if self._services.pop(key, None) is not None:
@@ -75,8 +78,9 @@ class ClusterModel:
             self._touch_service(service)
 
     def set_pod(self, pod: Pod) -> None:
-        self._pods[pod.key] = pod
-        self._touch(Source("pod", *pod.key))
+        if self._pods.get(pod.key) != pod:
+            self._pods[pod.key] = pod
+            self._touch(Source("pod", *pod.key))
 
     def remove_pod(self, key: ObjectKey) -> None:
         if self._pods.pop(key, None) is not None:

@@ -32,10 +32,12 @@ class SliceIndex:
         return self._with_last_known(slices) if service == API_SERVER else slices
 
     def put(self, endpoint_slice: EndpointSlice) -> set[ObjectKey]:
-        """Take in a slice; return the Services concerned, two when its label moved."""
+        """Take in a slice; return the Services concerned, none when it is known just so."""
         if not counts(endpoint_slice):
             return self.remove(endpoint_slice.key)
         service = ObjectKey(endpoint_slice.namespace, endpoint_slice.service)
+        if endpoint_slice in self._by_service.get(service, ()):
+            return set()
         concerned = {service}
         before = self._service_of.get(endpoint_slice.key)
         if before is not None:

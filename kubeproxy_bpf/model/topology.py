@@ -78,7 +78,7 @@ def _near(ready: list[EndpointTraits], node_name: str, zone: str) -> list[Endpoi
     1. All have a node hint and one names this node: those. 2. All have a zone hint and one names
     this zone: those. 3. Else all: a missing hint means that hints are being rolled out.
     """
-    if all(traits.hint_nodes for traits in ready):
+    if node_name and all(traits.hint_nodes for traits in ready):
         same_node = [traits for traits in ready if node_name in traits.hint_nodes]
         if same_node:
             return same_node

@@ -58,6 +58,14 @@ def test_changes_of_owner_are_reported() -> None:
     assert claims.remove(*b) is None
 
 
+def test_the_least_of_those_that_wait_is_next() -> None:
+    """However long it has waited."""
+    claims = Claims()
+    for name in "acb":
+        claims.add(*claim(port(name)))
+    assert claims.remove(*claim(port("a"))) == port("b")
+
+
 def test_waiting_claims_are_problems_that_name_the_owner() -> None:
     """One problem per claim that waits, and none once it has its turn."""
     claims = Claims()

@@ -8,7 +8,7 @@ from kubeproxy_bpf.model import cluster
 from kubeproxy_bpf.model.cluster import ClusterModel
 from kubeproxy_bpf.model.facts import ModelConfig, NodeAddresses
 from kubeproxy_bpf.model.types import ServicePortId
-from tests.fix_objects import NODE, draining, endpoint_slice, ip, node, pod, service, traits
+from tests.fix_objects import HTTP, NODE, draining, endpoint_slice, ip, node, pod, service, traits
 
 WEB = ServicePortId("service", "default", "web", "http", 6, 4)
 HOST_PORT = HostPort("", 8000, 80, "TCP")
@@ -90,6 +90,23 @@ def test_what_changes_back_does_not_come_out(model: ClusterModel) -> None:
     assert model.has_changes
     changes = model.take().changes
     assert not changes.services and not changes.vips
+
+
+def test_what_arrives_unchanged_is_not_compiled(model: ClusterModel, compiled: list[str]) -> None:
+    """[K14] A relist that finds everything as it was costs no compilation."""
+
+    def relist() -> None:
+        model.set_service(service())
+        model.set_slice(endpoint_slice({"10.244.2.10": traits()}))
+        model.set_pod(pod(HOST_PORT))
+
+    relist()
+    model.take()
+    compiled.clear()
+    relist()
+    assert not model.has_changes
+    model.take()
+    assert compiled == []
 
 
 def test_what_makes_no_difference_does_not_come_out(model: ClusterModel) -> None:
@@ -254,6 +271,36 @@ def test_extent_is_in_the_order_of_the_windows(model: ClusterModel) -> None:
     assert desired is not None
     assert [backend.address[-1] for backend in desired.backends] == [4, 3, 2, 1]
     assert (desired.cluster_count, desired.local_first, desired.local_count) == (2, 1, 2)
+
+
+def test_extent_does_not_depend_on_the_order_of_endpoints(model: ClusterModel) -> None:
+    """[B9] The controller may list them anew in another order: nothing changes."""
+    here_and_there = [("10.0.0.2", traits()), ("10.0.0.1", traits(NODE)), ("10.0.0.3", traits())]
+    for policy in ("Cluster", "Local"):
+        model.set_service(service(internal_policy=policy))
+        model.set_slice(endpoint_slice(dict(here_and_there)))
+        model.take()
+        model.set_slice(endpoint_slice(dict(reversed(here_and_there))))
+        assert model.has_changes and not model.take().changes.services
+
+
+def test_node_hints_alone_are_no_plain_endpoints(model: ClusterModel) -> None:
+    """[D2] The short cut for plain endpoints does not overlook them."""
+    model.set_service(service())
+    hints = {name: traits(hint_nodes=frozenset({name})) for name in (NODE, "node-b")}
+    model.set_slice(endpoint_slice({"10.0.0.1": hints[NODE], "10.0.0.2": hints["node-b"]}))
+    desired = model.take().changes.services[WEB]
+    assert desired is not None and desired.cluster_count == 1 and len(desired.backends) == 2
+
+
+def test_an_empty_local_window_starts_at_zero(model: ClusterModel) -> None:
+    """Two records of the same meaning are the same record."""
+    ports = (HTTP._replace(node_port=30080),)
+    model.set_service(service(type="NodePort", external_policy="Local", ports=ports))
+    model.set_slice(endpoint_slice({"10.0.0.1": traits(), "10.0.0.2": traits()}))
+    desired = model.take().changes.services[WEB]
+    assert desired is not None
+    assert (desired.cluster_count, desired.local_first, desired.local_count) == (2, 0, 0)
 
 
 def test_api_server_endpoints_survive_per_family(model: ClusterModel) -> None:

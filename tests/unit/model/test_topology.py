@@ -91,6 +91,19 @@ def test_incomplete_hints_mean_all(found: tuple[EndpointTraits, ...], zone: str)
     assert choose(*found, zone=zone).cluster == set(found)
 
 
+def test_empty_names_match_no_hint() -> None:
+    """[D2, D3] A hint without a name names neither a nameless node nor a node without a zone."""
+    nameless, other = traits(hint_nodes=frozenset({""})), hinted(nodes="y")
+    assert choose_sets([nameless, other], BOTH, "", "").cluster == {nameless, other}
+    nowhere, west = traits(hint_zones=frozenset({""})), hinted(zones="west")
+    assert choose(nowhere, west, zone="").cluster == {nowhere, west}
+
+
+def test_node_hints_alone_are_enough() -> None:
+    """[D2] Zone hints need not be there."""
+    assert choose(hinted(nodes=NODE), hinted(nodes="node-b")).cluster == {hinted(nodes=NODE)}
+
+
 def test_hints_of_endpoints_that_are_not_ready_do_not_count() -> None:
     """[D1, D5] Only ready endpoints are examined, and the fallback knows no topology."""
     near, leaving = hinted(zones="east"), hinted(zones="", ready=False, terminating=True)
