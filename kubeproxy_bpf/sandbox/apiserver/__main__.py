@@ -20,6 +20,7 @@ from .bulk import Shape, fill
 from .controller import SliceController
 from .front import Options
 from .server import DEFAULT_CIDRS, ApiServer
+from .status import StatusError
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -39,12 +40,24 @@ def _arguments() -> argparse.ArgumentParser:
     add("--admin", action="store_true", help="serve /sandbox/faults")
     add("--gzip", action="store_true", help="compress large lists for clients that accept it")
     add("--watch-list", choices=("on", "rejected", "ignored"), default="on")
-    add("--bulk", metavar="NxM", help="fill with N Services of M endpoints each")
+    add("--bulk", type=Shape.parse, metavar="NxM", help="fill with N Services of M endpoints each")
     add("--token", default="", help="require this bearer token")
     add("--tls-cert", help="serve HTTPS with this certificate chain")
     add("--tls-key")
     add("--client-ca", help="accept client certificates of this authority")
     return parser
+
+
+def _checked(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    args = parser.parse_args()
+    if bool(args.tls_cert) != bool(args.tls_key):
+        parser.error("--tls-cert and --tls-key go together")
+    if args.client_ca and not args.tls_cert:
+        parser.error("--client-ca needs --tls-cert")
+    versions = [cidr.version for cidr in args.service_cidr or ()]
+    if len(versions) != len(set(versions)):
+        parser.error("--service-cidr: at most one per family")
+    return args
 
 
 def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:
@@ -75,7 +88,7 @@ def _server(args: argparse.Namespace) -> ApiServer:
     )
     server.load_manifests(args.manifest)
     if args.bulk:
-        fill(server.store, Shape.parse(args.bulk))
+        fill(server.store, args.bulk)
     return server
 
 
@@ -110,7 +123,11 @@ async def _run(args: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    asyncio.run(_run(_arguments().parse_args()))
+    try:
+        asyncio.run(_run(_checked(_arguments())))
+    except (StatusError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -63,7 +63,7 @@ class Front:
             return await self._answer(request)
         except StatusError as error:
             return _status(error)
-        except (CutConnection, ConnectionError):
+        except ConnectionError:
             raise
         except Exception as error:
             log.exception("request_failed")

@@ -75,6 +75,8 @@ def _service_ports(spec: Json) -> Iterator[Problem]:
     for index, port in enumerate(ports):
         field = f"spec.ports[{index}]"
         yield from _port(field, port, named=len(ports) > 1)
+        if port.get("nodePort") and spec.get("type") not in ("NodePort", "LoadBalancer"):
+            yield f"{field}.nodePort", f"Forbidden: may not be used when type is {spec.get('type')}"
         for value in (port.get("name"), (port.get("protocol"), str(port.get("port")))):
             if value is not None and value in seen:
                 yield field, f"Duplicate value: {value}"

@@ -84,6 +84,8 @@ class Feed:
             return self._view.event(MODIFIED if was else ADDED, event.entry.raw)
         if not was or event.previous is None:
             return None
+        if event.type == DELETED:
+            return self._view.event(DELETED, event.entry.raw)
         raw = with_version(self._target.resource, event.previous, event.version)
         return self._view.event(DELETED, raw)
 

@@ -140,12 +140,24 @@ async def test_it_listens_in_its_network_namespace() -> None:
 _READ = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1] + '/version').read())"
 
 
-async def test_a_second_start_on_the_same_port_fails() -> None:
-    """A port that is taken ends the process with an error instead of silence."""
+async def _refused(*arguments: str) -> str:
+    """What a server that does not start says."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode in (1, 2)
+    return err.decode().strip().splitlines()[-1]
+
+
+async def test_what_cannot_work_ends_the_process_with_a_reason(tmp_path: Path) -> None:
+    """A taken port, an unknown kind, a missing file and contradicting options are one line each."""
     async with running() as url:
-        port = url.rpartition(":")[2]
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND, "--listen", f"127.0.0.1:{port}", stderr=asyncio.subprocess.PIPE
-        )
-        _, err = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode != 0 and b"address already in use" in err
+        taken = await _refused("--listen", f"127.0.0.1:{url.rpartition(':')[2]}")
+    assert "address already in use" in taken
+    (tmp_path / "a.yaml").write_text("{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}}")
+    assert 'no kind "Deployment"' in await _refused("--manifest", str(tmp_path / "a.yaml"))
+    assert "No such file" in await _refused("--manifest", str(tmp_path / "none.yaml"))
+    assert "--tls-cert" in await _refused("--client-ca", "x")
+    cidrs = ["--service-cidr", "10.0.0.0/24", "--service-cidr", "10.1.0.0/24"]
+    assert "one per family" in await _refused(*cidrs)

@@ -186,6 +186,7 @@ def test_load_balancers_may_go_without_node_ports() -> None:
         {"ports": [{"port": 80, "name": "a"}, {"port": 81, "name": "a"}]},
         {"ports": [{"port": 80, "name": "a"}, {"port": 80, "name": "b"}]},
         {"ports": [{"port": 80, "targetPort": "Not A Name"}]},
+        {"ports": [{"port": 80, "nodePort": 30001}]},
         {"type": "Magic"},
         {"sessionAffinity": "Sticky"},
         {
