@@ -52,7 +52,11 @@ struct udp_sock {
 	struct inet_sock inet;
 };
 
-struct bpf_iter_meta;
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
 
 struct bpf_iter__udp {
 	struct bpf_iter_meta *meta;

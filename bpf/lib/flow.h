@@ -95,10 +95,13 @@ static __noinline void flow_spill(struct sock_state *state, const struct sock_fl
 	bpf_map_update_elem(&kpb_sock_flows, &reply, &spill, BPF_ANY);
 }
 
-/* A place for a new flow: a free one, else that of the flow unused for longest. */
+/*
+ * A place for a new flow: a free one, else that of the flow unused for longest. The connected
+ * flow stays: getpeername looks for it here.
+ */
 static __always_inline struct sock_flow *flow_room(struct sock_state *state, __u64 cookie)
 {
-	struct sock_flow *oldest = &state->flow[0];
+	struct sock_flow *oldest = NULL;
 
 #pragma unroll
 	for (int i = 0; i < SOCK_FLOWS; i++) {
@@ -106,9 +109,13 @@ static __always_inline struct sock_flow *flow_room(struct sock_state *state, __u
 
 		if (!(flow->flags & FLOW_USED))
 			return flow;
-		if ((__s32)(flow->last_use - oldest->last_use) < 0)
+		if (flow->flags & FLOW_CONNECTED)
+			continue;
+		if (!oldest || (__s32)(flow->last_use - oldest->last_use) < 0)
 			oldest = flow;
 	}
+	if (!oldest) /* cannot be: one flow at most is connected */
+		return &state->flow[0];
 	flow_spill(state, oldest, cookie);
 	return oldest;
 }

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connected UDP sockets whose backend went away are told so, in every network namespace."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from kubeproxy_bpf.dataplane.loader import Datapath
+from kubeproxy_bpf.dataplane.netns import all_namespaces
+from kubeproxy_bpf.dataplane.terminator import Terminator
+from kubeproxy_bpf.plan.records import RecordFlags
+
+from .clients import ask, error_of, opened
+from .conftest import OBJECT
+from .places import PORT, Places
+from .world import UDP, World, mapped
+
+pytestmark = pytest.mark.root
+
+VIP, VIP6 = "172.30.0.1", "fd30::1"
+B1, B2 = "10.99.1.1", "10.99.1.2"
+FORMS = [(VIP, VIP, B1, B2), (VIP6, VIP6, "fd99::1", "fd99::2"), (VIP, f"::ffff:{VIP}", B1, B2)]
+
+
+@pytest.fixture(params=["iterator", "sock_diag"])
+def terminator(request: pytest.FixtureRequest, datapath: Datapath) -> Iterator[Terminator]:
+    if request.param == "sock_diag":
+        yield Terminator(None)
+        return
+    with Terminator.load(OBJECT.with_name("sock_destroy.bpf.o"), datapath.maps) as loaded:
+        assert loaded.by_iterator
+        yield loaded
+
+
+@pytest.mark.parametrize("vip, dialled, old, new", FORMS)
+@pytest.mark.parametrize("place", ["node", "pod"])
+def test_a_socket_of_a_removed_backend_is_aborted(
+    places: Places,
+    world: World,
+    terminator: Terminator,
+    vip: str,
+    dialled: str,
+    old: str,
+    new: str,
+    place: str,
+) -> None:
+    """Its next call fails with ECONNABORTED, and the same socket can connect to another."""
+    index = world.serve(vip, [old], protocol=UDP)
+
+    def scenario() -> tuple[int, str, str]:
+        with opened(dialled, socket.SOCK_DGRAM) as client:
+            client.connect((dialled, 80))
+            world.publish(index, [world.backend(new, protocol=UDP)])
+            world.remove_backend(old, UDP)
+            # Started from the node: the pod is another namespace.
+            aborted = terminator.run([(mapped(old), PORT)], namespaces(places)).sockets
+            failed = error_of(client.recv, 100)
+            client.connect((dialled, 80))
+            client.send(b"?")
+            return aborted, failed, client.recv(100).decode()
+
+    result = places.run(scenario, netns=getattr(places, place))
+    assert result == (1, "ECONNABORTED", new)
+
+
+def test_a_backend_that_left_only_this_service(
+    places: Places, world: World, datapath: Datapath
+) -> None:
+    """The backend lives on in another Service, but not in the one that the socket dialled."""
+    index = world.serve(VIP, [B1], protocol=UDP)
+    aborted = _aborted_after(
+        places, datapath, lambda: world.publish(index, [world.backend(B2, protocol=UDP)])
+    )
+    assert aborted == 1
+    assert world.count("SOCKET_ABORTED") == 1
+
+
+def test_a_draining_backend_keeps_its_sockets(
+    places: Places, world: World, datapath: Datapath
+) -> None:
+    """What still serves is a member, though it is in no window."""
+    index = world.serve(VIP, [B1], protocol=UDP)
+
+    def drain() -> None:
+        members = [world.backend(b, protocol=UDP) for b in (B2, B1)]
+        world.publish(index, members, cluster=1)
+
+    assert _aborted_after(places, datapath, drain) == 0
+
+
+def test_a_service_without_endpoints_keeps_its_sockets(
+    places: Places, world: World, datapath: Datapath
+) -> None:
+    """With nowhere else to go, sockets are left as they are."""
+    index = world.serve(VIP, [B1], protocol=UDP)
+
+    def remove() -> None:
+        world.publish(index, [], flags=RecordFlags(0))
+        world.remove_backend(B1, UDP)
+
+    assert _aborted_after(places, datapath, remove) == 0
+
+
+def test_a_deleted_service_keeps_its_sockets(
+    places: Places, world: World, datapath: Datapath
+) -> None:
+    """Nobody serves the VIP now: its sockets are left as they are."""
+    world.serve(VIP, [B1], protocol=UDP)
+
+    def delete() -> None:
+        world.vip(VIP, 0)
+        world.remove_frontend(VIP, 80, UDP)
+        world.remove_backend(B1, UDP)
+
+    assert _aborted_after(places, datapath, delete) == 0
+
+
+def test_a_socket_that_left_is_not_aborted(
+    places: Places, world: World, datapath: Datapath
+) -> None:
+    """Only who is connected to the removed backend at this moment is told."""
+    index = world.serve(VIP, [B1], protocol=UDP)
+
+    def scenario() -> int:
+        with opened(VIP, socket.SOCK_DGRAM) as client, opened(VIP, socket.SOCK_DGRAM) as other:
+            client.connect((VIP, 80))
+            client.connect((B2, PORT))
+            ask(other, VIP)
+            world.publish(index, [world.backend(B2, protocol=UDP)])
+            world.remove_backend(B1, UDP)
+            return _run(datapath, places)
+
+    assert places.run(scenario) == 0
+
+
+def test_all_namespaces_are_found(places: Places) -> None:
+    """Each namespace with a process appears once, whatever the number of its processes."""
+    found = [path.stat().st_ino for path in all_namespaces()]
+    assert len(found) == len(set(found))
+    assert {places.node.stat().st_ino, places.pod.stat().st_ino} <= set(found)
+
+
+def namespaces(places: Places) -> list[Path]:
+    """Only ours: tests abort no socket of anybody else."""
+    return [places.node, places.pod]
+
+
+def _run(datapath: Datapath, places: Places) -> int:
+    with Terminator.load(OBJECT.with_name("sock_destroy.bpf.o"), datapath.maps) as terminator:
+        return terminator.run(netns_paths=namespaces(places)).sockets
+
+
+def _aborted_after(places: Places, datapath: Datapath, change: object) -> int:
+    def scenario() -> int:
+        with opened(VIP, socket.SOCK_DGRAM) as client:
+            client.connect((VIP, 80))
+            change()  # type: ignore[operator]
+            return _run(datapath, places)
+
+    result: int = places.run(scenario)
+    return result
