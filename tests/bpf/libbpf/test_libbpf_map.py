@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from pathlib import Path
@@ -271,9 +272,13 @@ def test_a_map_of_maps_holds_maps(table: BpfMap) -> None:
 
 
 def test_a_descriptor_that_is_no_map_is_closed() -> None:
-    """Taking over a wrong descriptor fails without keeping it."""
-    with socket.socket() as sock, pytest.raises(LibbpfError):
-        BpfMap(sock.detach())
+    """Taking over a wrong descriptor fails without keeping it, even while the error is alive."""
+    with socket.socket() as sock:
+        fd = sock.detach()
+        with pytest.raises(LibbpfError) as caught:
+            BpfMap(fd)
+
+        assert not os.path.exists(f"/proc/self/fd/{fd}"), caught.value
 
 
 def test_a_closed_map_raises(table: BpfMap) -> None:

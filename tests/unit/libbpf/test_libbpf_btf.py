@@ -150,6 +150,7 @@ def test_the_flag_of_an_enum_is_its_sign(flag: int, value: int) -> None:
             "ends",
         ),
     ],
+    ids=["kind", "members", "string", "type", "typedef circle", "typedef circle behind a pointer"],
 )
 def test_contradictions_are_named(types: bytes, words: str) -> None:
     """Types that lead nowhere or in circles raise one clear error."""
