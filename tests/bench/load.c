@@ -182,7 +182,7 @@ static void serve(int port)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		/* A connection that says nothing at once is a connect benchmark: no thread for it. */
 		peek.fd = fd;
-		if (poll(&peek, 1, 2) == 1 && recv(fd, buffer, 1, MSG_PEEK | MSG_DONTWAIT) == 1) {
+		if (poll(&peek, 1, 1000) == 1 && recv(fd, buffer, 1, MSG_PEEK | MSG_DONTWAIT) == 1) {
 			pthread_create(&thread, NULL, serve_connection, (void *)(long)fd);
 			pthread_detach(thread);
 		} else {
