@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from kubeproxy_bpf.api.decode import Kind
@@ -36,7 +38,8 @@ async def test_nothing_leaves_before_the_initial_state_is_complete(rig: Rig) -> 
     async with rig.following(initial_idle_s=15.0, initial_limit_s=15.0):
         await until(lambda: rig.server.watching == 1)
         rig.server.put(service("second"))
-        await until(lambda: rig.server.version == 102)
+        rig.server.send("BOOKMARK", {"metadata": {"resourceVersion": "102"}})
+        await asyncio.sleep(0.1)
         assert not rig.store.synced and not rig.journal.changes
         end = {"k8s.io/initial-events-end": "true"}
         meta = {"resourceVersion": "102", "annotations": end}

@@ -186,14 +186,8 @@ async def test_410_between_pages_starts_the_list_again(rig: Rig) -> None:
     rig.server.script.extend([None, None, answer(410, "Expired")])
     async with rig.following(page_size=2):
         await until(lambda: rig.store.synced)
-    assert [q.get("continue") for q in rig.server.requests[1:7]] == [
-        None,
-        "2",
-        None,
-        "2",
-        "4",
-        None,
-    ]
+    asked = [q.get("continue") for q in rig.server.requests[1:6]]
+    assert asked == [None, "2", None, "2", "4"]
     assert len(rig.journal.changes) == 5
 
 

@@ -15,8 +15,11 @@ async def watching(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("cut", [True, False])
-async def test_a_watch_cut_in_mid_line_resumes_from_the_last_event(rig: Rig, cut: bool) -> None:
-    """The half event is not used; the next watch brings it whole, and no list is needed."""
+async def test_a_watch_cut_in_mid_line_resumes_from_the_last_event(
+    rig: Rig, cut: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The half event is not used; the next watch brings it whole, and no list is needed. It is a
+    failure worth a line even where HTTP saw a proper end."""
     rig.server.put(service("a", 80))
     async with rig.following():
         await watching(rig)
@@ -29,6 +32,7 @@ async def test_a_watch_cut_in_mid_line_resumes_from_the_last_event(rig: Rig, cut
         await until(lambda: rig.ports == {"a": 82})
     assert rig.server.resumed() == ["101", "102"]
     assert len(rig.server.lists()) == 1
+    assert capsys.readouterr().out.count("watch_failed") == 1
 
 
 async def test_an_initial_stream_cut_in_the_middle_deletes_nothing(rig: Rig) -> None:
@@ -161,11 +165,14 @@ async def test_duplicate_events_change_nothing(rig: Rig) -> None:
         await watching(rig)
         added = event("ADDED", service("a", 80), 200)
         rig.server.send_raw(added * 3)
-        rig.server.send_raw(event("MODIFIED", service("b", 82), 201))
+        rig.server.send_raw(event("MODIFIED", service("b", 82), 201) + added)
         await until(lambda: "b" in rig.ports)
         rig.server.send_raw(event("DELETED", service("b", 82), 202) * 2)
         await until(lambda: "b" not in rig.ports)
-    assert [c[0] for c in rig.journal.changes] == ["a", "b", "b"]
+        rig.server.send_raw(event("MODIFIED", service("a", 80), 203))
+        rig.server.send_raw(event("ADDED", service("c"), 204))
+        await until(lambda: "c" in rig.ports)
+    assert [c[0] for c in rig.journal.changes] == ["a", "b", "b", "c"]
     assert len(rig.server.requests) == 1
 
 
