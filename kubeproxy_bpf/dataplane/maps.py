@@ -76,11 +76,14 @@ class RecordArray(_Mapped, Generic[R]):
     def written(self) -> Iterator[tuple[int, R]]:
         """All entries up to the last that is not zero."""
         raw = self._mmap[: self.max_entries * self.stride].rstrip(b"\0")
-        for index in range(-(-len(raw) // self.stride)):
-            start = index * self.stride
-            cell = raw[start : start + self._codec.size].ljust(self._codec.size, b"\0")
-            if any(cell):
-                yield index, self._codec.decode(cell)
+        raw = raw.ljust(-(-len(raw) // self.stride) * self.stride, b"\0")
+        if self.stride != self._codec.size:
+            size, stride = self._codec.size, self.stride
+            raw = b"".join(raw[start : start + size] for start in range(0, len(raw), stride))
+        empty = self._codec.decode(bytes(self._codec.size))
+        for index, record in enumerate(self._codec.decode_all(raw)):
+            if record != empty:
+                yield index, record
 
 
 class SlotArray(_Mapped):

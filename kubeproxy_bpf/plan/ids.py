@@ -37,13 +37,14 @@ class IdPool:
         self._capacity = capacity
         self._dense = dense
         self._next = 1
+        self._fresh_end = capacity
         self._returned: deque[int] = deque()
 
     def take(self) -> int | None:
         """Return an id, or None when all are out."""
-        if self._returned and (self._dense or self._next >= self._capacity):
+        if self._returned and (self._dense or self._next >= self._fresh_end):
             return self._returned.popleft()
-        if self._next >= self._capacity:
+        if self._next >= self._fresh_end:
             return None
         self._next += 1
         return self._next - 1
@@ -56,15 +57,18 @@ class IdPool:
         self._returned.appendleft(number)
 
     def reserve(self, used: Collection[int]) -> list[int]:
-        """Start from what a dump shows in use. The rest is returned: the caller gives it later."""
-        self._next = self._capacity
-        self._returned.clear()
+        """Start from what a dump shows in use; hand out nothing before ``open``.
+
+        Return the unused ids below the last one used, which the caller gives later.
+        """
         taken = set(used)
-        last = max(taken, default=0)
-        order = range(1, self._capacity)
-        if not self._dense:  # go on behind the newest ids, as if there had been no restart
-            return [n for n in (*order[last:], *order[:last]) if n not in taken]
-        return [n for n in order if n not in taken]
+        self._next = self._fresh_end = max(taken, default=0) + 1
+        self._returned.clear()
+        return [number for number in range(1, self._next) if number not in taken]
+
+    def open(self) -> None:
+        """The ids behind the last one used may be handed out."""
+        self._fresh_end = self._capacity
 
 
 class BackendTable:
@@ -117,23 +121,35 @@ class BackendTable:
         return (number,)
 
     def restore(self, backends: Iterable[tuple[int, Backend]], used: Collection[int]) -> list[int]:
-        """Take over what the map holds; return all ids that are not in use."""
+        """Take over what the map holds; return the ids that are not in use, up to the last known.
+
+        Nothing is handed out before ``open``.
+        """
         for number, backend in backends:
             self._grow(number)
             self._generations[number] = backend.generation
             self.flags[number] = backend.flags
             self._keys[number] = (backend.address, backend.port, backend.protocol)
-        known = range(1, len(self._keys))
-        for numbers in (sorted(used), known):  # of two ids of one address the one in use counts
-            for number in numbers:
-                key = self._keys[number] if number < len(self._keys) else None
+        last = len(self._keys) - 1
+        self._grow(max(used, default=0))
+        for numbers in (sorted(used), range(1, last + 1)):  # of two ids of one address the one
+            for number in numbers:  # in use counts
+                key = self._keys[number]
                 if key is not None and self.flags[number] & BackendFlags.LIVE:
                     self.by_key.setdefault(key, number)
-        return self._pool.reserve(used)
+        rest = self._pool.reserve({*used, last} if last > 0 else used)
+        if last > 0 and last not in used:
+            rest.append(last)
+        return rest
+
+    def open(self) -> None:
+        """The ids behind the last one known may be handed out."""
+        self._pool.open()
 
     def _grow(self, number: int) -> None:
         missing = number + 1 - len(self._keys)
         if missing > 0:
+            missing = max(missing, min(len(self._keys), self.capacity - len(self._keys)))
             self._keys.extend([None] * missing)
             self.references.extend([0] * missing)
             self.flags.extend(bytes(missing))

@@ -46,6 +46,8 @@ class Planner:
         self._services = ServiceTable(capacity)
         self._suspect = Freed()
         self._token = 0
+        self._shed: dict[int, int] = {}
+        """Indexes that lost a frontend, under which token: a program may still come from there."""
         self._room = False
         self._completed = False
 
@@ -87,10 +89,14 @@ class Planner:
             (self._vips if write.map == "vips" else self._frontends).refused(write.key)
         if failed:
             self._services.hold(plan.token)
+            for index, token in self._shed.items():
+                if token == plan.token:
+                    self._shed[index] = self._token + 1
 
     def release(self, token: int) -> None:
         """A grace period has passed since the plan with this token: what it freed is free."""
         self._room = self._services.release(token) or self._room
+        self._shed = {index: shed for index, shed in self._shed.items() if shed > token}
 
     # ---- planning ----
 
@@ -118,6 +124,7 @@ class Planner:
         vips_room = self._vips.plan(changes.vips, changes.complete, plan)
         self._room = self._frontends.flush(plan) or vips_room
         self._services.rest(plan)
+        plan.frees |= bool(plan.frontends_removed or plan.vips_removed)
         return plan
 
     def _wanted(self, changes: Changes) -> dict[ServicePortId, Desired]:
@@ -179,7 +186,7 @@ class Planner:
             if restored is not None and spec.kind == FrontendKind.CLUSTER_IP:
                 return restored
             state = restored or gone.get(entry.service)
-            if state is None:
+            if state is None or state.index in self._shed:
                 continue
             # No other frontend may lead to the new owner's backends, not even for a moment.
             keys = keys if keys is not None else {_key(spec) for spec in desired.frontends}
@@ -212,6 +219,7 @@ class Planner:
             for spec in old.frontends:
                 if _key(spec) not in kept:
                     self._frontends.drop(_key(spec), old.index)
+                    self._shed[old.index] = self._token
         if complete:
             self._frontends.drop_unowned(self._owners)
 

@@ -19,6 +19,8 @@ from kubeproxy_bpf.plan.restore import Freed, Programmed, Recovered
 from kubeproxy_bpf.plan.writes import Capacity, Dump, Plan
 
 _LIVE = int(BackendFlags.LIVE)
+_RESTART = 0
+"""Token under which all rests that a restart finds unused."""
 
 
 class ServiceTable:
@@ -40,21 +42,24 @@ class ServiceTable:
     def restore(self, dump: Dump, recovered: Recovered) -> None:
         """Take over what the maps hold; all that is free rests under token 0."""
         for index, word in dump.services.items():
-            self._generations[index] = word.generation
-            self._published[index] = word.record != 0
+            if 0 < index < len(self._generations):
+                self._generations[index] = word.generation
+                self._published[index] = word.record != 0
         states = recovered.services.values()
         suspect = recovered.suspect
         rest = Freed()
         self._slots = Extents(0, 0)
         rest.extents = recovered.free_slots
-        rest.indexes = self._indexes.reserve(recovered.services)
+        # Published, yet no frontend leads there: left behind by a crash.
+        lost = {index for index, lit in enumerate(self._published) if lit} - {*recovered.services}
+        rest.indexes = [*self._indexes.reserve({*recovered.services, *lost}), *lost]
         used = [state.record_id for state in states if state.record]
         rest.records = self._records.reserve(used + suspect.records)
         ids = {number for state in states for number in state.ids}
         rest.backends = self._backends.restore(dump.backends.items(), ids.union(suspect.backends))
         for state in states:
             self._refer(state.ids)
-        self._resting[0] = rest
+        self._resting[_RESTART] = rest
 
     # ---- publish ----
 
@@ -205,6 +210,10 @@ class ServiceTable:
         freed = self._resting.pop(token, None)
         if freed is None:
             return False
+        if token == _RESTART:
+            self._indexes.open()
+            self._records.open()
+            self._backends.open()
         for index in freed.indexes:
             if self._published[index]:
                 self._published[index] = 0

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for every history of changes, at every prefix of the writes, after every crash."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kubeproxy_bpf.dataplane.fake import Crash, FakeDataplane
+from kubeproxy_bpf.dataplane.trace import POD, Verdict, trace
+from kubeproxy_bpf.model.types import Changes, Desired, FrontendSpec, ServicePortId
+from kubeproxy_bpf.plan.planner import NOTHING
+from kubeproxy_bpf.plan.records import (
+    Backend,
+    BackendFlags,
+    Frontend,
+    FrontendKey,
+    Record,
+    Service,
+)
+from kubeproxy_bpf.plan.writes import Plan
+from tests.plan_objects import (
+    SMALL,
+    Bench,
+    cluster_ip,
+    complete,
+    desired,
+    external_ip,
+    node_port,
+    port_id,
+    vips_of,
+)
+
+World = dict[ServicePortId, Desired]
+Key = tuple[bytes, int, int]
+
+PORTS = [port_id(name) for name in "abcd"]
+FRONTENDS = [
+    *(cluster_ip(f"10.96.0.{i}") for i in range(1, 5)),
+    *(external_ip(f"203.0.113.{i}") for i in range(1, 3)),
+    *(node_port(30000 + i) for i in range(2)),
+]
+ADDRESSES = [f"10.0.0.{i}" for i in range(1, 7)]
+FEW = settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """Some service ports; every frontend belongs to one of them or to none."""
+    owners = draw(
+        st.lists(st.sampled_from([*PORTS, None]), min_size=len(FRONTENDS), max_size=len(FRONTENDS))
+    )
+    world: World = {}
+    for port in PORTS:
+        fronts = [spec for spec, owner in zip(FRONTENDS, owners) if owner == port]
+        if fronts:
+            backends = draw(st.lists(st.sampled_from(ADDRESSES), unique=True, max_size=4))
+            affinity = draw(st.sampled_from([0, 10]))
+            world[port] = desired(fronts, backends, affinity)
+    return world
+
+
+histories = st.lists(worlds(), min_size=1, max_size=5)
+
+
+def step_from(old: World | None, new: World) -> Changes:
+    """What the model says when one world follows another."""
+    if old is None:
+        return complete(new)
+    services: dict[ServicePortId, Desired | None] = {port: None for port in old if port not in new}
+    services.update({port: want for port, want in new.items() if old.get(port) != want})
+    before, after = vips_of(old), vips_of(new)
+    vips = {address: after.get(address, 0) for address in before | after}
+    return Changes(services, {a: f for a, f in vips.items() if before.get(a, 0) != f})
+
+
+def key_of(spec: FrontendSpec) -> Key:
+    return spec[:3]
+
+
+def backends_of(want: Desired) -> frozenset[Key]:
+    return frozenset(backend[:3] for backend in want.backends)
+
+
+def wanted_of(world: World | None) -> dict[Key, frozenset[Key]]:
+    """Frontend to the backends to which it should lead."""
+    return {
+        key_of(spec): backends_of(want)
+        for want in (world or {}).values()
+        for spec in want.frontends
+    }
+
+
+def led_to(fake: FakeDataplane, index: int) -> frozenset[Key] | None:
+    """The backends behind a service index; None for a half state."""
+    word = fake.services.get(index)
+    record = fake.records.get(word.record) if word and word.record else None
+    if record is None:
+        return None
+    found = [fake.backends.get(n) for n in fake.slots[record.slots : record.slots + record.members]]
+    if any(backend is None or not backend.flags & BackendFlags.LIVE for backend in found):
+        return None
+    return frozenset(backend[:3] for backend in found if backend)
+
+
+class Readers:
+    """Programs that stop after any of their reads and go on later, until a grace period ends.
+
+    They remember everything that was reachable since the last one; none of it may be written, and
+    an index that they took from a frontend must lead to what that frontend was to lead to.
+    """
+
+    def __init__(self, fake: FakeDataplane) -> None:
+        self._fake = fake
+        self._held: dict[tuple[str, int], Any] = {}
+        self._indexes: set[tuple[Key, int]] = set()
+        self._allowed: dict[Key, set[frozenset[Key] | None]] = {}
+        self._ports: dict[Key, set[ServicePortId]] = {}
+
+    def expect(self, old: World | None, new: World) -> None:
+        """From now on frontends may also lead as the new world says.
+
+        One that goes or moves stays with its service port for a while, which may have changed.
+        """
+        for world in (old or {}, new):
+            for port, want in world.items():
+                for spec in want.frontends:
+                    self._ports.setdefault(key_of(spec), set()).add(port)
+        for key, ports in self._ports.items():
+            sets = self._allowed.setdefault(key, set())
+            sets.update(
+                backends_of(world[p]) for world in (old or {}, new) for p in ports & set(world)
+            )
+
+    def grace(self) -> None:
+        """Whoever came from a frontend has gone on."""
+        self._indexes.clear()
+
+    def expect_heir(self, old: Desired, new: Desired) -> None:
+        """What led to one service port may lead to another."""
+        for spec in old.frontends:
+            self._allowed[key_of(spec)].add(backends_of(new))
+
+    def look(self) -> None:
+        """Read all that can be reached; check all that was read before."""
+        for key, frontend in self._fake.frontends.items():
+            self._indexes.add((tuple(key), frontend.service))
+            self._remember(frontend.service)
+        for key, index in self._indexes:
+            assert led_to(self._fake, index) in self._allowed[key], (key, index)
+        for (name, number), value in self._held.items():
+            assert value == self._value(name, number), (name, number)
+
+    def _remember(self, index: int) -> None:
+        record_id = self._fake.services[index].record
+        record = self._fake.records[record_id]
+        self._held["records", record_id] = record
+        for position in range(record.slots, record.slots + record.members):
+            self._held["slots", position] = self._fake.slots[position]
+            number = self._fake.slots[position]
+            self._held["backends", number] = self._value("backends", number)
+
+    def _value(self, name: str, number: int) -> Any:
+        value = getattr(self._fake, name)[number]
+        return (
+            value._replace(flags=value.flags & BackendFlags.LIVE) if name == "backends" else value
+        )
+
+
+def assert_programmed(fake: FakeDataplane, world: World) -> None:
+    """The maps say exactly what the world says, and nothing is left over."""
+    wanted = wanted_of(world)
+    assert wanted == {tuple(key): led_to(fake, f.service) for key, f in fake.frontends.items()}
+    assert vips_of(world) == fake.vips
+    live = {b[:3] for b in fake.backends.values() if b.flags & BackendFlags.LIVE}
+    assert live == set().union(*wanted.values()) if wanted else not live
+    used = {frontend.service for frontend in fake.frontends.values()}
+    assert used == {index for index, word in fake.services.items() if word.record}
+    words = [(number, word) for number, word in enumerate(fake.node_ports) if word]
+    bits = {number << 6 | bit for number, word in words for bit in range(64) if word >> bit & 1}
+    assert {
+        spec.port for spec in FRONTENDS if key_of(spec) in wanted and spec.port >= 30000
+    } == bits
+
+
+def play(bench: Bench, history: list[World]) -> World | None:
+    """Bring a bench to the end of a history, with a grace period after each plan."""
+    old: World | None = None
+    for world in history:
+        bench.sync(step_from(old, world))
+        old = world
+    return old
+
+
+def execute_watched(bench: Bench, plan: Plan, readers: Readers) -> None:
+    """Execute a plan write by write, with readers that look after each."""
+    for step in plan.steps():
+        assert bench.fake.do(step) is None
+        readers.look()
+        if step.grace:
+            readers.grace()
+
+
+@FEW
+@given(histories)
+def test_every_history_ends_in_what_is_desired(history: list[World]) -> None:
+    """Only the end counts, nothing is left over, and the same changes again write nothing."""
+    bench = Bench()
+    for i, world in enumerate(history):
+        bench.sync(step_from(history[i - 1] if i else None, world))
+
+        assert_programmed(bench.fake, world)
+        assert bench.planner.plan(complete(world)).empty
+        assert bench.planner.plan(NOTHING).empty
+
+
+@FEW
+@given(histories)
+def test_no_reader_ever_sees_a_half_state(history: list[World]) -> None:
+    """At every prefix, and for readers that stay between reads while two plans are executed."""
+    bench = Bench()
+    old: World | None = None
+    for first, second in zip(history[::2], [*history[1::2], *history[-1:]]):
+        readers = Readers(bench.fake)
+        plans = []
+        for world in (first, second):
+            readers.expect(old, world)
+            plan = bench.planner.plan(step_from(old, world))
+            execute_watched(bench, plan, readers)
+            plans.append(plan)
+            old = world
+        for plan in plans:
+            bench.rest(plan)
+
+
+@FEW
+@given(histories, worlds())
+def test_a_crash_at_any_write_is_repaired_without_a_gap(history: list[World], last: World) -> None:
+    """A restart after any prefix ends in the desired state and never leads anybody astray."""
+    writes = _writes_of_last(history, last)
+    for number in range(writes):
+        bench = Bench()
+        old = play(bench, history)
+        bench.fake.crash_at = bench.fake.writes + number
+        try:
+            bench.plan(step_from(old, last))
+        except Crash:
+            pass
+        bench.fake.crash_at = None
+        bench.restart()
+        readers = Readers(bench.fake)
+        readers.expect(old, last)
+        for before in (old or {}).values():  # who has the cluster IP counts as the same Service
+            for after in last.values():
+                if set(before.frontends) & set(after.frontends) & set(FRONTENDS[:4]):
+                    readers.expect_heir(before, after)
+        plan = bench.planner.plan(complete(last))
+        execute_watched(bench, plan, readers)
+        bench.rest(plan)
+
+        assert_programmed(bench.fake, last)
+        assert bench.planner.plan(complete(last)).empty
+
+
+def _writes_of_last(history: list[World], last: World) -> int:
+    bench = Bench()
+    old = play(bench, history)
+    return len(list(bench.planner.plan(step_from(old, last)).steps()))
+
+
+@FEW
+@given(histories, worlds())
+def test_a_refused_write_is_healed_by_one_clean_sync(history: list[World], last: World) -> None:
+    """Whichever write of a hash map fails, the next plan repeats it and all is as desired."""
+    for number in range(_writes_of_last(history, last)):
+        bench = Bench()
+        old = play(bench, history)
+        bench.fake.fail_at = bench.fake.writes + number
+        plan = bench.plan(step_from(old, last))
+        bench.planner.release(plan.token)
+
+        bench.sync(NOTHING)
+
+        assert_programmed(bench.fake, last)
+
+
+@FEW
+@given(histories)
+def test_ids_are_stable_over_a_restart(history: list[World]) -> None:
+    """A restart and the same complete changes write nothing at all."""
+    bench = Bench()
+    old = play(bench, history)
+    bench.restart()
+
+    assert bench.planner.plan(complete(old or {})).empty
+
+
+small = st.integers(0, 40)
+damages = st.lists(
+    st.one_of(
+        st.tuples(st.just("services"), st.integers(1, 31), st.builds(Service, small, small)),
+        st.tuples(
+            st.just("records"),
+            st.integers(1, 40),
+            st.builds(Record, st.integers(0, 300), *[small] * 4, small, st.integers(0, 7), small),
+        ),
+        st.tuples(st.just("slots"), st.integers(0, 255), small),
+        st.tuples(
+            st.just("backends"),
+            st.integers(1, 40),
+            st.builds(
+                Backend, st.just(ADDRESSES[0].encode().rjust(16)), small, small, small, small
+            ),
+        ),
+        st.tuples(
+            st.just("frontends"),
+            st.sampled_from([FrontendKey(*key_of(spec)) for spec in FRONTENDS]),
+            st.builds(Frontend, st.integers(0, 99), st.integers(0, 9), st.integers(0, 3)),
+        ),
+        st.tuples(st.just("node_ports"), st.integers(0, 1023), st.integers(0, 2**64 - 1)),
+    ),
+    max_size=12,
+)
+
+
+@FEW
+@given(histories, damages, worlds())
+def test_any_damage_is_repaired(history: list[World], damage: list[Any], last: World) -> None:
+    """Whatever the maps hold at start, the first complete changes and their graces put it right."""
+    bench = Bench()
+    play(bench, history)
+    for name, key, value in damage:
+        getattr(bench.fake, name)[key] = value
+    bench.restart()
+
+    bench.sync(complete(last))
+
+    assert_programmed(bench.fake, last)
+
+
+@FEW
+@given(histories, st.data())
+def test_what_does_not_fit_heals_when_room_appears(history: list[World], data: Any) -> None:
+    """With maps of any size nobody is disturbed, and an emptied cluster fits again."""
+    sizes = {name: data.draw(st.integers(2, 7), name) for name in ("services", "slots", "backends")}
+    bench = Bench(SMALL._replace(**sizes))
+    old: World | None = None
+    for world in history:
+        bench.sync(step_from(old, world))
+        old = world
+        for port, want in world.items():
+            for spec in want.frontends:
+                assert_old_or_nothing(bench, port, spec)
+    bench.sync(complete({}))
+    tiny = {PORTS[0]: desired([FRONTENDS[0]], [ADDRESSES[0]])}
+    bench.sync(complete(tiny))
+
+    assert_programmed(bench.fake, tiny)
+
+
+def assert_old_or_nothing(bench: Bench, port: ServicePortId, spec: FrontendSpec) -> None:
+    """A frontend leads somewhere whole, or nowhere while its service port waits for room."""
+    frontend = bench.fake.frontends.get(FrontendKey(*key_of(spec)))
+    if frontend is None:
+        assert port in bench.planner.waiting
+    else:
+        assert led_to(bench.fake, frontend.service) is not None
+
+
+def test_the_tracer_agrees_with_the_maps() -> None:
+    """The helper that these tests use sees what the tracer sees."""
+    bench = Bench()
+    world = {PORTS[0]: desired([FRONTENDS[0]], ADDRESSES[:2])}
+    bench.sync(complete(world))
+    verdict: Verdict = trace(bench.fake, POD, *key_of(FRONTENDS[0]))
+
+    assert set(ADDRESSES[:2]) == {address for address, _ in verdict.backends}
