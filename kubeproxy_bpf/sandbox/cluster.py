@@ -8,10 +8,7 @@ rest to ``down``.
 
 from __future__ import annotations
 
-import shlex
-import shutil
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -21,15 +18,20 @@ from typing import Callable, Iterable, Sequence, TypeVar
 
 import yaml
 
-from kubeproxy_bpf.sandbox import cgroup, inventory, namespace, requirements, topology
+from kubeproxy_bpf.sandbox import (
+    cgroup,
+    inventory,
+    namespace,
+    programs,
+    requirements,
+    topology,
+)
 from kubeproxy_bpf.sandbox.apiclient import ApiClient, read_manifests
 from kubeproxy_bpf.sandbox.errors import Clash, NotUp, SandboxError
 from kubeproxy_bpf.sandbox.health import healthy
 from kubeproxy_bpf.sandbox.journal import Journal, Record, claim, directory
 from kubeproxy_bpf.sandbox.layout import (
-    API_PORT,
     BACKEND_PORT,
-    SERVICE_CIDRS,
     Layout,
     Node,
     Topology,
@@ -115,8 +117,6 @@ class Sandbox:
         self._started.clear()
         return kept
 
-    # Building
-
     def _build(self, journal: Journal) -> None:
         for name in self.layout.cgroups:
             if (self._root / name).exists():
@@ -142,12 +142,11 @@ class Sandbox:
         config = yaml.safe_dump(inventory.kubeconfig(self.layout))
         self.kubeconfig.write_text(config)
         if options.api:
-            self._start_api(options.api_flags)
+            argv = [*programs.api_server(self.layout), *options.api_flags]
+            self._spawn("apiserver", "net", argv)
         for pod in self.layout.pods:
             if pod.serves:
-                script = str(Path(__file__).with_name("backend.py"))
-                argv = [sys.executable, "-I", "-S", script, pod.name, str(BACKEND_PORT)]
-                self._spawn("backend", pod.name, argv)
+                self._spawn("backend", pod.name, programs.backend(pod))
         if options.api:
             self._wait("the API server", "apiserver-net", self.api.is_ready)
             for manifest in inventory.manifests(self.layout):
@@ -157,18 +156,10 @@ class Sandbox:
                 self.start_proxy(node.name, options.proxy_command)
         self.wait_ready()
 
-    def _start_api(self, flags: Sequence[str]) -> None:
-        argv = [sys.executable, "-m", "kubeproxy_bpf.sandbox.apiserver"]
-        argv += ["--listen", f"{self.layout.gateway.v4}:{API_PORT}"]
-        argv += ["--controller", *(f"--service-cidr={cidr}" for cidr in SERVICE_CIDRS), *flags]
-        self._spawn("apiserver", "net", argv)
-
     def _spawn(self, program: str, place: str, argv: Sequence[str]) -> None:
         key = f"{program}-{place}"
         log = self.directory / "log" / f"{key}.log"
         self._started[key] = spawn(self.place(place), argv, log)
-
-    # Working in it
 
     @property
     def kubeconfig(self) -> Path:
@@ -191,11 +182,10 @@ class Sandbox:
 
     def start_proxy(self, node: str, command: str = "") -> None:
         """Start the kube-proxy of a node."""
-        program = shlex.split(command) if command else [_proxy_program()]
-        argv = [*program, "--kubeconfig", str(self.kubeconfig), "--hostname-override", node]
-        argv += ["--bpf-cgroup-root", str(self._root / self.layout.node_cgroup(node))]
-        argv += ["--bpf-pin-path", str(self.pin_path(node))]
-        argv += ["--cluster-cidr", ",".join(self.layout.pod_network)]
+        group = self._root / self.layout.node_cgroup(node)
+        argv = programs.proxy(node, self.kubeconfig, command)
+        argv += [f"--bpf-cgroup-root={group}", f"--bpf-pin-path={self.pin_path(node)}"]
+        argv += [f"--cluster-cidr={','.join(self.layout.pod_network)}"]
         self._spawn("kube-proxy", node, argv)
 
     def pin_path(self, node: str) -> Path:
@@ -223,8 +213,6 @@ class Sandbox:
                 self.api.apply(manifest)
             elif position >= replicas and pod.name in there:
                 self.api.delete(manifest)
-
-    # Waiting
 
     def wait_ready(self) -> None:
         """Wait until every backend, and every proxy that was started here, answers."""
@@ -259,12 +247,3 @@ class Sandbox:
 
 def _promise_netns(journal: Journal, name: str, inode: int) -> None:
     journal.write(Record("netns", name, inode))
-
-
-def _proxy_program() -> str:
-    """The kube-proxy that is installed beside this interpreter, else the one on the path."""
-    beside = Path(sys.executable).with_name("kube-proxy")
-    found = str(beside) if beside.exists() else shutil.which("kube-proxy")
-    if not found:
-        raise SandboxError("the program kube-proxy is not installed beside this interpreter")
-    return found

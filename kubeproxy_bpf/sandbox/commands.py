@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from typing import Iterable, Iterator, Sequence
+from typing import Iterator, Sequence
 
-from kubeproxy_bpf.sandbox import cgroup, journal, requirements, teardown
+from kubeproxy_bpf.sandbox import cgroup
+from kubeproxy_bpf.sandbox import demo as show
+from kubeproxy_bpf.sandbox import journal, requirements, teardown
 from kubeproxy_bpf.sandbox.cluster import Options, Sandbox
 from kubeproxy_bpf.sandbox.errors import NotUp
 from kubeproxy_bpf.sandbox.health import healthy
-from kubeproxy_bpf.sandbox.inventory import Manifest
 from kubeproxy_bpf.sandbox.layout import Layout
 from kubeproxy_bpf.sandbox.process import replace_self
+from kubeproxy_bpf.sandbox.tables import name_of, service_rows, table
 
 
 def up(arguments: Namespace) -> int:
@@ -62,7 +64,7 @@ def execute(arguments: Namespace) -> int:
 def apply(arguments: Namespace) -> int:
     requirements.check_root()
     for manifest in Sandbox.find(arguments.name).apply(arguments.filename):
-        print(f"{manifest.get('kind', 'object').lower()}/{_name(manifest)} applied")
+        print(f"{manifest.get('kind', 'object').lower()}/{name_of(manifest)} applied")
     return 0
 
 
@@ -74,8 +76,6 @@ def scale(arguments: Namespace) -> int:
 
 
 def demo(arguments: Namespace) -> int:
-    from kubeproxy_bpf.sandbox import demo as show  # only the demo pays for its import
-
     return show.run(arguments.name, arguments.topology, arguments.proxy_command)
 
 
@@ -105,37 +105,3 @@ def _place_rows(sandbox: Sandbox) -> Iterator[Sequence[str]]:
         if place in layout.node_names:
             health = "healthy" if healthy(layout.netns(place)) else "not healthy"
         yield (place, layout.netns(place), *layout.addresses(place), count, health)
-
-
-def service_rows(services: Iterable[Manifest]) -> Iterator[Sequence[str]]:
-    """Services with everything under which they are reached."""
-    yield ("SERVICE", "TYPE", "CLUSTER IPS", "EXTERNAL IPS", "PORTS")
-    for service in services:
-        spec = service["spec"]
-        status = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
-        external = [*spec.get("externalIPs", []), *(entry.get("ip", "") for entry in status)]
-        yield (
-            _name(service),
-            spec.get("type", "ClusterIP"),
-            " ".join(spec.get("clusterIPs") or [spec.get("clusterIP", "")]),
-            " ".join(external),
-            " ".join(_port(port) for port in spec.get("ports", [])),
-        )
-
-
-def _port(port: Manifest) -> str:
-    node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
-    return f"{port['port']}{node_port}/{port.get('protocol', 'TCP')}"
-
-
-def _name(manifest: Manifest) -> str:
-    return str(manifest.get("metadata", {}).get("name", ""))
-
-
-def table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Aligned columns; the last one keeps its own width."""
-    cells = [list(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells
-    ]

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 from kubeproxy_bpf.sandbox.cluster import Options, Sandbox
-from kubeproxy_bpf.sandbox.commands import service_rows, table
 from kubeproxy_bpf.sandbox.errors import SandboxError
 from kubeproxy_bpf.sandbox.expect import REFUSED, Expectation, always_one_of, each_of
 from kubeproxy_bpf.sandbox.layout import Topology
 from kubeproxy_bpf.sandbox.probe import Protocol, Target, ask_often
+from kubeproxy_bpf.sandbox.tables import service_rows, table
 from kubeproxy_bpf.sandbox.traces import traces
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests" / "sandbox"

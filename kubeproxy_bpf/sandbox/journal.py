@@ -128,7 +128,8 @@ def claim(name: str, topology: Topology) -> tuple[Layout, Journal]:
         taken = {layout.index for layout in map(layout_of, existing()) if layout}
         layout = Layout(name, _free_index(name, taken), topology)
         try:
-            directory(name).mkdir(mode=0o755)
+            # parents: the last sandbox may just now take the common directory away with it.
+            directory(name).mkdir(mode=0o755, parents=True)
         except FileExistsError:
             raise AlreadyUp(name) from None
         journal = Journal(name)

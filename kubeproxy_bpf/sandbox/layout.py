@@ -180,7 +180,7 @@ class Layout:
     @property
     def pod_network(self) -> Addresses:
         """What holds the pods of all nodes and nothing else, with prefix length."""
-        return Addresses(self._address(8, 0).v4 + "/21", self._prefix6(8) + ":/61")
+        return Addresses(self._address(8, 0).v4 + "/21", self._prefix6(10) + ":/60")
 
     @property
     def api_server(self) -> str:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import threading
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, TypeVar
+from typing import Callable, Iterator, TypeVar
 
 from kubeproxy_bpf.sandbox.errors import Clash, CommandFailed
 
@@ -62,6 +64,16 @@ def path_of(name: str) -> Path:
     return RUN_NETNS / name
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back the signals that end a command: nothing may be made while it is taken down."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def in_thread(function: Callable[[], T]) -> T:
     """Run in a thread that ends with the call: it may leave the network namespace for good."""
     answer: list[T] = []
@@ -74,8 +86,9 @@ def in_thread(function: Callable[[], T]) -> T:
             failure.append(error)
 
     thread = threading.Thread(target=run, name="netns")
-    thread.start()
-    thread.join()
+    with _uninterrupted():
+        thread.start()
+        thread.join()
     if failure:
         raise failure[0]
     return answer[0]

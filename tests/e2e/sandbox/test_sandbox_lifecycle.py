@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sandbox leaves nothing behind, from whatever state, and touches nothing that it did not make."""
+"""A sandbox leaves nothing behind, from whatever state, and touches nothing foreign."""
 
 from __future__ import annotations
 
