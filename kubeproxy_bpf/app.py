@@ -103,7 +103,7 @@ class App:
         def report(outcome: Outcome) -> None:
             sync.note(outcome)
             if outcome.lost:
-                instance.abort_lost_sockets()
+                instance.abort_lost_sockets(backend for _, backend in outcome.lost)
 
         programmer = Programmer(instance.writer, report)
         stack.push_async_callback(programmer.close)
@@ -114,6 +114,7 @@ class App:
             min_interval_s=config.min_sync_period_s,
             retry_s=config.sync_period_s,
             on_finished=lambda: self._sync_finished(instance),
+            on_udp_changed=instance.abort_lost_sockets,
         )
 
         def wake() -> None:

@@ -14,7 +14,7 @@ import hashlib
 import shutil
 from importlib.resources import files
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterable
 
 import structlog
 
@@ -24,6 +24,7 @@ from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
 from kubeproxy_bpf.dataplane.lock import WriterLock
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
+from kubeproxy_bpf.dataplane.terminator import Terminator
 from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.errors import WriterBusy
 from kubeproxy_bpf.libbpf import Link
@@ -43,6 +44,8 @@ class Instance:
         self._datapath: Datapath | None = None
         self._writer: Writer | None = None
         self._links: dict[str, Link] = {}
+        self._terminator: Terminator | None = None
+        self._lost: set[int] = set()
         self._sockets_lost = asyncio.Event()
 
     @property
@@ -64,6 +67,9 @@ class Instance:
 
         await self._lock.acquire(busy)
         self._datapath = await asyncio.to_thread(self._load)
+        self._terminator = await asyncio.to_thread(
+            Terminator.load, object_path("sock_destroy.bpf.o"), self._datapath.maps
+        )
         self._writer = Writer(self._datapath.maps, self._datapath.btf)
 
     async def attach(self) -> None:
@@ -71,21 +77,33 @@ class Instance:
         if not self._links:
             await asyncio.to_thread(self._attach)
 
-    def abort_lost_sockets(self) -> None:
-        """UDP backends are gone: have connected sockets aborted soon."""
+    def abort_lost_sockets(self, backends: Iterable[int] = ()) -> None:
+        """UDP services changed, these backends left them: abort sockets that hold on to any.
+
+        On kernels whose programs can look at sockets the maps tell which; others need the ids.
+        """
+        self._lost.update(backends)
         self._sockets_lost.set()
 
     async def run_terminator(self) -> None:
         """Abort UDP sockets of removed backends whenever asked; runs for ever."""
+        assert self._terminator is not None
         while True:
             await self._sockets_lost.wait()
             self._sockets_lost.clear()
+            lost, self._lost = self._lost, set()
+            peers = [self.writer.backend_peer(number) for number in lost]
+            aborted = await asyncio.to_thread(self._terminator.run, peers)
+            if aborted.sockets or aborted.unreachable:
+                _log.info("udp_sockets_aborted", **aborted._asdict())
 
     async def close(self) -> None:
         """Let go of everything; what is pinned goes on serving."""
         hooks.close_all(self._links.values())
         if self._writer is not None:
             self._writer.close()
+        if self._terminator is not None:
+            self._terminator.close()
         if self._datapath is not None:
             self._datapath.close()
         self._lock.release()

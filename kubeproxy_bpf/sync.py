@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Awaitable, Callable, Protocol, Sequence
+from typing import Awaitable, Callable
+from typing import Protocol as Interface
+from typing import Sequence
 
 import structlog
 
 from kubeproxy_bpf.dataplane.program import Outcome
 from kubeproxy_bpf.model.cluster import Step
-from kubeproxy_bpf.model.types import Changes, Problem, ServicePortId
+from kubeproxy_bpf.model.types import Changes, Problem, Protocol, ServicePortId
 
 _log = structlog.get_logger(__name__)
 
 
-class Model(Protocol):
+class Model(Interface):
     """The part of ClusterModel that the loop needs."""
 
     @property
@@ -32,7 +34,7 @@ class Model(Protocol):
     def take(self) -> Step: ...
 
 
-class Programmer(Protocol):
+class Programmer(Interface):
     """The part of ``dataplane.program.Programmer`` that the loop needs."""
 
     async def apply(self, changes: Changes = ...) -> Outcome: ...
@@ -49,12 +51,14 @@ class SyncLoop:
         min_interval_s: float,
         retry_s: float,
         on_finished: Callable[[], Awaitable[None]],
+        on_udp_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._model = model
         self._programmer = programmer
         self._min_interval_s = min_interval_s
         self._retry_s = retry_s
         self._on_finished = on_finished
+        self._on_udp_changed = on_udp_changed
         self._woken = asyncio.Event()
         self._failed = False
         self._synced = False
@@ -103,6 +107,10 @@ class SyncLoop:
         step = self._model.take()
         _report(step.problems)
         outcome = await self._programmer.apply(step.changes)
+        if any(port.protocol == Protocol.UDP for port in step.changes.services):
+            # Also when endpoints only come: sockets may hold on to those of an earlier time,
+            # which nothing told to leave while there was no other [J1, J3, J5].
+            self._on_udp_changed()
         took_ms = round((time.monotonic() - begin) * 1e3, 3)
         counts = {"service_ports": len(step.changes.services), "writes": outcome.writes}
         if step.changes.complete:

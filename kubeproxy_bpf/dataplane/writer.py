@@ -61,6 +61,11 @@ class Writer:
         """Return when no program can hold anything that it read before this call."""
         await self._grace.wait()
 
+    def backend_peer(self, number: int) -> tuple[bytes, int]:
+        """Address and port of a backend id, also of one that rests."""
+        backend = self._maps.backends[number]
+        return backend.address, backend.port
+
     def close(self) -> None:
         """Unmap; what is programmed stays."""
         self._grace.close()
