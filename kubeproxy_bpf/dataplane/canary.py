@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proves that the hooks run: attached is not the same.
+
+A nested cgroup, or one whose sockets belong elsewhere, shows all links in place and never runs
+them. So a child process in the cgroup connects a UDP socket, which sends no packet, to a reserved
+VIP that only the programs know: they lead it to loopback. Its own address then shows that connect
+was translated, its peer's that getpeername was. Called by the composition root, in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from kubeproxy_bpf.dataplane import layout
+from kubeproxy_bpf.dataplane.loader import Datapath
+from kubeproxy_bpf.errors import UnsupportedKernel
+from kubeproxy_bpf.plan.records import Vip, VipFlags
+
+# Documentation prefixes (RFC 5737, RFC 3849): no Service and no host can have them.
+CANARY_IPV4 = "192.0.2.53"
+CANARY_IPV6 = "2001:db8::53"
+_RAW = {
+    CANARY_IPV4: bytes(10) + b"\xff\xff" + bytes((192, 0, 2, 53)),
+    CANARY_IPV6: b"\x20\x01\x0d\xb8" + bytes(11) + b"\x53",
+}
+_LOOPBACK = {CANARY_IPV4: "127.0.0.1", CANARY_IPV6: "::1"}
+_TIMEOUT_S = 10
+
+# Joins before it makes a socket: a socket keeps the cgroup in which it was made.
+_CLIENT = """
+import json, socket, sys
+procs, *addresses = sys.argv[1:]
+with open(procs, "w") as file:
+    file.write("0")
+answers = {}
+for address in addresses:
+    try:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as client:
+            client.connect((address, 53))
+            answers[address] = [client.getsockname()[0], client.getpeername()[0]]
+    except OSError as error:
+        answers[address] = [error.strerror]
+print(json.dumps(answers))
+"""
+
+
+def prove_hooks(datapath: Datapath, cgroup: Path) -> None:
+    """Raise UnsupportedKernel unless sockets in the cgroup are translated."""
+    codec = layout.bind(datapath.btf, "vip", Vip)
+    vips = datapath.maps["kpb_vips"]
+    try:
+        for raw in _RAW.values():
+            vips.update(raw, codec.encode(Vip(VipFlags.CANARY)))
+        answers = _ask(cgroup)
+    finally:
+        for raw in _RAW.values():
+            vips.delete(raw)
+    for address, loopback in _LOOPBACK.items():
+        _judge(cgroup, address, loopback, answers[address])
+
+
+def _ask(cgroup: Path) -> dict[str, list[str]]:
+    command = [sys.executable, "-I", "-S", "-c", _CLIENT, str(cgroup / "cgroup.procs"), *_RAW]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    if result.returncode:
+        reason = (result.stderr.splitlines() or ["no answer"])[-1]
+        raise UnsupportedKernel("proof of the socket hooks", f"no process in {cgroup}: {reason}")
+    answers: dict[str, list[str]] = json.loads(result.stdout)
+    return answers
+
+
+def _judge(cgroup: Path, address: str, loopback: str, answer: list[str]) -> None:
+    if answer == [loopback, address]:
+        return
+    if ":" in address and not _has_ipv6():
+        return
+    if answer[0] == loopback:
+        needs = f"connect is translated in {cgroup}, but getpeername shows {answer[1]}"
+    else:
+        needs = f"attached to {cgroup}, they do not run for its sockets ({', '.join(answer)})"
+    raise UnsupportedKernel("socket hooks", needs)
+
+
+def _has_ipv6() -> bool:
+    """Whether loopback has its IPv6 address: it may be switched off as a whole."""
+    try:
+        return "00000000000000000000000000000001" in Path("/proc/net/if_inet6").read_text()
+    except OSError:
+        return False
