@@ -19,8 +19,7 @@ from kubeproxy_bpf.sandbox.cluster import Sandbox
 from kubeproxy_bpf.sandbox.inventory import Manifest
 from kubeproxy_bpf.sandbox.journal import Journal
 from kubeproxy_bpf.sandbox.probe import Target, ask, ask_often
-
-from .conftest import PREFIX, traces
+from tests.e2e.sandbox.conftest import PREFIX, traces
 
 pytestmark = pytest.mark.root
 

@@ -11,8 +11,7 @@ import pytest
 from kubeproxy_bpf.sandbox import demo
 from kubeproxy_bpf.sandbox.expect import REFUSED, each_of
 from kubeproxy_bpf.sandbox.probe import Target
-
-from .conftest import PREFIX, traces
+from tests.e2e.sandbox.conftest import PREFIX, traces
 
 pytestmark = pytest.mark.root
 

@@ -19,8 +19,7 @@ from kubeproxy_bpf.sandbox.journal import Journal, Record, directory, locked
 from kubeproxy_bpf.sandbox.layout import BACKEND_PORT
 from kubeproxy_bpf.sandbox.probe import Target, ask
 from kubeproxy_bpf.sandbox.teardown import take_down
-
-from .conftest import PREFIX, traces
+from tests.e2e.sandbox.conftest import PREFIX, traces
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("clean_machine")]
 
