@@ -17,8 +17,10 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
 def in_own_mounts(change: str) -> list[str]:
-    """Wrap a command so that it sees changed mounts, which end with it."""
-    return ["unshare", "--mount", "sh", "-c", f'{change} && exec "$@"', "sh"]
+    """Wrap a command so that it sees changed mounts below /sys, which end with it."""
+    # Of /sys alone, since the root directory need not be a mount point.
+    script = f'mount --make-rprivate /sys && {change} && exec "$@"'
+    return ["unshare", "--mount", "--propagation=unchanged", "sh", "-c", script, "sh"]
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
