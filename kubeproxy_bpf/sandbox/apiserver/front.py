@@ -2,7 +2,7 @@
 """The HTTP front: routes a request to what it asks for, and turns errors into ``Status``.
 
 Knows HTTP and nothing of objects: lists come from ``listing``, watches from ``watching``, writes go
-through the ``registry``. ``server.ApiServer`` owns it.
+through ``writing``. ``server.ApiServer`` owns it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from typing import Any, Awaitable, Callable, Mapping, NamedTuple
+from typing import Awaitable, Callable, Mapping, NamedTuple
 
-import msgspec
 from aiohttp import web
 
-from . import body, discovery
+from . import discovery
 from .faults import Faults
 from .listing import page_of
 from .query import ListQuery, flag, list_query
 from .registry import Registry
-from .resources import EVENTS, Target, target_of
-from .sending import send_body
-from .status import Json, StatusError, expired, invalid, not_found
+from .resources import Target, target_of
+from .sending import json_response, send_body
+from .status import StatusError, expired, invalid, not_found
 from .store import Entry, Event, Store
 from .view import JSON, View, not_acceptable, view_of
 from .watching import CutConnection, Feed, Sink, serve_watch
+from .writing import Writes
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ _OPENAPI_ASKED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 # The name asked for is no valid media type; clients refuse it in an answer, as real servers know.
 _OPENAPI_ANSWERED = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _HEALTH = ("/healthz", "/livez", "/readyz")
+
+
+_Handler = Callable[[web.Request, Target, View], Awaitable[web.StreamResponse]]
 
 
 class Options(NamedTuple):
@@ -51,12 +54,22 @@ class Options(NamedTuple):
 class Front:
     def __init__(self, store: Store, registry: Registry, faults: Faults, options: Options) -> None:
         self._store = store
-        self._registry = registry
         self._faults = faults
         self.options = options
         self._documents = discovery.documents()
         self._wakers: set[asyncio.Event] = set()
         self._closing = False
+        writes = Writes(store, registry)
+        self._handlers: Mapping[str, _Handler] = {
+            "get": self.get,
+            "list": self.list,
+            "watch": self.watch,
+            "create": writes.create,
+            "update": writes.update,
+            "patch": writes.patch,
+            "delete": writes.delete,
+            "deletecollection": writes.deletecollection,
+        }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -88,7 +101,7 @@ class Front:
         if fault := self._faults.take("status", target.resource.plural, verb):
             raise fault.error()
         view = view_of(request.headers.get("Accept", ""), target.resource)
-        return await _HANDLERS[verb](self, request, target, view)
+        return await self._handlers[verb](request, target, view)
 
     def _authenticate(self, request: web.Request) -> None:
         options = self.options
@@ -115,7 +128,7 @@ class Front:
             return web.Response(body=b"", content_type=_OPENAPI_ANSWERED)
         if accept and not any(media in accept for media in (JSON, "*/*", "application/*")):
             raise not_acceptable()
-        return _json(200, document)
+        return json_response(200, document)
 
     async def get(self, request: web.Request, target: Target, view: View) -> web.StreamResponse:
         return await send_body(
@@ -170,65 +183,6 @@ class Front:
         message = "Forbidden: forbidden for watch unless the WatchList feature gate is enabled"
         raise invalid("ListOptions.meta.k8s.io", "", [("sendInitialEvents", message)])
 
-    async def create(self, request: web.Request, target: Target, view: View) -> web.StreamResponse:
-        obj = body.object_of(await request.read(), _media(request), target.resource)
-        resource = EVENTS if target.resource.stored_as else target.resource
-        written = self._registry.create(
-            resource, target.namespace, obj, dry_run=_dry_run(request.query)
-        )
-        return _raw(201, view.object(written.raw))
-
-    async def update(self, request: web.Request, target: Target, view: View) -> web.StreamResponse:
-        obj = body.object_of(await request.read(), _media(request), target.resource)
-        resource = EVENTS if target.resource.stored_as else target.resource
-        written = self._registry.update(
-            resource,
-            target.key,
-            obj,
-            status=bool(target.subresource),
-            dry_run=_dry_run(request.query),
-        )
-        return _raw(200, view.object(written.raw))
-
-    async def patch(self, request: web.Request, target: Target, view: View) -> web.StreamResponse:
-        change = body.patch_of(await request.read(), _media(request), target.resource)
-        resource = EVENTS if target.resource.stored_as else target.resource
-        dry_run = _dry_run(request.query)
-        applies = _media(request) == body.APPLY
-        if applies and not request.query.get("fieldManager"):
-            required = "Required value: is required for apply patch"
-            raise invalid("PatchOptions.meta.k8s.io", "", [("fieldManager", required)])
-        if applies and self._store.get(resource, target.key) is None:
-            obj = change({"metadata": {"name": target.name}})
-            written = self._registry.create(resource, target.namespace, obj, dry_run=dry_run)
-        else:
-            written = self._registry.patch(
-                resource, target.key, change, status=bool(target.subresource), dry_run=dry_run
-            )
-        return _raw(201 if written.created else 200, view.object(written.raw))
-
-    async def delete(self, request: web.Request, target: Target, _view: View) -> web.StreamResponse:
-        options = await _options(request)
-        resource = EVENTS if target.resource.stored_as else target.resource
-        dry_run = _dry_run(request.query) or bool(options.get("dryRun"))
-        last = self._registry.delete(resource, target.key, options, dry_run=dry_run)
-        details = {"name": target.name, "kind": target.resource.plural}
-        details |= {"group": target.resource.group} if target.resource.group else {}
-        return _json(200, _success({**details, "uid": last["metadata"].get("uid", "")}))
-
-    async def deletecollection(
-        self, request: web.Request, target: Target, view: View
-    ) -> web.StreamResponse:
-        options = await _options(request)
-        resource = EVENTS if target.resource.stored_as else target.resource
-        query = list_query(request.query, target.resource)
-        page = page_of(self._store, target, query)
-        parts = view.list_parts(page)
-        if not (_dry_run(request.query) or options.get("dryRun")):
-            for entry in page.entries:
-                self._registry.delete(resource, entry.key)
-        return _raw(200, b"".join(parts))
-
     def _existing(self, target: Target) -> Entry:
         entry = self._store.get(target.resource, target.key)
         if entry is None:
@@ -236,17 +190,6 @@ class Front:
         return entry
 
 
-_Handler = Callable[[Front, web.Request, Target, View], Awaitable[web.StreamResponse]]
-_HANDLERS: Mapping[str, _Handler] = {
-    "get": Front.get,
-    "list": Front.list,
-    "watch": Front.watch,
-    "create": Front.create,
-    "update": Front.update,
-    "patch": Front.patch,
-    "delete": Front.delete,
-    "deletecollection": Front.deletecollection,
-}
 _NAMED_VERBS = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _COLLECTION_VERBS = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
 
@@ -261,37 +204,8 @@ def _verb(request: web.Request, target: Target) -> str:
     return verb
 
 
-def _dry_run(query: Mapping[str, str]) -> bool:
-    return bool(query.get("dryRun"))
-
-
-def _media(request: web.Request) -> str:
-    """Type of the body; a client that names none means JSON."""
-    return request.content_type if "Content-Type" in request.headers else JSON
-
-
-async def _options(request: web.Request) -> Json:
-    """DeleteOptions, which clients send in the body or not at all."""
-    content = await request.read()
-    options: Any = body.decoded(content, _media(request)) if content else {}
-    return options if isinstance(options, dict) else {}
-
-
-def _success(details: Json) -> Json:
-    head = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-    return {**head, "details": details}
-
-
-def _raw(code: int, content: bytes) -> web.Response:
-    return web.Response(status=code, body=content, content_type=JSON)
-
-
-def _json(code: int, obj: Json) -> web.Response:
-    return _raw(code, msgspec.json.encode(obj))
-
-
 def _status(error: StatusError) -> web.Response:
-    response = _json(error.code, error.body())
+    response = json_response(error.code, error.body())
     if seconds := error.details.get("retryAfterSeconds"):
         response.headers["Retry-After"] = str(seconds)
     return response

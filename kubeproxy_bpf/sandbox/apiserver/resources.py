@@ -130,6 +130,11 @@ class Target(NamedTuple):
     def key(self) -> Key:
         return Key(self.namespace, self.name)
 
+    @property
+    def stored(self) -> Resource:
+        """The resource in whose form the objects are stored."""
+        return EVENTS if self.resource.stored_as else self.resource
+
 
 def resource_of(obj: Json) -> Resource:
     """The resource that an object belongs to by its apiVersion and kind."""

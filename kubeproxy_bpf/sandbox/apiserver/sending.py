@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes whole bodies, in large pieces, with the faults that concern bodies."""
+"""Answers with whole bodies: small ones at once, large ones in pieces and with their faults."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ import asyncio
 import gzip as gzip_module
 from typing import Sequence
 
+import msgspec
 from aiohttp import web
 
 from .faults import Faults
 from .resources import Target
+from .status import Json
 from .view import JSON
 
 _PIECE = 1 << 18
 _WORTH_COMPRESSING = 128 * 1024
+
+
+def raw_response(code: int, content: bytes) -> web.Response:
+    return web.Response(status=code, body=content, content_type=JSON)
+
+
+def json_response(code: int, obj: Json) -> web.Response:
+    return raw_response(code, msgspec.json.encode(obj))
 
 
 async def send_body(
