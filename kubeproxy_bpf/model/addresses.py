@@ -16,8 +16,10 @@ from kubeproxy_bpf.api.addresses import V4_PREFIX, parse_address
 from kubeproxy_bpf.model.types import Family
 
 WILDCARD = {Family.IPV4: V4_PREFIX + bytes(4), Family.IPV6: bytes(16)}
-_PREFIX_LENGTH = re.compile(r"0{0,9}[0-9]{1,3}")
 LOOPBACK = {Family.IPV4: V4_PREFIX + b"\x7f\0\0\1", Family.IPV6: bytes(15) + b"\1"}
+
+_WILDCARDS = frozenset(WILDCARD.values())
+_PREFIX_LENGTH = re.compile(r"0{0,9}[0-9]{1,3}")
 
 
 class Prefix(NamedTuple):
@@ -89,7 +91,7 @@ def is_multicast(address: bytes) -> bool:
 
 def unfit_vip(address: bytes) -> str | None:
     """What makes the address impossible as a VIP; None when it is fine."""
-    if address in WILDCARD.values():
+    if address in _WILDCARDS:
         return "unspecified"
     if is_loopback(address):
         return "loopback"

@@ -140,8 +140,16 @@ def _plain_windows(
     endpoints: Endpoints, protocol: int, facts: NodeFacts, config: ModelConfig
 ) -> _Windows:
     """What ``_windows`` gives for plain endpoints and the cluster set alone, but sooner."""
+    # ``_backend_flags``, spelled out: this line runs for nearly every endpoint of the cluster.
+    name, own = config.node_name, facts.local
+    local = _LOCAL if name else 0
     backends = [
-        BackendSpec(address, port, protocol, _backend_flags(address, traits, facts, config))
+        BackendSpec(
+            address,
+            port,
+            protocol,
+            (local if traits.node == name else 0) | (_HOST if address in own else 0),
+        )
         for (address, port), traits in sorted(endpoints.items())
     ]
     return backends, [], [], []

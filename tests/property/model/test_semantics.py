@@ -20,7 +20,7 @@ ADDRESSES = [f"10.0.0.{number}" for number in range(1, 7)]
 ZONES = st.sampled_from([frozenset(), frozenset({"east"}), frozenset({"west", "east"})])
 NODES = st.sampled_from([frozenset(), frozenset({NODE}), frozenset({"node-b"})])
 
-PLAIN = st.builds(traits, st.sampled_from((NODE, "node-b")))
+PLAIN = st.builds(traits, st.sampled_from((NODE, "node-b", "", None)))
 
 # Mostly ready endpoints, or the fallbacks would be all that is ever seen.
 TRAITS = st.one_of(
@@ -104,11 +104,15 @@ def test_sets_are_those_of_the_tables(value, endpoints, zone) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(SERVICES, st.one_of(ENDPOINTS, st.dictionaries(st.sampled_from(ADDRESSES), PLAIN)))
-def test_the_short_cut_for_plain_endpoints_is_the_general_rule(value, endpoints) -> None:
+@given(
+    SERVICES,
+    st.one_of(ENDPOINTS, st.dictionaries(st.sampled_from(ADDRESSES), PLAIN)),
+    st.sampled_from((NODE, "")),
+)
+def test_the_short_cut_for_plain_endpoints_is_the_general_rule(value, endpoints, name) -> None:
     """What is compiled without looking at sets is the same as with."""
     slices = (endpoint_slice(endpoints),)
-    facts, config = NodeFacts("east", frozenset({ip("10.0.0.1")})), ModelConfig(NODE)
+    facts, config = NodeFacts("east", frozenset({ip("10.0.0.1")})), ModelConfig(name)
     short = compile_service(value, slices, facts, config)
     with patch.object(desired_module, "_is_plain", return_value=False):
         assert compile_service(value, slices, facts, config) == short
