@@ -15,6 +15,7 @@ import selectors
 import signal
 import socket
 import subprocess
+import traceback
 from pathlib import Path
 from typing import Any, Callable
 
@@ -58,7 +59,7 @@ class Places:
         for gateway in NODE_ADDRESSES:
             ip(self.pod, "route", "add", "default", "via", gateway)
         for address in BACKENDS:
-            ip(self.node, "address", "add", address, "dev", "lo")
+            ip(self.node, "address", "add", address, "dev", "lo", *at_once(address))
         self.start(serve, self.node, hooked=False)
 
     def remove(self) -> None:
@@ -96,6 +97,8 @@ class Places:
                 if netns:
                     self._enter(netns, hooked)
                 function(writer)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         self._processes.append(pid)
@@ -131,15 +134,19 @@ class Places:
 
     def _configure(self, netns: Path, device: str, addresses: tuple[str, ...]) -> None:
         for address in addresses:
-            options = ["nodad"] if ":" in address else []
             prefix = "/64" if ":" in address else "/24"
-            ip(netns, "address", "add", address + prefix, "dev", device, *options)
+            ip(netns, "address", "add", address + prefix, "dev", device, *at_once(address))
         ip(netns, "link", "set", device, "up")
 
 
 def ip(netns: Path, *args: str) -> None:
     """Run ip(8) in a namespace."""
     subprocess.run(["nsenter", f"--net={netns}", "ip", *args], check=True)
+
+
+def at_once(address: str) -> list[str]:
+    """Options with which an address may be bound as soon as it is there."""
+    return ["nodad"] if ":" in address else []
 
 
 def hold_namespace(ready: int) -> None:
