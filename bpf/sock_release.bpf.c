@@ -5,16 +5,18 @@
 SEC("cgroup/sock_release")
 int kpb_release(struct bpf_sock *sk)
 {
-	__u64 cookie = bpf_get_socket_cookie(sk);
 	struct sock_state *state;
+	__u64 cookie;
 
 	if (sk->protocol == KPB_IPPROTO_TCP) {
-		if (kpb_config.flags & CONFIG_TCP_ORIGIN)
-			bpf_map_delete_elem(&kpb_tcp_origin, &cookie);
+		if (!(kpb_config.flags & CONFIG_TCP_ORIGIN))
+			return 1;
+		cookie = bpf_get_socket_cookie(sk);
+		bpf_map_delete_elem(&kpb_tcp_origin, &cookie);
 		return 1;
 	}
 	state = flow_state(sk);
 	if (state)
-		flow_remove_spilled(state, cookie);
+		flow_remove_spilled(state, bpf_get_socket_cookie(sk));
 	return 1;
 }
