@@ -48,26 +48,36 @@ def function_lines(function: Function) -> int:
 
 
 def docstring_faults(tree: ast.Module, *, test: bool) -> Iterator[tuple[int, str]]:
-    """Demand a docstring of modules and public classes, in tests also of each test."""
+    """Demand a docstring of modules and of public classes; in test modules of each test instead."""
     if tree.body and ast.get_docstring(tree) is None:
         yield 1, "module without a docstring"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            wanted = not test and not node.name.startswith("_") and not is_record(node)
-        else:
-            wanted = test and isinstance(node, Function) and node.name.startswith("test_")
-        if wanted and isinstance(node, ast.ClassDef | Function):
-            if ast.get_docstring(node) is None:
-                yield node.lineno, f"{node.name} has no docstring"
+    for node in tests_of(tree) if test else public_classes(tree):
+        if ast.get_docstring(node) is None:
+            yield node.lineno, f"{node.name} has no docstring"
+
+
+def tests_of(tree: ast.Module) -> list[Function]:
+    functions = [node for node in ast.walk(tree) if isinstance(node, Function)]
+    return [function for function in functions if function.name.startswith("test_")]
+
+
+def public_classes(tree: ast.Module) -> list[ast.ClassDef]:
+    """Return the classes that need a docstring: the one class of a module has the module's."""
+    classes = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not is_record(node)
+    ]
+    return classes if len(classes) > 1 else []
 
 
 def is_record(node: ast.ClassDef) -> bool:
-    """Tell whether the class is named fields only: their meaning stands at the fields."""
+    """Tell whether the class is fields with names: their meaning stands at the fields."""
     kinds = {type(statement) for statement in node.body}
-    return bool(kinds & {ast.Assign, ast.AnnAssign}) and not kinds & {
-        ast.FunctionDef,
-        ast.AsyncFunctionDef,
-    }
+    if not kinds & {ast.Assign, ast.AnnAssign}:
+        return False
+    named_tuple = any(isinstance(base, ast.Name) and base.id == "NamedTuple" for base in node.bases)
+    return named_tuple or not kinds & {ast.FunctionDef, ast.AsyncFunctionDef}
 
 
 def function_faults(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -18,6 +18,10 @@ class Thing:
 
     def act(self) -> None:
         """Act."""
+
+
+class Other:
+    """Another thing."""
 '''
 
 
@@ -63,7 +67,7 @@ def test_each_test_states_its_rule(tmp_path: Path) -> None:
     """A test function without a docstring is a fault, its fixtures are not."""
     source = CLEAN + "\n\ndef fixture(): ...\n\n\ndef test_it(): ...\n"
 
-    assert ["tests/test_it.py:15: test_it has no docstring"] == faults_of(
+    assert ["tests/test_it.py:19: test_it has no docstring"] == faults_of(
         tmp_path, "tests/test_it.py", source
     )
 
@@ -71,6 +75,13 @@ def test_each_test_states_its_rule(tmp_path: Path) -> None:
 def test_records_need_no_docstring(tmp_path: Path) -> None:
     """A class of named fields speaks through its fields."""
     source = CLEAN + "\n\nclass Point(NamedTuple):\n    x: int\n"
+
+    assert [] == faults_of(tmp_path, "kubeproxy_bpf/thing.py", source)
+
+
+def test_the_one_class_of_a_module_has_its_docstring(tmp_path: Path) -> None:
+    """What a module says of its only class need not be said twice."""
+    source = CLEAN[: CLEAN.index("\n\nclass Other")].replace('    """One thing."""\n', "")
 
     assert [] == faults_of(tmp_path, "kubeproxy_bpf/thing.py", source)
 
