@@ -162,10 +162,11 @@ class Planner:
         adopted: set[ServicePortId] = set()
         if not gone and not self._restored:
             return adopted
+        wants = self._who_wants(wanted)
         for port, desired in wanted.items():
             if port in self._ports:
                 continue
-            state = self._index_of(desired, gone)
+            state = self._index_of(port, desired, gone, wants)
             if state is None:
                 continue
             if gone.pop(state.index, None):
@@ -176,7 +177,20 @@ class Planner:
             self._own(port, state)
         return adopted
 
-    def _index_of(self, desired: Desired, gone: Mapping[int, Programmed]) -> Programmed | None:
+    def _who_wants(
+        self, wanted: Mapping[ServicePortId, Desired]
+    ) -> Mapping[FrontendKey, ServicePortId]:
+        if not self._restored:
+            return {}
+        return {_key(spec): port for port, want in wanted.items() for spec in want.frontends}
+
+    def _index_of(
+        self,
+        port: ServicePortId,
+        desired: Desired,
+        gone: Mapping[int, Programmed],
+        wants: Mapping[FrontendKey, ServicePortId],
+    ) -> Programmed | None:
         keys: set[FrontendKey] | None = None
         for spec in sorted(desired.frontends, key=lambda spec: spec.kind):
             entry = self._frontends.entries.get(_key(spec))
@@ -184,7 +198,9 @@ class Planner:
                 continue
             restored = self._restored.get(entry.service)
             if restored is not None and spec.kind == FrontendKind.CLUSTER_IP:
-                return restored
+                claims = {wants.get(_key(held), port) for held in self._held(restored)}
+                if claims == {port}:
+                    return restored
             state = restored or gone.get(entry.service)
             if state is None or state.index in self._shed:
                 continue
