@@ -13,6 +13,8 @@ from typing import Protocol
 
 
 class Clock(Protocol):
+    """What the API side asks of time."""
+
     def monotonic(self) -> float: ...
 
     def wall(self) -> float:
@@ -23,6 +25,8 @@ class Clock(Protocol):
 
 
 class SystemClock:
+    """The time of this machine."""
+
     def monotonic(self) -> float:
         return time.monotonic()
 

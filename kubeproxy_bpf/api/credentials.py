@@ -53,6 +53,8 @@ class Connection:
 
 
 class Credentials:
+    """The way to the API server, read anew whenever its files change."""
+
     def __init__(
         self,
         kubeconfig: str | None = None,

@@ -97,6 +97,8 @@ class _Collected:
 
 
 class Intake:
+    """Takes lists and events of one resource in and passes on what they change."""
+
     def __init__(
         self, resource: Resource, sink: Sink, report: Callable[[DecodeError], None]
     ) -> None:

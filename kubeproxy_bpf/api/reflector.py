@@ -103,6 +103,8 @@ class _InitialGuard:
 
 
 class Reflector:
+    """Keeps one sink equal to one resource; ``run`` never ends."""
+
     def __init__(
         self,
         client: ApiClient,
