@@ -27,8 +27,20 @@ NODE_WAIT_S = 30.0
 
 
 def node_store() -> Store:
-    """A store that opens when Services, EndpointSlices and our Node's addresses are known."""
-    return Store({Kind.SERVICE: anything, Kind.ENDPOINT_SLICE: anything, Kind.NODE: _has_addresses})
+    """A store that opens when everything is known.
+
+    That is Services, EndpointSlices, our Node with its addresses, and our Pods unless we may not
+    see them: until then host ports would look deleted.
+    """
+    return Store(
+        {
+            Kind.SERVICE: anything,
+            Kind.ENDPOINT_SLICE: anything,
+            Kind.NODE: _has_addresses,
+            Kind.POD: anything,
+        },
+        optional=(Kind.POD,),
+    )
 
 
 def resources_for(node_name: str) -> tuple[Resource, ...]:

@@ -28,6 +28,8 @@ class State(Enum):
 
 
 class Subscriber(Protocol):
+    """Who wants to know what changed."""
+
     def on_change(
         self, kind: Kind, key: ObjectKey, old: ApiObject | None, new: ApiObject | None
     ) -> None:
@@ -67,6 +69,7 @@ class _Bucket:
 
     def unavailable(self) -> None:
         self.state = State.UNAVAILABLE
+        self._store.settle()
 
     def _set(self, key: ObjectKey, new: ApiObject | None) -> None:
         old = self.objects.get(key)
@@ -82,9 +85,17 @@ class _Bucket:
 
 
 class Store:
-    def __init__(self, required: Mapping[Kind, Callable[[Objects], bool]] | None = None) -> None:
+    """The latest objects of all kinds; see the module."""
+
+    def __init__(
+        self,
+        required: Mapping[Kind, Callable[[Objects], bool]] | None = None,
+        optional: Collection[Kind] = (),
+    ) -> None:
         """``required``: what must be listed before anything leaves, and when its content will do;
-        by default Services and EndpointSlices in any number."""
+        by default Services and EndpointSlices in any number. For those of them that are
+        ``optional`` it is as good to know that the server does not show them."""
+        self._optional = optional
         self._buckets = {kind: _Bucket(self, kind) for kind in Kind}
         self._required = dict(
             required
@@ -134,6 +145,8 @@ class Store:
 
     def _met(self, kind: Kind, enough: Callable[[Objects], bool]) -> bool:
         bucket = self._buckets[kind]
+        if bucket.state is State.UNAVAILABLE and kind in self._optional:
+            return True
         return bucket.state is State.LISTED and enough(bucket.objects)
 
     def _tell_all(self, subscribers: Iterable[Subscriber]) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from kubeproxy_bpf.api.decode import ApiObject, Kind
 from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey
 from kubeproxy_bpf.api.source import node_store
-from kubeproxy_bpf.api.store import State, Store
+from kubeproxy_bpf.api.store import State, Store, anything
 
 Change = tuple[Kind, ObjectKey, ApiObject | None, ApiObject | None]
 
@@ -121,3 +121,14 @@ def test_a_late_subscriber_is_told_everything() -> None:
     late = Journal()
     store.subscribe(late)
     assert len(late.told) == 2 and late.told[-1] == "synced"
+
+
+def test_an_optional_kind_may_be_listed_or_unavailable():
+    """Pods are waited for, so that host ports do not look deleted, unless we may not see them."""
+    for settle in (lambda s: s.replace({}, ()), lambda s: s.unavailable()):
+        store = Store({Kind.SERVICE: anything, Kind.POD: anything}, optional=(Kind.POD,))
+        store.sink(Kind.SERVICE).replace({}, ())
+        assert not store.synced
+
+        settle(store.sink(Kind.POD))
+        assert store.synced
