@@ -92,7 +92,7 @@ class Load:
             now = time.monotonic()
             self.longest_gap_s = max(self.longest_gap_s, now - last)
             last = now
-            due = max(due + self.interval_s, now - 0.05)
+            due = max(due + self.interval_s, now - 1.0)
             if due > now:
                 select.select([], [], [], due - now)
         return self.result(time.monotonic() - begin)
