@@ -67,16 +67,16 @@ def test_udp_sockets_share_it(places: Places, world: World) -> None:
 
 def test_it_ends_with_its_time(places: Places, world: World) -> None:
     """A pin that was not used for the time-out counts no longer; use prolongs it."""
-    index = world.serve(VIP, ALL[:1], affinity_s=2)
+    index = world.serve(VIP, ALL[:1], affinity_s=3)
     answers(places, times=1)
-    world.publish(index, [world.backend(b) for b in ALL], affinity_s=2)
-    for _ in range(3):  # each use within the time-out, all of them beyond it
-        time.sleep(0.9)
+    world.publish(index, [world.backend(b) for b in ALL], affinity_s=3)
+    for _ in range(3):  # each use within the time-out, the last one beyond it
+        time.sleep(1.4)
         assert answers(places, times=1) == {ALL[0]}
-    time.sleep(3.1)
-    hits = world.count("AFFINITY_HIT")
+    assert world.count("AFFINITY_HIT") == 3
+    time.sleep(4.1)
     answers(places, times=1)
-    assert world.count("AFFINITY_HIT") == hits
+    assert world.count("AFFINITY_HIT") == 3
 
 
 def test_a_backend_outside_the_window_is_forgotten(places: Places, world: World) -> None:
@@ -99,17 +99,27 @@ def test_a_draining_backend_is_not_for_new_flows(places: Places, world: World) -
     assert answers(places) == {ALL[1]}
 
 
-def test_each_policy_has_its_own_window(places: Places, world: World) -> None:
-    """One record, two windows: what was found in one must be found in the other to count."""
+def _two_policies(world: World, backends: list[str], local: tuple[int, int]) -> None:
+    """A Service whose internal window is its first two backends, and whose external is local."""
     flags = RecordFlags.HAS_ENDPOINTS | RecordFlags.EXTERNAL_LOCAL
-    index = world.serve(VIP, ALL[:3], cluster=2, local=(1, 2), flags=flags, affinity_s=LONG_S)
+    index = world.serve(VIP, backends, cluster=2, local=local, flags=flags, affinity_s=LONG_S)
     world.frontend("172.30.0.2", 80, TCP, index, FrontendKind.EXTERNAL_IP, EXTERNAL_IP[2])
     world.vip("172.30.0.2", VipFlags.EXTERNAL)
-    for _ in range(6):
-        internal = answers(places, times=2, place="pod")
-        external = answers(places, "172.30.0.2", 2, "pod")
-        assert internal <= {ALL[0], ALL[1]} and external <= {ALL[1], ALL[2]}
-        assert internal != {ALL[1]} or external == internal  # in both sets: preferred by both
+
+
+def test_each_policy_has_its_own_window(places: Places, world: World) -> None:
+    """One record, two windows: what was found in one must be found in the other to count."""
+    _two_policies(world, ALL[:4], local=(2, 2))
+    for _ in range(3):
+        assert answers(places, times=2, place="pod") <= {ALL[0], ALL[1]}
+        assert answers(places, "172.30.0.2", 2, "pod") <= {ALL[2], ALL[3]}
+
+
+def test_a_backend_of_both_windows_serves_both(places: Places, world: World) -> None:
+    """A pin of one policy holds for the other where that one may use the backend."""
+    _two_policies(world, [ALL[0], ALL[0], ALL[1], ALL[2], ALL[3]], local=(1, 4))
+    assert answers(places, times=2, place="pod") == {ALL[0]}
+    assert answers(places, "172.30.0.2", 8, "pod") == {ALL[0]}
 
 
 def test_another_life_of_affinity_starts_afresh(places: Places, world: World) -> None:
