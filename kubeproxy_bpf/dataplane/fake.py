@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Any
 
 from kubeproxy_bpf.dataplane.protocol import Applied
-from kubeproxy_bpf.dataplane.trace import Client, Maps, Verdict
+from kubeproxy_bpf.dataplane.trace import Client, Verdict
 from kubeproxy_bpf.dataplane.trace import dump_text as _dump_text
 from kubeproxy_bpf.dataplane.trace import trace
 from kubeproxy_bpf.errors import MapFull
