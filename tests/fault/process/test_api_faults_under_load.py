@@ -82,7 +82,7 @@ def test_an_incomplete_list_deletes_nothing(stage):
 
 
 def test_one_malformed_object_disturbs_nobody(stage):
-    """Wrong types in one object, impossible ones in others: reported by name, all else is served."""
+    """Wrong types in one object, impossible ones in others: reported by name, the rest served."""
     with stage.load():
         stage.put(service("bad-ip", clusterIP="10.96.0.300", clusterIPs=["10.96.0.300"]))
         stage.put(service("bad-protocol", ports=[{"protocol": "CARRIER-PIGEON", "port": 80}]))

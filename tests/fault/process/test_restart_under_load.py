@@ -67,7 +67,7 @@ def await_first_sync(stage, starts: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_the_process_ends_during_heavy_change(stage, number):
-    """Several ends and starts while Services churn: no connection fails, before, between or after."""
+    """Several ends and starts while Services churn: no connection fails at any time."""
     starts = stage.log().count("first_sync_finished")
     with stage.load(), Churn(stage) as churn:
         for _ in range(3):
@@ -116,7 +116,7 @@ def test_changes_made_while_it_was_down_arrive(stage):
 
 
 def test_a_second_process_waits_and_writes_nothing(stage):
-    """One writer per instance: the second one is unhealthy until the first ends, then takes over."""
+    """One writer per instance: the second waits until the first ends, then takes over."""
     starts = stage.log().count("first_sync_finished")
     first = stage.proxy_process()
     before = stage.maps()

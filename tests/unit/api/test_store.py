@@ -94,6 +94,7 @@ def test_the_node_is_awaited_with_its_addresses_until_waived() -> None:
     store.subscribe(journal)
     store.sink(Kind.SERVICE).replace({}, ())
     store.sink(Kind.ENDPOINT_SLICE).replace({}, ())
+    store.sink(Kind.POD).replace({}, ())
     store.sink(Kind.NODE).replace(by_key(node()), ())
     assert store.missing() == (Kind.NODE,) and not journal.told
     store.sink(Kind.NODE).upsert(ObjectKey("", "n1"), node("10.0.0.1"))
@@ -101,6 +102,7 @@ def test_the_node_is_awaited_with_its_addresses_until_waived() -> None:
     waived = node_store()
     waived.sink(Kind.SERVICE).replace({}, ())
     waived.sink(Kind.ENDPOINT_SLICE).replace({}, ())
+    waived.sink(Kind.POD).unavailable()
     waived.waive(Kind.NODE)
     waived.waive(Kind.NODE)
     assert waived.synced
