@@ -194,6 +194,7 @@ async def test_a_broken_service_stops_no_other(server: ApiServer) -> None:
     meta = {"name": "bad"}
     spec = {"selector": {"app": "web"}, "ipFamilies": 7, "ports": "none"}
     server.store.put({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
+    assert await _slices(server) == []
     _service(server)
     _pod(server, "a", ["10.1.0.1"])
     owners = [s["metadata"]["labels"]["kubernetes.io/service-name"] for s in await _slices(server)]

@@ -152,5 +152,11 @@ def test_the_benchmark_cluster_is_what_its_functions_say() -> None:
         for entry in (service, slice_):
             assert entry.obj["metadata"]["resourceVersion"] == str(entry.version)
         assert 1200 < len(service.raw) < 1600 and 4000 < len(slice_.raw) < 5000
+    assert [bulk.cluster_ip(index) for index in (0, 1, 9999)] == [
+        "10.96.1.0",
+        "10.96.1.1",
+        "10.96.40.15",
+    ]
+    assert len({bulk.endpoint_address(i, n, 10) for i in range(99) for n in range(10)}) == 990
     body = b"".join(View(SLICES).list_parts(Page(store.version, slices)))
     assert len(json.loads(body)["items"]) == 7

@@ -161,6 +161,22 @@ def test_node_ports_are_given_kept_and_freed() -> None:
     )
 
 
+def test_a_given_node_port_is_not_given_to_its_neighbour() -> None:
+    """Within one Service, a number that one port asks for goes to no other."""
+    ports = [{"port": 80, "name": "a", "nodePort": 30000}, {"port": 81, "name": "b"}]
+    spec = _create(_registry(), type="NodePort", ports=ports)
+    assert [port["nodePort"] for port in spec["ports"]] == [30000, 30001]
+
+
+def test_a_service_may_give_up_its_second_family() -> None:
+    """Going back to SingleStack keeps the first family and its address."""
+    registry = _registry()
+    both = _create(registry, ipFamilyPolicy="PreferDualStack")
+    wish = {name: both[name] for name in ("clusterIP", "clusterIPs", "ipFamilies")}
+    one = _update(registry, ipFamilyPolicy="SingleStack", **wish)
+    assert (one["ipFamilies"], one["clusterIPs"]) == (["IPv4"], both["clusterIPs"][:1])
+
+
 def test_load_balancers_may_go_without_node_ports() -> None:
     """allocateLoadBalancerNodePorts decides; Local gets a health check port."""
     registry = _registry()
