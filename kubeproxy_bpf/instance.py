@@ -20,13 +20,15 @@ import structlog
 
 from kubeproxy_bpf.config.schema import Config, MapSizes
 from kubeproxy_bpf.dataplane import attach as hooks
+from kubeproxy_bpf.dataplane.canary import prove_hooks
 from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
 from kubeproxy_bpf.dataplane.lock import WriterLock
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
+from kubeproxy_bpf.dataplane.probe import probe_kernel, require
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
 from kubeproxy_bpf.dataplane.terminator import Terminator
 from kubeproxy_bpf.dataplane.writer import Writer
-from kubeproxy_bpf.errors import WriterBusy
+from kubeproxy_bpf.errors import UnsupportedKernel, WriterBusy
 from kubeproxy_bpf.libbpf import Link
 
 _log = structlog.get_logger(__name__)
@@ -109,6 +111,11 @@ class Instance:
         self._lock.release()
 
     def _load(self) -> Datapath:
+        features = probe_kernel()
+        require(features)
+        for feature in features:
+            if not feature.present:
+                _log.warning("kernel_feature_missing", feature=feature.name, use=feature.purpose)
         ensure_bpffs(self._pins)
         settings = Settings(netns_cookie(), _instance_id(self._config.pin_path), self._flags())
         datapath = load_datapath(
@@ -128,7 +135,18 @@ class Instance:
         if inactive:
             _log.error("hooks_inactive", hooks=inactive, cgroup=str(root))
         _log.info("hooks_attached", hooks=len(self._links), cgroup=str(root))
+        self._prove(self._datapath, root)
         self._drop_old_maps(self._datapath.maps_dir)
+
+    @staticmethod
+    def _prove(datapath: Datapath, root: Path) -> None:
+        """Attached is not the same as run: say so, but serve whatever does pass the hooks."""
+        try:
+            prove_hooks(datapath, root)
+        except (UnsupportedKernel, OSError) as error:
+            _log.error("hooks_not_proved", cgroup=str(root), error=str(error))
+        else:
+            _log.info("hooks_proved", cgroup=str(root))
 
     def _drop_old_maps(self, current: Path | None) -> None:
         """Maps of another layout or size end with the programs that used them."""
