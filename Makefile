@@ -42,7 +42,8 @@ format: packages-test $(call stamp,test) ## rewrite the sources in the project's
 	@$(BIN)/tox run -q -e format
 
 bench: packages-bench $(call stamp,bench) build machine ## measure, and compare with other ways
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m tests.bench.control
+	@$(BIN)/python -m tests.bench.connect
 
 clean: ## remove all that was built
 	@rm -rf .build .tox build dist *.egg-info $(VENV)

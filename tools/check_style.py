@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Iterator
 
-PYTHON_TREES = ("kubeproxy_bpf", "tests", "tools", "bench")
+PYTHON_TREES = ("kubeproxy_bpf", "tests", "tools")
 PYTHON_LINES = 400
 C_LINES = 350
 FUNCTION_LINES = 60
