@@ -19,22 +19,26 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from report import save, table
 
+from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.dataplane import layout
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root
+from kubeproxy_bpf.instance import object_path
 from kubeproxy_bpf.libbpf import BpfMap, BpfObject
+from kubeproxy_bpf.log import set_up
 from kubeproxy_bpf.plan.records import Frontend, FrontendKey
 from kubeproxy_bpf.sandbox.apiserver import bulk
 
-CLK_TCK = os.sysconf("SC_CLK_TCK")
 TIMEOUT_S = 120.0
+LINKS = "links"
+LOOK_S = 50e-6
+SO_TIMESTAMPNS = 35
 
 
 class ApiServer:
@@ -83,6 +87,9 @@ class Proxy:
         command += ["--master", f"http://127.0.0.1:{api.port}", "--hostname-override", "node-000"]
         command += ["--bpf-cgroup-root", str(self.cgroup), "--bpf-pin-path", str(self.pins)]
         command += ["--healthz-bind-address", f"127.0.0.1:{health}"]
+        with BpfObject.open(object_path("kube_proxy.bpf.o")) as opened:
+            self.programs = len(opened.programs)
+        # Compiled modules are what an image ships.
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         self.begin = time.monotonic()
         self.log = (directory / "proxy.log").open("wb")
@@ -98,9 +105,14 @@ class Proxy:
     def map(self, name: str) -> BpfMap:
         return BpfMap.open_pinned(next(self.pins.glob(f"*/{name}")))
 
+    def hooked(self) -> bool:
+        """Whether the programs are at work."""
+        links = self.pins / LINKS
+        return links.is_dir() and len(os.listdir(links)) == self.programs
+
     def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / CLK_TCK
+        """CPU of all threads, to the nanosecond: the process's clock, as clock_getcpuclockid(3)."""
+        return time.clock_gettime(~self.process.pid << 3 | 2)
 
     def memory_mb(self, name: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -111,100 +123,121 @@ class Proxy:
         """Memory charged for the maps (memlock of their descriptors)."""
         total = 0
         for path in self.pins.glob("*/kpb_*"):
+            if path.parent.name == LINKS:
+                continue
             with BpfMap.open_pinned(path) as opened:
                 info = Path(f"/proc/self/fdinfo/{opened.fd}").read_text()
-                total += int(re.search(r"^memlock:\s+(\d+)", info, re.MULTILINE)[1])  # type: ignore[index]
+            total += int(dict(line.split(":") for line in info.splitlines())["memlock"])
         return total / 2**20
 
 
 class Watcher:
-    """What a client sees: the word of a service in the maps, and the event on a watch."""
+    """What a client sees: the word of a service in the maps, and the event on a watch.
+
+    One thread, which sleeps between looks at the word: on two processors a busy one would take its
+    share from the proxy. When the event came is the kernel's time stamp of our own watch's bytes.
+    """
 
     def __init__(self, proxy: Proxy, api: ApiServer, index: int) -> None:
         self.api = api
-        self.slice = bulk.slice_name(index)
-        with BpfObject.open(_object()) as opened:
-            key = layout.bind(opened.btf, "frontend_key", FrontendKey)
-            value = layout.bind(opened.btf, "frontend", Frontend)
-        vip = b"\0" * 10 + b"\xff\xff" + socket.inet_aton(bulk.cluster_ip(index))
-        with proxy.map("kpb_frontends") as frontends:
-            entry = frontends.lookup(key.encode(FrontendKey(vip, bulk.PORT, socket.IPPROTO_TCP)))
-            assert entry is not None, f"{bulk.service_name(index)} is not programmed"
-            self.offset = 8 * value.decode(entry).service
+        self.path = f"/apis/discovery.k8s.io/v1/namespaces/{bulk.NAMESPACE}/endpointslices/"
+        self.path += bulk.slice_name(index)
+        self.object = api.request("GET", self.path)
+        self.offset = 8 * _service_index(proxy, index)
         with proxy.map("kpb_services") as services:
             self.words = services.mmap(writable=False)
+        self.watch = self._open_watch(index)
+
+    def close(self) -> None:
+        self.watch.close()
+        self.words.close()
 
     def word(self) -> int:
         return int(struct.unpack_from("=Q", self.words, self.offset)[0])
 
-    def event_time(self, ready: threading.Event, seen: list[float]) -> None:
-        """Note when the next event of the slice comes out of a watch of our own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.api.port, timeout=30)
-        path = "/apis/discovery.k8s.io/v1/endpointslices?watch=true&fieldSelector="
-        connection.request(
-            "GET", f"{path}metadata.name%3D{self.slice}&resourceVersion={self.version}"
-        )
-        answer = connection.getresponse()
-        ready.set()
-        answer.readline()
-        seen.append(time.monotonic())
-        connection.close()
-
     def change_once(self, number: int) -> tuple[float, float]:
         """Change one endpoint; seconds from the event, and from the request, to the maps."""
-        path = f"/apis/discovery.k8s.io/v1/namespaces/bench/endpointslices/{self.slice}"
-        current = self.api.request("GET", path)
-        self.version = current["metadata"]["resourceVersion"]
-        current["endpoints"][0]["addresses"] = [f"10.250.{number // 250}.{number % 250 + 1}"]
-        ready, seen = threading.Event(), []
-        thread = threading.Thread(target=self.event_time, args=(ready, seen))
-        thread.start()
-        ready.wait()
-        before = self.word()
-        begin = time.monotonic()
-        sender = threading.Thread(target=self.api.request, args=("PUT", path, current))
-        sender.start()
-        deadline = begin + 10
-        while self.word() == before and time.monotonic() < deadline:
-            time.sleep(0)
-        programmed = time.monotonic()
-        assert programmed < deadline, "the change never arrived"
-        sender.join()
-        thread.join()
-        return max(0.0, programmed - seen[0]), programmed - begin
+        self.object["endpoints"][0]["addresses"] = [f"10.250.{number // 250}.{number % 250 + 1}"]
+        connection = http.client.HTTPConnection("127.0.0.1", self.api.port, timeout=30)
+        try:
+            before, begin = self.word(), time.time()
+            body = json.dumps(self.object)
+            connection.request("PUT", self.path, body, {"Content-Type": "application/json"})
+            while self.word() == before:
+                if time.time() > begin + 10:
+                    raise RuntimeError("the change never arrived")
+                time.sleep(LOOK_S)
+            programmed = time.time()
+            self.object = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        return max(0.0, programmed - self._event_time()), programmed - begin
+
+    def _open_watch(self, index: int) -> socket.socket:
+        query = f"watch=true&fieldSelector=metadata.name%3D{bulk.slice_name(index)}"
+        query += f"&resourceVersion={self.object['metadata']['resourceVersion']}"
+        watch = socket.create_connection(("127.0.0.1", self.api.port), timeout=30)
+        watch.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        path = self.path.rpartition("/namespaces/")[0]
+        watch.sendall(f"GET {path}/endpointslices?{query} HTTP/1.1\r\nHost: api\r\n\r\n".encode())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += watch.recv(65536)
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        return watch
+
+    def _event_time(self) -> float:
+        """When the first bytes of the event came; takes in all of it."""
+        first, version = 0.0, self.object["metadata"]["resourceVersion"]
+        event = b""
+        while f'"resourceVersion":"{version}"'.encode() not in event.replace(b" ", b""):
+            piece, ancillary, _, _ = self.watch.recvmsg(2**20, 64)
+            seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
+            first = first or seconds + nanoseconds / 1e9
+            event += piece
+        return first
+
+
+def _service_index(proxy: Proxy, index: int) -> int:
+    """Where the word of a bench Service is, by the frontend that leads to it."""
+    with BpfObject.open(object_path("kube_proxy.bpf.o")) as opened:
+        key = layout.bind(opened.btf, "frontend_key", FrontendKey)
+        value = layout.bind(opened.btf, "frontend", Frontend)
+    vip = parse_address(bulk.cluster_ip(index))
+    assert vip is not None
+    with proxy.map("kpb_frontends") as frontends:
+        entry = frontends.lookup(key.encode(FrontendKey(vip, bulk.PORT, socket.IPPROTO_TCP)))
+    assert entry is not None, f"{bulk.service_name(index)} is not programmed"
+    return int(value.decode(entry).service)
 
 
 def measure(shape: bulk.Shape, changes: int) -> dict[str, Any]:
     """One start and a series of changes on a cluster of this shape."""
-    with tempfile.TemporaryDirectory() as name, _closing(ApiServer(shape, Path(name))) as api:
-        with _closing(Proxy(api, Path(name))) as proxy:
-            _until(lambda: _entries(proxy) >= shape.services, "the first sync", proxy)
-            start_s, cpu_s = time.monotonic() - proxy.begin, proxy.cpu_s()
-            result: dict[str, Any] = {
-                "services": shape.services,
-                "endpoints": shape.services * shape.endpoints,
-                "start_s": start_s,
-                "cpu_s": cpu_s,
-                "peak_rss_mb": proxy.memory_mb("VmHWM"),
-                "maps_mb": proxy.maps_mb(),
-            }
-            time.sleep(1.0)
-            result["rss_mb"] = proxy.memory_mb("VmRSS")
-            watcher = Watcher(proxy, api, shape.services // 2)
-            before = proxy.cpu_s()
-            samples = [watcher.change_once(number) for number in range(changes)]
-            result["cpu_per_change_ms"] = (proxy.cpu_s() - before) / changes * 1e3
-            for name_, values in zip(("event", "request"), zip(*samples)):
-                result[f"{name_}_to_maps_ms"] = _percentiles(values)
-            return result
-
-
-def _entries(proxy: Proxy) -> int:
-    try:
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        api = stack.enter_context(closing(ApiServer(shape, directory)))
+        proxy = stack.enter_context(closing(Proxy(api, directory)))
+        # The hooks come after the first sync, so the last of them tells that all is programmed.
+        _until(proxy.hooked, "the first sync", proxy)
+        result: dict[str, Any] = {
+            "services": shape.services,
+            "endpoints": shape.services * shape.endpoints,
+            "start_s": time.monotonic() - proxy.begin,
+            "cpu_s": proxy.cpu_s(),
+            "peak_rss_mb": proxy.memory_mb("VmHWM"),
+            "maps_mb": proxy.maps_mb(),
+        }
         with proxy.map("kpb_frontends") as frontends:
-            return sum(1 for _ in frontends.keys())
-    except (StopIteration, OSError):
-        return 0
+            assert sum(1 for _ in frontends.keys()) >= shape.services, "not all is programmed"
+        time.sleep(1.0)
+        result["rss_mb"] = proxy.memory_mb("VmRSS")
+        watcher = stack.enter_context(closing(Watcher(proxy, api, shape.services // 2)))
+        before = proxy.cpu_s()
+        samples = [watcher.change_once(number) for number in range(changes)]
+        result["cpu_per_change_ms"] = (proxy.cpu_s() - before) / changes * 1e3
+        for name, values in zip(("event", "request"), zip(*samples)):
+            result[f"{name}_to_maps_ms"] = _percentiles(values)
+        return result
 
 
 def _percentiles(values: tuple[float, ...]) -> dict[str, float]:
@@ -214,20 +247,6 @@ def _percentiles(values: tuple[float, ...]) -> dict[str, float]:
         "p50": statistics.median(ordered),
         "p99": ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)],
     }
-
-
-def _object() -> Path:
-    import kubeproxy_bpf
-
-    return Path(kubeproxy_bpf.__file__).with_name("obj") / "kube_proxy.bpf.o"
-
-
-@contextmanager
-def _closing(thing: Any) -> Iterator[Any]:
-    try:
-        yield thing
-    finally:
-        thing.close()
 
 
 def _removed(path: Path) -> bool:
@@ -245,11 +264,12 @@ def _until(condition: Any, what: str, proxy: Proxy | None = None) -> None:
     while not condition():
         if time.monotonic() > deadline or (proxy and proxy.process.poll() is not None):
             raise RuntimeError(f"waited in vain for {what}")
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def main(directory: Path, rounds: int = 3, changes: int = 200) -> list[dict[str, Any]]:
     """Measure all sizes several times and print the best of each figure's rounds."""
+    set_up()
     results = []
     for shape in (bulk.Shape(1000, 10), bulk.Shape(10000, 10)):
         for number in range(rounds):

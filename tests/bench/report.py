@@ -92,3 +92,24 @@ def plot_lines(
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)
+
+
+def plot_bars(path: Path, title: str, ratios: Mapping[str, Mapping[str, float]]) -> None:
+    """Draw ratios with their 95 % intervals as bars around 1."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    values = [entry["ratio"] for entry in ratios.values()]
+    errors = [
+        [entry["ratio"] - entry["low"] for entry in ratios.values()],
+        [entry["high"] - entry["ratio"] for entry in ratios.values()],
+    ]
+    axes.bar(list(ratios), values, yerr=errors, capsize=6, width=0.5)
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set(title=title, ylabel="of direct", ylim=(0, None))
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``make bench``: measure everything, print tables, write JSON and plots to ``.build/bench``.
+
+Not part of the tests: nothing here judges. ``--rounds N`` trades time for narrower intervals;
+``--only connect`` or ``--only control`` measures one half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from pathlib import Path
+from typing import Any
+
+import connect
+import control
+from report import plot_bars, plot_lines
+
+DIRECTORY = Path(".build/bench")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--changes", type=int, default=200)
+    parser.add_argument("--only", choices=("connect", "control"))
+    options = parser.parse_args()
+    print(f"kernel {platform.release()}, figures are ratios of one run\n")
+    if options.only != "control":
+        plot_connect(connect.main(DIRECTORY, options.rounds))
+    if options.only != "connect":
+        plot_control(control.main(DIRECTORY, changes=options.changes))
+    print(f"results and plots: {DIRECTORY}")
+
+
+def plot_connect(results: dict[str, Any]) -> None:
+    """Connections per second by number of Services, and the modes of established traffic."""
+    series = {}
+    for kind in ("hook", "iptables", "nftables"):
+        ratios = [results["tcp"][f"{kind} {size}"]["ratio"] for size in connect.SIZES]
+        series[kind] = (list(connect.SIZES), ratios)
+    plot_lines(
+        DIRECTORY / "connect.svg",
+        "TCP connect + close through a VIP, against direct",
+        "Services",
+        "of direct",
+        series,
+        logx=True,
+    )
+    largest = f"hook {connect.SIZES[-1]}"
+    plot_bars(
+        DIRECTORY / "established.svg",
+        f"Through the hook with {connect.SIZES[-1]} Services, against direct",
+        {
+            label: results[mode][largest]
+            for mode, label in (
+                ("udp", "UDP send"),
+                ("rr", "request/response"),
+                ("stream", "throughput"),
+            )
+        },
+    )
+
+
+def plot_control(rounds: list[dict[str, Any]]) -> None:
+    """Start and change by number of Services, best of the rounds."""
+    sizes = sorted({r["services"] for r in rounds})
+
+    def best(figure: Any) -> list[float]:
+        return [min(figure(r) for r in rounds if r["services"] == size) for size in sizes]
+
+    plot_lines(
+        DIRECTORY / "control.svg",
+        "Start of the process until everything is programmed (10 endpoints each)",
+        "Services",
+        "seconds",
+        {
+            "wall": (sizes, best(lambda r: r["start_s"])),
+            "CPU": (sizes, best(lambda r: r["cpu_s"])),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
