@@ -42,8 +42,8 @@ format: packages-test $(call stamp,test) ## rewrite the sources in the project's
 	@$(BIN)/tox run -q -e format
 
 bench: packages-bench $(call stamp,bench) build machine ## measure, and compare with other ways
-	@$(BIN)/python -m tests.bench.control
-	@$(BIN)/python -m tests.bench.connect
+	@$(BIN)/python tests/bench/control.py
+	@$(BIN)/python tests/bench/connect.py
 
 clean: ## remove all that was built
 	@rm -rf .build .tox build dist *.egg-info $(VENV)
