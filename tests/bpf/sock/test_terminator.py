@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 from pathlib import Path
 from typing import Iterator
@@ -130,6 +131,24 @@ def test_a_socket_that_left_is_not_aborted(
             client.connect((VIP, 80))
             client.connect((B2, PORT))
             ask(other, VIP)
+            world.publish(index, [world.backend(B2, protocol=UDP)])
+            world.remove_backend(B1, UDP)
+            return _run(datapath, places)
+
+    assert places.run(scenario) == 0
+
+
+def test_a_socket_that_was_dissolved_is_not_aborted(
+    places: Places, world: World, datapath: Datapath
+) -> None:
+    """connect() to AF_UNSPEC runs no hook: what counts is the peer that the socket has now."""
+    index = world.serve(VIP, [B1], protocol=UDP)
+
+    def scenario() -> int:
+        with opened(VIP, socket.SOCK_DGRAM) as client:
+            client.bind(("0.0.0.0", 45454))  # else dissolving takes it out of the kernel's table
+            client.connect((VIP, 80))
+            assert ctypes.CDLL(None).connect(client.fileno(), bytes(16), 16) == 0
             world.publish(index, [world.backend(B2, protocol=UDP)])
             world.remove_backend(B1, UDP)
             return _run(datapath, places)
