@@ -17,6 +17,8 @@ BackendKey = tuple[bytes, int, int]
 """Identity of a backend: address, port, protocol."""
 
 _GENERATION_MAX = 0xFFFFFFFF
+# Plain numbers: arithmetic with members of an IntFlag costs a microsecond each.
+_LIVE = int(BackendFlags.LIVE)
 _NOWHERE: BackendKey = (bytes(16), 0, 0)
 
 
@@ -89,7 +91,8 @@ class BackendTable:
         number = self._pool.take()
         if number is None:
             return None
-        self._grow(number)
+        if number >= len(self._keys):
+            self._grow(number)
         self._generations[number] = next_generation(self._generations[number])
         self.flags[number] = flags
         self._keys[number] = key
@@ -114,10 +117,10 @@ class BackendTable:
     def retire(self, number: int) -> tuple[int, ...]:
         """Make an unused id free for others; return it if its entry must lose the LIVE flag."""
         self._pool.give((number,))
-        if number >= len(self.flags) or not self.flags[number] & BackendFlags.LIVE:
+        if number >= len(self.flags) or not self.flags[number] & _LIVE:
             return ()
         self._forget_key(number)
-        self.flags[number] &= ~BackendFlags.LIVE
+        self.flags[number] &= ~_LIVE
         return (number,)
 
     def restore(self, backends: Iterable[tuple[int, Backend]], used: Collection[int]) -> list[int]:
@@ -126,17 +129,19 @@ class BackendTable:
         Nothing is handed out before ``open``.
         """
         for number, backend in backends:
-            self._grow(number)
-            self._generations[number] = backend.generation
-            self.flags[number] = backend.flags
-            self._keys[number] = (backend.address, backend.port, backend.protocol)
+            if number >= len(self._keys):
+                self._grow(number)
+            address, port, protocol, self.flags[number], self._generations[number] = backend
+            self._keys[number] = (address, port, protocol)
         last = len(self._keys) - 1
         self._grow(max(used, default=0))
-        for numbers in (sorted(used), range(1, last + 1)):  # of two ids of one address the one
-            for number in numbers:  # in use counts
+        by_key, flags = self.by_key, self.flags
+        # Of two ids of one address the one in use counts.
+        for numbers in (sorted(used), range(1, last + 1)):
+            for number in numbers:
                 key = self._keys[number]
-                if key is not None and self.flags[number] & BackendFlags.LIVE:
-                    self.by_key.setdefault(key, number)
+                if key is not None and flags[number] & _LIVE and key not in by_key:
+                    by_key[key] = number
         rest = self._pool.reserve({*used, last} if last > 0 else used)
         if last > 0 and last not in used:
             rest.append(last)

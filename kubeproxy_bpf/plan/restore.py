@@ -16,6 +16,8 @@ from kubeproxy_bpf.model.types import FrontendSpec
 from kubeproxy_bpf.plan.records import BackendFlags, FrontendKind, Record
 from kubeproxy_bpf.plan.writes import Capacity, Dump
 
+_LIVE = int(BackendFlags.LIVE)
+
 
 class Programmed:
     """What is programmed for one service port."""
@@ -153,6 +155,6 @@ class _Reader:
         backends = self._dump.backends
         for number in self._dump.slots[record.slots : end]:
             backend = backends.get(number)
-            if backend is None or not backend.flags & BackendFlags.LIVE:
+            if backend is None or not backend.flags & _LIVE:
                 return False
         return True
