@@ -174,7 +174,9 @@ def test_down_of_nothing_is_no_failure() -> None:
 def test_interrupted_build_takes_itself_down(clean_machine: set[str], number: int) -> None:
     """Interrupted by a signal, up removes what it had built."""
     name = f"{PREFIX}-int"
-    argv = [sys.executable, "-m", "kubeproxy_bpf.tool", "sandbox", "up", "--name", name]
+    # A suite that runs in the background of a shell ignores SIGINT, and so would what it starts.
+    argv = ["env", "--default-signal=INT", sys.executable, "-m", "kubeproxy_bpf.tool"]
+    argv += ["sandbox", "up", "--name", name]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(lambda: len(Journal(name).records()) > 16)
     process.send_signal(number)
