@@ -41,9 +41,8 @@ lint: packages-test $(call stamp,test) build ## check style, layers and types
 format: packages-test $(call stamp,test) ## rewrite the sources in the project's format
 	@$(BIN)/tox run -q -e format
 
-bench: packages-bench $(call stamp,bench) build machine ## measure, and compare with other ways
-	@$(BIN)/python tests/bench/control.py
-	@$(BIN)/python tests/bench/connect.py
+bench: packages-bench $(call stamp,bench) build machine ## measure; BENCH_FLAGS="--rounds 5" is quick
+	@$(BIN)/python tests/bench $(BENCH_FLAGS)
 
 clean: ## remove all that was built
 	@rm -rf .build .tox build dist *.egg-info $(VENV)
