@@ -46,6 +46,7 @@ class Instance:
         self._datapath: Datapath | None = None
         self._writer: Writer | None = None
         self._links: dict[str, Link] = {}
+        self._root = Path(config.cgroup_root)
         self._terminator: Terminator | None = None
         self._lost: set[int] = set()
         self._sockets_lost = asyncio.Event()
@@ -111,6 +112,7 @@ class Instance:
         self._lock.release()
 
     def _load(self) -> Datapath:
+        self._root = self._find_root()
         features = probe_kernel()
         require(features)
         for feature in features:
@@ -126,10 +128,7 @@ class Instance:
 
     def _attach(self) -> None:
         assert self._datapath is not None
-        root = Path(self._config.cgroup_root or find_cgroup_root())
-        if not self._config.cgroup_root and not is_real_root(root):
-            # Sockets of pods outside this part of the tree would not be seen.
-            _log.warning("cgroup_root_is_partial", cgroup=str(root))
+        root = self._root
         self._links = hooks.attach(self._datapath.programs, root, self._pins / _LINKS)
         inactive = hooks.inactive(self._datapath.programs, root)
         if inactive:
@@ -137,6 +136,19 @@ class Instance:
         _log.info("hooks_attached", hooks=len(self._links), cgroup=str(root))
         self._prove(self._datapath, root)
         self._drop_old_maps(self._datapath.maps_dir)
+
+    def _find_root(self) -> Path:
+        """The cgroup to hook; one that cannot be hooked is told at the start, not after a sync."""
+        if self._config.cgroup_root:
+            root = Path(self._config.cgroup_root)
+            if not (root / "cgroup.procs").exists():
+                raise UnsupportedKernel("cgroup v2", f"--bpf-cgroup-root {root} is no cgroup")
+            return root
+        root = find_cgroup_root()
+        if not is_real_root(root):
+            # Sockets of pods outside this part of the tree would not be seen.
+            _log.warning("cgroup_root_is_partial", cgroup=str(root))
+        return root
 
     @staticmethod
     def _prove(datapath: Datapath, root: Path) -> None:
