@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 export PYTHON
+# bpftool and ip live where an ordinary user's PATH may not look.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 

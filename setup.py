@@ -21,6 +21,8 @@ class build_py_with_bpf(build_py):  # type: ignore[misc]
 
     @staticmethod
     def build_objects() -> None:
+        # bpftool lives where an ordinary user's PATH may not look.
+        os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
         for tool in ("make", "clang", "llvm-strip", "bpftool"):
             if shutil.which(tool) is None:
                 raise ExecError(
