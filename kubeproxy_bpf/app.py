@@ -17,7 +17,7 @@ from typing import Any, Coroutine, NoReturn
 
 import structlog
 
-from kubeproxy_bpf import __version__
+from kubeproxy_bpf import __version__, collector
 from kubeproxy_bpf.api.client import ApiClient
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.source import ApiSource, node_store
@@ -133,8 +133,11 @@ class App:
             tasks.create_task(_eternal("socket terminator", instance.run_terminator()))
 
     async def _sync_finished(self, instance: Instance) -> None:
+        first = not instance.attached
         await instance.attach()
         self._health.sync_finished()
+        if first:
+            collector.synced()
 
 
 async def _eternal(name: str, work: Coroutine[Any, Any, Any]) -> NoReturn:

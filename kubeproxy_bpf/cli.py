@@ -8,13 +8,12 @@ at run time is logged and ends with 1; SIGTERM ends with 0 and leaves the datapa
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from typing import Sequence
 
 import structlog
 
-from kubeproxy_bpf import __version__
+from kubeproxy_bpf import __version__, collector
 from kubeproxy_bpf import log as logging_setup
 from kubeproxy_bpf.config.load import FLAGS, from_flags
 from kubeproxy_bpf.config.schema import Config
@@ -49,9 +48,7 @@ def _run(config: Config) -> int:
     # Imported late: --help and --version need none of it.
     from kubeproxy_bpf.app import App
 
-    # What imports made lives as long as the process: keep the collector away from it.
-    gc.collect()
-    gc.freeze()
+    collector.imported()
     try:
         asyncio.run(App(config).run())
     except KubeProxyError as error:

@@ -75,9 +75,14 @@ class Instance:
         )
         self._writer = Writer(self._datapath.maps, self._datapath.btf)
 
+    @property
+    def attached(self) -> bool:
+        """Whether the programs are at work."""
+        return bool(self._links)
+
     async def attach(self) -> None:
         """Put the programs to work at the cgroup; only the first call does something."""
-        if not self._links:
+        if not self.attached:
             await asyncio.to_thread(self._attach)
 
     def abort_lost_sockets(self, backends: Iterable[int] = ()) -> None:
