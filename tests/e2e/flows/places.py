@@ -24,6 +24,16 @@ def ip_batch(sandbox: Sandbox, place: str, lines: Sequence[str]) -> None:
 
 
 @contextmanager
+def applied(sandbox: Sandbox, place: str, line: str) -> Iterator[None]:
+    """Something that the ``ip`` command adds, and deletes again: "{}" stands for the verb."""
+    ip_batch(sandbox, place, [line.format("add")])
+    try:
+        yield
+    finally:
+        ip_batch(sandbox, place, [line.format("del")])
+
+
+@contextmanager
 def responder(sandbox: Sandbox, place: str, ports: Iterable[str]) -> Iterator[None]:
     """A program in a place that answers with the address at which it was reached."""
     argv = [sys.executable, "-I", "-S", str(_RESPONDER), *ports]

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from kubeproxy_bpf.sandbox import namespace
-from tests.e2e.flows.conftest import NODE_PORT, PORT, TCP, UDP, Cluster, service_manifest, wait
-from tests.e2e.flows.places import ip_batch, responder
+from tests.e2e.flows.conftest import PORT, TCP, UDP, Cluster
+from tests.e2e.flows.places import applied, responder
 from tests.e2e.flows.ways import Seen, ways_of
 
 pytestmark = pytest.mark.root
@@ -26,7 +26,6 @@ NAMED = "203.0.113.77"
 def test_vip_seems_to_be_the_peer_in_every_way(cluster: Cluster, place: str) -> None:
     """From pods and hosts of both nodes, answers seem to come from the VIP that was dialled."""
     vips = cluster.service("web", ["web-2"])
-    cluster.until({"web-2"}, place, TCP, vips[0])
     for vip in vips:
         for protocol in ("TCP", "UDP"):
             for way in ways_of(protocol, vip):
@@ -36,25 +35,26 @@ def test_vip_seems_to_be_the_peer_in_every_way(cluster: Cluster, place: str) -> 
 def test_node_port_is_served_on_the_own_node(cluster: Cluster) -> None:
     """The host reaches a node port at its addresses and at loopback, a pod at the addresses."""
     cluster.service("web", ALL, type="NodePort")
-    cluster.until(ALL, "node1", TCP, "127.0.0.1", NODE_PORT)
     for address in (*cluster.layout.addresses("node1"), "127.0.0.1", "::1"):
         for way in (TCP, UDP):
-            assert cluster.answers("node1", way, address, NODE_PORT) == ALL, (way, address)
+            assert cluster.answers("node1", way, address, cluster.node_port) == ALL, (way, address)
     for address in cluster.layout.addresses("node1"):
         for way in (TCP, UDP):
-            assert cluster.answers("shell-1", way, address, NODE_PORT) == ALL, (way, address)
+            assert cluster.answers("shell-1", way, address, cluster.node_port) == ALL, (
+                way,
+                address,
+            )
 
 
 def test_loopback_of_a_pod_has_no_node_ports(cluster: Cluster) -> None:
     """A pod that dials its own loopback meets its own loopback."""
     cluster.service("web", ALL, type="NodePort")
-    cluster.until(ALL, "node1", TCP, "127.0.0.1", NODE_PORT)
-    with responder(cluster.sandbox, "shell-1", [f"TCP:{NODE_PORT}"]):
+    with responder(cluster.sandbox, "shell-1", [f"TCP:{cluster.node_port}"]):
         for address, answer in (
-            ("127.0.0.1", f"127.0.0.1:{NODE_PORT}"),
-            ("::1", f"::1 {NODE_PORT}"),
+            ("127.0.0.1", f"127.0.0.1:{cluster.node_port}"),
+            ("::1", f"::1 {cluster.node_port}"),
         ):
-            assert cluster.answers("shell-1", TCP, address, NODE_PORT) == {answer}
+            assert cluster.answers("shell-1", TCP, address, cluster.node_port) == {answer}
 
 
 @pytest.mark.parametrize("place", ["shell-1", "node1"])
@@ -66,17 +66,16 @@ def test_node_port_of_another_node_goes_to_that_node(cluster: Cluster, place: st
     """
     cluster.service("web", ALL, type="NodePort")
     other = cluster.layout.addresses("node2").v4
-    for near, address in ((place, cluster.layout.addresses("node1").v4), ("node2", other)):
-        cluster.until(ALL, near, TCP, address, NODE_PORT)
-    assert cluster.answers(place, TCP, other, NODE_PORT) == REFUSED
+    assert cluster.answers("node2", TCP, other, cluster.node_port) == ALL
+    assert cluster.answers(place, TCP, other, cluster.node_port) == REFUSED
 
     def listen() -> socket.socket:
-        return socket.create_server((other, NODE_PORT))
+        return socket.create_server((other, cluster.node_port))
 
     with namespace.call(cluster.layout.netns("node2"), listen) as listener:
         listener.settimeout(5)
         sock = cluster.open(place, TCP, other)
-        sock.connect((other, NODE_PORT))
+        sock.connect((other, cluster.node_port))
         arrived, peer = listener.accept()
         with arrived:
             assert peer[:2] == sock.getsockname()
@@ -126,8 +125,6 @@ def test_host_ip_confines_a_host_port(cluster: Cluster) -> None:
 def test_affinity_holds_across_sockets(cluster: Cluster) -> None:
     """All sockets of one client meet one backend; protocols are ports of their own."""
     vips = cluster.service("web", ALL, sessionAffinity="ClientIP")
-    cluster.until(REFUSED, "shell-1", TCP, vips[0], 81)
-    wait(lambda: cluster.dial("shell-1", TCP, vips[0]).answer in ALL, True)
     for place in ("shell-1", "node1", "shell-2"):
         for way in (TCP, UDP):
             assert len(cluster.answers(place, way, vips[0])) == 1, (place, way)
@@ -137,7 +134,6 @@ def test_affinity_ends_with_its_time_out(cluster: Cluster) -> None:
     """A client that was idle for longer than the time-out is given any backend again."""
     short = {"clientIP": {"timeoutSeconds": 1}}
     vips = cluster.service("web", ALL, sessionAffinity="ClientIP", sessionAffinityConfig=short)
-    wait(lambda: cluster.dial("shell-1", TCP, vips[0]).answer in ALL, True)
     first = cluster.dial("shell-1", TCP, vips[0]).answer
     for _ in range(20):  # 4 backends: staying each time has a chance of 10^-12
         time.sleep(1.2)
@@ -149,41 +145,37 @@ def test_affinity_ends_with_its_time_out(cluster: Cluster) -> None:
 def test_local_policy_serves_local_endpoints_only(cluster: Cluster) -> None:
     """With internalTrafficPolicy Local a node without endpoints answers EHOSTUNREACH at once."""
     vips = cluster.service("web", ON_NODE2, internalTrafficPolicy="Local")
-    cluster.until(ON_NODE2, "shell-2", TCP, vips[0])
+    assert cluster.answers("shell-2", TCP, vips[0]) == ON_NODE2
     for place in ("shell-1", "node1"):
-        cluster.until(UNREACHABLE, place, TCP, vips[0])
         for vip in vips:
             for way in (*ways_of("TCP", vip), *ways_of("UDP", vip)):
                 assert cluster.answers(place, way, vip) == UNREACHABLE, (place, way)
     cluster.endpoints("web", ALL)
-    cluster.until(ON_NODE1, "shell-1", TCP, vips[0])
+    assert cluster.answers("shell-1", TCP, vips[0]) == ON_NODE1
 
 
 def test_refused_where_nobody_can_answer(cluster: Cluster) -> None:
     """A Service without endpoints, and a port that it does not have, refuse in every way."""
     vips = cluster.service("empty", ())
-    cluster.until(REFUSED, "shell-1", TCP, vips[0])
     for vip in vips:
         for way in (*ways_of("TCP", vip), *ways_of("UDP", vip)):
             for place in ("shell-1", "node1"):
                 for port in (PORT, 81):
                     assert cluster.answers(place, way, vip, port) == REFUSED, (place, way, port)
     cluster.endpoints("empty", ON_NODE2)
-    cluster.until(ON_NODE2, "shell-1", TCP, vips[0])
+    assert cluster.answers("shell-1", TCP, vips[0]) == ON_NODE2
 
 
 def test_cluster_ip_on_a_device_is_left_alone(cluster: Cluster) -> None:
     """While a device of the node carries a cluster IP, sockets go to whoever listens there."""
     vips = cluster.service("web", ON_NODE2)
     vip = vips[0]
-    cluster.until(ON_NODE2, "shell-1", TCP, vip)
     with responder(cluster.sandbox, "node1", [f"TCP:{PORT}", f"UDP:{PORT}"]):
-        ip_batch(cluster.sandbox, "node1", [f"addr add {vip}/32 dev lo"])
-        for place in ("shell-1", "node1"):
-            for way in (TCP, UDP):
-                cluster.until({f"{vip}:{PORT}"}, place, way, vip)
-        assert cluster.answers("shell-2", TCP, vip) == ON_NODE2
-        ip_batch(cluster.sandbox, "node1", [f"addr del {vip}/32 dev lo"])
+        with applied(cluster.sandbox, "node1", f"addr {{}} {vip}/32 dev lo"):
+            for place in ("shell-1", "node1"):
+                for way in (TCP, UDP):
+                    cluster.until({f"{vip}:{PORT}"}, place, way, vip)
+            assert cluster.answers("shell-2", TCP, vip) == ON_NODE2
         cluster.until(ON_NODE2, "shell-1", TCP, vip)
         cluster.until(ON_NODE2, "node1", UDP, vip)
 
@@ -193,8 +185,6 @@ def _bind(cluster: Cluster, place: str, kind: socket.SocketKind, port: int) -> i
 
     def bind() -> int:
         with socket.socket(socket.AF_INET, kind) as sock:
-            # Connections of earlier tests that linger on the port are not what is asked about.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             return _errno_of_bind(sock, port)
 
     return cluster.sandbox.run_in(place, bind)
@@ -214,11 +204,12 @@ def test_node_ports_are_kept_from_programs_of_the_host(
 ) -> None:
     """A node port cannot be bound on the host while a Service owns it; a pod may bind it."""
     cluster.service("web", ALL, type="NodePort")
-    wait(lambda: _bind(cluster, "node1", kind, NODE_PORT), errno.EADDRINUSE)
-    assert _bind(cluster, "shell-1", kind, NODE_PORT) == 0
-    assert _bind(cluster, "node1", kind, NODE_PORT + 1) == 0
-    cluster.remove(service_manifest("web"))
-    wait(lambda: _bind(cluster, "node1", kind, NODE_PORT), 0)
+    assert _bind(cluster, "node1", kind, cluster.node_port) == errno.EADDRINUSE
+    assert _bind(cluster, "shell-1", kind, cluster.node_port) == 0
+    assert _bind(cluster, "node1", kind, cluster.node_port + 1000) == 0
+    cluster.remove(cluster.manifest("web"))
+    cluster.settle()
+    assert _bind(cluster, "node1", kind, cluster.node_port) == 0
 
 
 def _ranged(cluster: Cluster) -> tuple[str, str]:
@@ -235,12 +226,10 @@ def _ranged(cluster: Cluster) -> tuple[str, str]:
 def test_vip_with_source_ranges_is_left_to_packets(cluster: Cluster, place: str) -> None:
     """A load balancer's VIP with source ranges is not translated; the Service's others are."""
     vips = _ranged(cluster)
-    cluster.until(ON_NODE2, place, TCP, vips[0])
-    with responder(cluster.sandbox, "net", [f"TCP:{PORT}"]):
-        ip_batch(cluster.sandbox, "net", [f"route add local {NAMED} dev lo"])
-        try:
-            assert cluster.answers(place, TCP, NAMED) == {f"{NAMED}:{PORT}"}
-        finally:
-            ip_batch(cluster.sandbox, "net", [f"route del local {NAMED} dev lo"])
-    cluster.put(service_manifest("web", loadBalancerSourceRanges=None))
-    cluster.until(ON_NODE2, place, TCP, NAMED)
+    assert cluster.answers(place, TCP, vips[0]) == ON_NODE2
+    there = applied(cluster.sandbox, "net", f"route {{}} local {NAMED} dev lo")
+    with responder(cluster.sandbox, "net", [f"TCP:{PORT}"]), there:
+        assert cluster.answers(place, TCP, NAMED) == {f"{NAMED}:{PORT}"}
+    cluster.put(cluster.manifest("web", type="LoadBalancer", loadBalancerSourceRanges=None))
+    cluster.settle()
+    assert cluster.answers(place, TCP, NAMED) == ON_NODE2
