@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``kube-proxy`` command: flags to Config, Config to a running proxy, errors to exit codes.
 
-As kube-proxy does: a bad command line prints the usage and ``Error: ...`` and ends with 1; a failure
-at run time is logged and ends with 1; SIGTERM ends with 0 and leaves the datapath in place.
+As kube-proxy does: a bad command line prints the usage and ``Error: ...`` and ends with 1; a
+failure at run time is logged and ends with 1; SIGTERM ends with 0 and leaves the datapath in place.
 """
 
 from __future__ import annotations
@@ -27,16 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         given = FLAGS.parse(sys.argv[1:] if argv is None else argv)
         if given.get("help"):
-            print(
-                f"kube-proxy: Services by eBPF\n\nUsage:\n  kube-proxy [flags]\n\nFlags:\n{_usage()}"
-            )
+            print(f"kube-proxy: Services by eBPF\n\n{_usage()}")
             return 0
         if given.get("version", "false") != "false":
             print(f"kubeproxy-bpf {__version__}")
             return 0
         config = from_flags(given)
     except ConfigError as error:
-        print(f"Usage:\n  kube-proxy [flags]\n\nFlags:\n{_usage()}\n", file=sys.stderr)
+        print(f"{_usage()}\n", file=sys.stderr)
         for problem in error.problems:
             print(f"Error: {problem}", file=sys.stderr)
         return 1
@@ -58,7 +56,7 @@ def _run(config: Config) -> int:
 
 
 def _usage() -> str:
-    return FLAGS.usage()
+    return f"Usage:\n  kube-proxy [flags]\n\nFlags:\n{FLAGS.usage()}"
 
 
 if __name__ == "__main__":
