@@ -17,7 +17,7 @@ from typing import Any, Coroutine, NoReturn
 
 import structlog
 
-from kubeproxy_bpf import __version__, collector
+from kubeproxy_bpf import __version__, memory
 from kubeproxy_bpf.api.client import ApiClient
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.source import ApiSource, node_store
@@ -137,7 +137,7 @@ class App:
         await instance.attach()
         self._health.sync_finished()
         if first:
-            collector.synced()
+            memory.synced()
 
 
 async def _eternal(name: str, work: Coroutine[Any, Any, Any]) -> NoReturn:

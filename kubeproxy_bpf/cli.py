@@ -13,8 +13,9 @@ from typing import Sequence
 
 import structlog
 
-from kubeproxy_bpf import __version__, collector
+from kubeproxy_bpf import __version__
 from kubeproxy_bpf import log as logging_setup
+from kubeproxy_bpf import memory
 from kubeproxy_bpf.config.load import FLAGS, from_flags
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.errors import ConfigError, KubeProxyError
@@ -46,7 +47,7 @@ def _run(config: Config) -> int:
     # Imported late: --help and --version need none of it.
     from kubeproxy_bpf.app import App
 
-    collector.imported()
+    memory.imported()
     try:
         asyncio.run(App(config).run())
     except KubeProxyError as error:
