@@ -58,9 +58,10 @@ class ClusterModel:
     # What arrives unchanged, as after a relist, costs one comparison and no compilation [K14].
 
     def set_service(self, service: Service) -> None:
-        if self._services.get(service.key) != service:
-            self._services[service.key] = service
-            self._touch_service(service.key)
+        key = service.key
+        if self._services.get(key) != service:
+            self._services[key] = service
+            self._touch_service(key)
 
     def remove_service(self, key: ObjectKey) -> None:
         if self._services.pop(key, None) is not None:
@@ -159,10 +160,13 @@ class ClusterModel:
         self._dirty[source] = None
 
     def _touch_service(self, key: ObjectKey) -> None:
-        self._touch(Source("service", *key))
+        if self._known:  # until then all are, as ``mark_complete`` says
+            self._touch(Source("service", *key))
 
     def _judge_slice(self, endpoint_slice: EndpointSlice) -> None:
         problems = problems_of(endpoint_slice)
+        if not (problems or self._slice_problems):
+            return
         before = self._slice_problems.pop(endpoint_slice.key, ())
         fresh = tuple(problem for problem in problems if problem not in before)
         if problems:

@@ -33,17 +33,18 @@ class SliceIndex:
 
     def put(self, endpoint_slice: EndpointSlice) -> set[ObjectKey]:
         """Take in a slice; return the Services concerned, none when it is known just so."""
+        key = endpoint_slice.key
         if not counts(endpoint_slice):
-            return self.remove(endpoint_slice.key)
+            return self.remove(key)
         service = ObjectKey(endpoint_slice.namespace, endpoint_slice.service)
         if endpoint_slice in self._by_service.get(service, ()):
             return set()
         concerned = {service}
-        before = self._service_of.get(endpoint_slice.key)
+        before = self._service_of.get(key)
         if before is not None:
             self._drop(before, endpoint_slice.name)
             concerned.add(before)
-        self._service_of[endpoint_slice.key] = service
+        self._service_of[key] = service
         slices = (*self._by_service.get(service, ()), endpoint_slice)
         if len(slices) > 1:
             slices = tuple(sorted(slices, key=_name))
