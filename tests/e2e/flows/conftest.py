@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from contextlib import ExitStack
@@ -160,7 +161,7 @@ def slice_manifest(name: str, family: int, pods: Iterable[Pod]) -> Manifest:
 def whole_sandbox() -> Iterator[Sandbox]:
     """A sandbox as users have it."""
     options = Options(api_flags=("--admin", "--no-validation"))
-    with Sandbox.up("kpbt-flow", "routed", options) as sandbox:
+    with Sandbox.up(f"kpbt-flow-{os.getpid()}", "routed", options) as sandbox:
         yield sandbox
 
 

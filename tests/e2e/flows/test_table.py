@@ -7,6 +7,7 @@ connected and not. ``tests/flows/test_trace.py`` runs the same rows on planned m
 
 from __future__ import annotations
 
+import os
 from typing import Iterator
 
 import pytest
@@ -35,7 +36,7 @@ WITH_DETECTOR = [flow for flow in FLOWS if flow.client is Client.DETECTED_POD]
 def sandbox() -> Iterator[Sandbox]:
     """The world of the table, before any proxy runs in it."""
     options = Options(proxy=False, api_flags=("--admin", "--no-validation"))
-    with Sandbox.up("kpbt-flow-table", "routed", options) as sandbox, made_real(sandbox):
+    with Sandbox.up(f"kpbt-table-{os.getpid()}", "routed", options) as sandbox, made_real(sandbox):
         yield sandbox
 
 
