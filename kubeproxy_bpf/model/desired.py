@@ -21,6 +21,7 @@ from kubeproxy_bpf.model.services import (
     Port,
     SetsInUse,
     affinity_timeout_s,
+    check_affinity,
     external_local,
     family_views,
     internal_local,
@@ -53,6 +54,7 @@ def compile_service(
     if not is_served(service):
         return ports, ()
     report = Report("Service", service.namespace, service.name)
+    check_affinity(service, report)
     valid_ports = ports_of(service, report)
     for view in family_views(service, config, report):
         for port in valid_ports:

@@ -21,6 +21,7 @@ PROTOCOLS = {"TCP": int(Protocol.TCP), "UDP": int(Protocol.UDP), "SCTP": int(Pro
 """[I1]"""
 
 DEFAULT_AFFINITY_TIMEOUT_S = 10800
+MAX_AFFINITY_TIMEOUT_S = 86400
 """[G4]"""
 
 _WIRE_FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
@@ -94,9 +95,19 @@ def affinity_timeout_s(service: Service) -> int:
     """0 when there is no affinity [G1, G2, G4]."""
     if service.affinity != "ClientIP":
         return 0
-    return (
-        service.affinity_timeout_s if service.affinity_timeout_s > 0 else DEFAULT_AFFINITY_TIMEOUT_S
-    )
+    timeout_s = service.affinity_timeout_s
+    if timeout_s < 1:
+        return DEFAULT_AFFINITY_TIMEOUT_S
+    # The record holds 32 bits; an API server refuses more than a day.
+    return min(timeout_s, MAX_AFFINITY_TIMEOUT_S)
+
+
+def check_affinity(service: Service, report: Report) -> None:
+    """Say that another time-out is used than the one asked for."""
+    used_s = affinity_timeout_s(service)
+    if used_s not in (0, service.affinity_timeout_s):
+        field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+        report.add(field, f"{service.affinity_timeout_s} is out of range; {used_s} used")
 
 
 def ports_of(service: Service, report: Report) -> list[Port]:

@@ -158,10 +158,11 @@ def test_external_policy_counts_where_there_is_an_outside(
 
 @pytest.mark.parametrize(
     "affinity, timeout, expected",
-    [("None", 600, 0), ("ClientIP", 600, 600), ("ClientIP", 0, 10800), ("ClientIP", -1, 10800)],
+    [("None", 600, 0), ("ClientIP", 600, 600), ("ClientIP", 0, 10800), ("ClientIP", -1, 10800)]
+    + [("ClientIP", 86400, 86400), ("ClientIP", 86401, 86400), ("ClientIP", 1 << 64, 86400)],
 )
 def test_affinity_timeout(affinity: str, timeout: int, expected: int) -> None:
-    """[G1, G4] Three hours where no time-out is given, none without affinity."""
+    """[G1, G4] Three hours where no usable time-out is given, a day at most."""
     assert affinity_timeout_s(service(affinity=affinity, affinity_timeout_s=timeout)) == expected
 
 
