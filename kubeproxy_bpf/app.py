@@ -13,7 +13,7 @@ import asyncio
 import signal
 from contextlib import AsyncExitStack
 from datetime import datetime, timezone
-from typing import Any, Coroutine, NoReturn
+from typing import Any, Callable, Coroutine, NoReturn
 
 import structlog
 
@@ -82,7 +82,7 @@ class App:
         host, port = split_host_port(self._config.healthz_bind_address)
         async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
             server = HealthServer(self._health, host, port)
-            tasks.create_task(_eternal("health server", server.run()))
+            tasks.create_task(_eternal("health server", server.run))
             credentials = Credentials(self._config.kubeconfig or None, self._config.master or None)
             await credentials.load()
             instance = Instance(self._config)
@@ -113,6 +113,7 @@ class App:
             programmer,
             min_interval_s=config.min_sync_period_s,
             retry_s=config.sync_period_s,
+            on_begun=self._health.sync_begun,
             on_finished=lambda: self._sync_finished(instance),
             on_udp_changed=instance.abort_lost_sockets,
         )
@@ -127,10 +128,10 @@ class App:
         source = ApiSource(client, store, config.hostname)
         devices = DeviceWatcher(feed.addresses_changed)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_eternal("API source", source.run()))
-            tasks.create_task(_eternal("device watcher", devices.run()))
-            tasks.create_task(_eternal("sync loop", sync.run()))
-            tasks.create_task(_eternal("socket terminator", instance.run_terminator()))
+            tasks.create_task(_eternal("API source", source.run))
+            tasks.create_task(_eternal("device watcher", devices.run))
+            tasks.create_task(_eternal("sync loop", sync.run))
+            tasks.create_task(_eternal("socket terminator", instance.run_terminator))
 
     async def _sync_finished(self, instance: Instance) -> None:
         first = not instance.attached
@@ -140,9 +141,9 @@ class App:
             memory.synced()
 
 
-async def _eternal(name: str, work: Coroutine[Any, Any, Any]) -> NoReturn:
+async def _eternal(name: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> NoReturn:
     """A task that should never end is an error when it does."""
-    await work
+    await work()
     raise KubeProxyError(f"the {name} ended")
 
 

@@ -50,6 +50,7 @@ class SyncLoop:
         *,
         min_interval_s: float,
         retry_s: float,
+        on_begun: Callable[[], None] = lambda: None,
         on_finished: Callable[[], Awaitable[None]],
         on_udp_changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -57,11 +58,13 @@ class SyncLoop:
         self._programmer = programmer
         self._min_interval_s = min_interval_s
         self._retry_s = retry_s
+        self._on_begun = on_begun
         self._on_finished = on_finished
         self._on_udp_changed = on_udp_changed
         self._woken = asyncio.Event()
         self._failed = False
-        self._synced = False
+        self._unfinished = False
+        self._retry: asyncio.TimerHandle | None = None
         self._unfit: dict[ServicePortId, str] = {}
 
     def wake(self) -> None:
@@ -70,40 +73,49 @@ class SyncLoop:
 
     async def run(self) -> None:
         """Sync for ever."""
-        while True:
-            await self._wait()
-            self._woken.clear()
-            if self._model.has_changes or self._failed:
-                await self._sync()
-                await asyncio.sleep(self._min_interval_s)
+        try:
+            while True:
+                await self._woken.wait()
+                self._woken.clear()
+                if self._model.has_changes or self._failed:
+                    await self._sync()
+                    await asyncio.sleep(self._min_interval_s)
+                elif self._unfinished:
+                    await self._finish()
+        finally:
+            self._cancel_retry()
 
     def note(self, outcome: Outcome) -> None:
-        """Report what became of a plan, also of one that ran in the background."""
-        for write in outcome.failed:
-            _log.error("write_refused", map=write.map, key=_text(write.key), error=str(write.error))
+        """Take in what became of a plan, also of one that ran in the background."""
+        _report_failures(outcome)
+        self._report_room(outcome)
+        self._failed = bool(outcome.failed)
+        self._cancel_retry()
+        if self._failed:
+            self._retry = asyncio.get_running_loop().call_later(self._retry_s, self.wake)
+        elif self._unfinished:
+            # The background repeated what had been refused: the sync is finished after all.
+            self.wake()
+
+    def _report_room(self, outcome: Outcome) -> None:
+        """Each service port that finds no room is named once, and once when it does."""
         unfit = dict(outcome.unfit)
         for port, map_name in unfit.items():
             if self._unfit.get(port) != map_name:
                 _log.error("service_port_unfit", service_port=str(port), full_map=map_name)
-        for port in self._unfit.keys() - unfit.keys():
-            if outcome.writes:
-                _log.info("service_port_fits_again", service_port=str(port))
         if unfit or outcome.writes:
+            for port in self._unfit.keys() - unfit.keys():
+                _log.info("service_port_fits_again", service_port=str(port))
             self._unfit = unfit
-        for address in outcome.vips_unfit:
-            _log.error("vip_unfit", address=_text(address), full_map="vips")
-        self._failed = bool(outcome.failed)
 
-    async def _wait(self) -> None:
-        timeout = self._retry_s if self._failed else None
-        try:
-            async with asyncio.timeout(timeout):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     async def _sync(self) -> None:
         begin = time.monotonic()
+        self._on_begun()
         step = self._model.take()
         _report(step.problems)
         outcome = await self._programmer.apply(step.changes)
@@ -117,8 +129,21 @@ class SyncLoop:
             _log.info("first_sync_finished", **counts, took_ms=took_ms)
         else:
             _log.debug("sync_finished", **counts, took_ms=took_ms)
-        if not outcome.failed:
-            await self._on_finished()
+        self._unfinished = True
+        if not self._failed:
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """All that was taken is programmed."""
+        await self._on_finished()
+        self._unfinished = False
+
+
+def _report_failures(outcome: Outcome) -> None:
+    for write in outcome.failed:
+        _log.error("write_refused", map=write.map, key=_text(write.key), error=str(write.error))
+    for address in outcome.vips_unfit:
+        _log.error("vip_unfit", address=_text(address), full_map="vips")
 
 
 def _report(problems: Sequence[Problem]) -> None:

@@ -23,19 +23,25 @@ class Health:
         self._timeout_s = timeout_s
         self._now = now
         self._updated = {family: now() for family in families}
-        self._oldest_pending: datetime | None = None
+        self._pending: datetime | None = None
+        self._in_flight: datetime | None = None
         self._eligible = False
         self._waiting_for_writer = False
         self._programmed = False
 
     def change_queued(self) -> None:
         """A change waits to be programmed; only the oldest one counts."""
-        if self._oldest_pending is None:
-            self._oldest_pending = self._now()
+        if self._pending is None:
+            self._pending = self._now()
+
+    def sync_begun(self) -> None:
+        """All changes queued so far are being programmed; those that come now are not."""
+        self._in_flight = self._in_flight or self._pending
+        self._pending = None
 
     def sync_finished(self) -> None:
-        """Everything queued so far is programmed."""
-        self._oldest_pending = None
+        """What was queued when the sync began is programmed."""
+        self._in_flight = None
         self._waiting_for_writer = False
         self._programmed = True
         self._updated = dict.fromkeys(self._updated, self._now())
@@ -53,9 +59,10 @@ class Health:
     def healthy(self) -> bool:
         if self._waiting_for_writer:
             return False
-        if self._oldest_pending is None:
+        oldest = self._in_flight or self._pending
+        if oldest is None:
             return True
-        return (self._now() - self._oldest_pending).total_seconds() < self._timeout_s
+        return (self._now() - oldest).total_seconds() < self._timeout_s
 
     def livez(self) -> tuple[int, dict[str, Any]]:
         """Status and body of /livez: health without the node's eligibility."""

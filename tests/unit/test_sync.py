@@ -10,10 +10,10 @@ import structlog
 from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.objects import EndpointSlice, EndpointTraits, Service, ServicePort, SlicePort
 from kubeproxy_bpf.dataplane.fake import FakeDataplane
-from kubeproxy_bpf.dataplane.program import Programmer
+from kubeproxy_bpf.dataplane.program import Outcome, Programmer
 from kubeproxy_bpf.model.cluster import ClusterModel
 from kubeproxy_bpf.model.facts import ModelConfig
-from kubeproxy_bpf.plan.writes import Capacity
+from kubeproxy_bpf.plan.writes import Capacity, Failed
 from kubeproxy_bpf.sync import SyncLoop
 
 SMALL = Capacity(vips=64, frontends=64, services=16, records=32, slots=256, backends=64)
@@ -136,3 +136,34 @@ async def test_problems_of_objects_are_logged_with_name_and_field(events):
         problem = next(event for event in events if event["event"] == "object_problem")
         assert ("ns/bad", "spec.clusterIPs[0]") == (problem["object"], problem["field"])
         assert 1 == len(parts.dataplane.frontends)
+
+
+async def test_a_sync_that_the_background_completes_is_finished():
+    """The first sync had a refused write, a grace later the background repeats it: that counts."""
+    async with running(retry_s=3600) as parts:
+        parts.model.set_service(service("old", "10.96.0.9"))
+        parts.model.mark_complete()
+        await parts.sync()
+        # One service goes (its ids wait for a grace) while the frontend of another is refused.
+        parts.model.remove_service(service("old", "10.96.0.9").key)
+        parts.model.set_service(service("web"))
+        parts.model.set_slice(endpoints("web", "10.0.0.1"))
+        parts.dataplane.fail_at = parts.dataplane.writes + 4
+        await parts.sync()
+
+        assert 1 == len(parts.dataplane.frontends)
+
+
+async def test_a_refusal_in_the_background_is_retried_while_the_loop_is_idle():
+    """K11 holds for whoever met the refusal."""
+    async with running(retry_s=0.01) as parts:
+        parts.model.set_service(service("web"))
+        parts.model.mark_complete()
+        await parts.sync()
+        parts.finished.clear()
+
+        refused = Failed("vips", "set", b"", OSError(12, "made to fail"))
+        parts.loop.note(Outcome(0, (refused,), (), (), ()))
+
+        async with asyncio.timeout(10):
+            await parts.finished.wait()

@@ -69,8 +69,31 @@ def test_a_change_that_stays_unapplied_is_unhealthy(health, clock):
     assert body["healthy"] is False
     assert "2026-01-01T00:00:00Z" == body["lastUpdated"]
 
+    health.sync_begun()
     health.sync_finished()
     assert 200 == health.livez()[0]
+
+
+def test_a_change_that_comes_during_a_sync_still_counts(health, clock):
+    """Only what was queued when the sync began is programmed by it."""
+    health.change_queued()
+    health.sync_begun()
+    clock.advance(1)
+    health.change_queued()
+    health.sync_finished()
+    assert 200 == health.livez()[0]
+
+    clock.advance(60)
+    assert 503 == health.livez()[0]
+
+
+def test_a_sync_that_fails_does_not_rejuvenate_its_changes(health, clock):
+    """However often it is begun, the oldest change counts until one finishes."""
+    health.change_queued()
+    for _ in range(4):
+        health.sync_begun()
+        clock.advance(15)
+    assert 503 == health.livez()[0]
 
 
 @pytest.mark.parametrize("changes", [{"deleting": True}, {"taints": ("a", AUTOSCALER_TAINT)}])
