@@ -44,13 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: Config) -> int:
+    memory.starting()
     # Imported late: --help and --version need none of it.
     from kubeproxy_bpf.app import App
 
     memory.imported()
     try:
         asyncio.run(App(config).run())
-    except KubeProxyError as error:
+    except (KubeProxyError, OSError) as error:
         _log.error("proxy_failed", error=str(error), kind=type(error).__name__)
         return 1
     return 0

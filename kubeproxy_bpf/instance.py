@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
+import re
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Callable, Iterable
+from subprocess import SubprocessError
+from typing import Callable, Iterable, TypeVar
 
 import structlog
 
@@ -26,14 +28,20 @@ from kubeproxy_bpf.dataplane.lock import WriterLock
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
 from kubeproxy_bpf.dataplane.probe import probe_kernel, require
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
+from kubeproxy_bpf.dataplane.sock_diag import Peer
 from kubeproxy_bpf.dataplane.terminator import Terminator
 from kubeproxy_bpf.dataplane.writer import Writer
-from kubeproxy_bpf.errors import UnsupportedKernel, WriterBusy
+from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel, WriterBusy
 from kubeproxy_bpf.libbpf import Link
 
 _log = structlog.get_logger(__name__)
 
 _LINKS = "links"
+_MAPS_DIR = re.compile("[0-9a-f]{12}")
+"""Named by the digest of layouts and sizes (``dataplane.loader``)."""
+_SECOND_LOOK_S = 1.0
+
+T = TypeVar("T")
 
 
 class Instance:
@@ -48,7 +56,7 @@ class Instance:
         self._links: dict[str, Link] = {}
         self._root = Path(config.cgroup_root)
         self._terminator: Terminator | None = None
-        self._lost: set[int] = set()
+        self._lost: set[Peer] = set()
         self._sockets_lost = asyncio.Event()
 
     @property
@@ -69,10 +77,8 @@ class Instance:
             waiting()
 
         await self._lock.acquire(busy)
-        self._datapath = await asyncio.to_thread(self._load)
-        self._terminator = await asyncio.to_thread(
-            Terminator.load, object_path("sock_destroy.bpf.o"), self._datapath.maps
-        )
+        self._datapath = await _in_thread(self._load)
+        self._terminator = Terminator.load(object_path("sock_destroy.bpf.o"), self._datapath.maps)
         self._writer = Writer(self._datapath.maps, self._datapath.btf)
 
     @property
@@ -83,27 +89,38 @@ class Instance:
     async def attach(self) -> None:
         """Put the programs to work at the cgroup; only the first call does something."""
         if not self.attached:
-            await asyncio.to_thread(self._attach)
+            await _in_thread(self._attach)
 
     def abort_lost_sockets(self, backends: Iterable[int] = ()) -> None:
         """UDP services changed, these backends left them: abort sockets that hold on to any.
 
         On kernels whose programs can look at sockets the maps tell which; others need the ids.
         """
-        self._lost.update(backends)
+        # At once: the ids may be given to other backends soon.
+        self._lost.update(self.writer.backend_peer(number) for number in backends)
         self._sockets_lost.set()
 
     async def run_terminator(self) -> None:
         """Abort UDP sockets of removed backends whenever asked; runs for ever."""
-        assert self._terminator is not None
         while True:
             await self._sockets_lost.wait()
             self._sockets_lost.clear()
             lost, self._lost = self._lost, set()
-            peers = [self.writer.backend_peer(number) for number in lost]
-            aborted = await asyncio.to_thread(self._terminator.run, peers)
-            if aborted.sockets or aborted.unreachable:
-                _log.info("udp_sockets_aborted", **aborted._asdict())
+            await self._terminate(lost)
+            # A socket that was connecting just then shows up in its table a moment later.
+            await asyncio.sleep(_SECOND_LOOK_S)
+            await self._terminate(lost)
+
+    async def _terminate(self, lost: set[Peer]) -> None:
+        assert self._terminator is not None
+        run = partial(self._terminator.run, lost)
+        try:
+            aborted = await _in_thread(run)
+        except (OSError, DataplaneError) as error:
+            _log.warning("udp_sockets_not_aborted", error=str(error))
+            return
+        if aborted.sockets:
+            _log.info("udp_sockets_aborted", **aborted._asdict())
 
     async def close(self) -> None:
         """Let go of everything; what is pinned goes on serving."""
@@ -160,16 +177,26 @@ class Instance:
         """Attached is not the same as run: say so, but serve whatever does pass the hooks."""
         try:
             prove_hooks(datapath, root)
-        except (UnsupportedKernel, OSError) as error:
+        except (UnsupportedKernel, OSError, SubprocessError, ValueError) as error:
             _log.error("hooks_not_proved", cgroup=str(root), error=str(error))
         else:
             _log.info("hooks_proved", cgroup=str(root))
 
     def _drop_old_maps(self, current: Path | None) -> None:
-        """Maps of another layout or size end with the programs that used them."""
+        """Our maps of another layout or size end with the programs that used them.
+
+        Only what looks like ours: the directory may be shared with others.
+        """
         for path in self._pins.iterdir():
-            if path != current and path.name != _LINKS and path.is_dir():
-                shutil.rmtree(path)
+            if path == current or not _MAPS_DIR.fullmatch(path.name):
+                continue
+            for pin in path.glob("kpb_*"):
+                pin.unlink()
+            try:
+                path.rmdir()
+            except OSError as error:
+                _log.warning("old_maps_kept", maps=str(path), error=str(error))
+            else:
                 _log.info("old_maps_dropped", maps=str(path))
 
     def _flags(self) -> int:
@@ -179,6 +206,17 @@ class Instance:
             | (ConfigFlags.POD_SHORTCUT_IPV4 if ipv4 else 0)
             | (ConfigFlags.POD_SHORTCUT_IPV6 if ipv6 else 0)
         )
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Run in a thread, and to its end even when this task is cancelled: who closes the instance
+    must not find somebody still at work on it."""
+    work = asyncio.ensure_future(asyncio.to_thread(function))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 def object_path(name: str) -> Path:

@@ -104,7 +104,7 @@ def read_file(path: str) -> KubeProxyConfiguration:
     """Read a KubeProxyConfiguration; nulls and zero values mean "use the default"."""
     try:
         document = yaml.load(Path(path).read_text(), Loader=yaml.CSafeLoader)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ConfigError([f"--config {path}: {error}"]) from None
     if not isinstance(document, dict):
         raise ConfigError([f"--config {path}: is not a YAML object"])

@@ -13,9 +13,8 @@ from typing import Any, Callable, NamedTuple
 
 import structlog
 
-_SETTLE_S = 0.02
+_SETTLE_S = 0.1
 _RETRY_S = 1.0
-_IPV4, _IPV6 = 2, 10
 _log = structlog.get_logger(__name__)
 
 
@@ -35,24 +34,37 @@ class DeviceWatcher:
         self._last: frozenset[LocalAddress] | None = None
 
     async def run(self) -> None:
-        """Follow the addresses for ever; a netlink socket that overflowed is opened anew."""
+        """Follow the addresses for ever; whatever netlink says, it is opened anew."""
+        from pyroute2.netlink.exceptions import NetlinkError
+
         while True:
             try:
                 await self._follow()
-            except (OSError, asyncio.QueueFull) as error:
-                _log.warning("address_watch_restarted", error=str(error))
+            except* (OSError, NetlinkError, asyncio.QueueFull) as errors:
+                _log.warning("address_watch_restarted", error=str(errors.exceptions[0]))
             await asyncio.sleep(_RETRY_S)
 
     async def _follow(self) -> None:
         from pyroute2 import AsyncIPRoute
-        from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK
+        from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 
         async with AsyncIPRoute() as events, AsyncIPRoute() as queries:
-            await events.bind(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_LINK)
-            await self._read(queries)
-            async for _event in _messages(events):
+            # A device that goes takes its addresses along, each with an event.
+            await events.bind(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
+            changed = asyncio.Event()
+            changed.set()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_drain(events, changed))
+                tasks.create_task(self._read_after(changed, queries))
+
+    async def _read_after(self, changed: asyncio.Event, route: Any) -> None:
+        """One read for all events of a moment: a node that starts pods sees hundreds."""
+        while True:
+            await changed.wait()
+            if self._last is not None:
                 await asyncio.sleep(_SETTLE_S)
-                await self._read(queries)
+            changed.clear()
+            await self._read(route)
 
     async def _read(self, route: Any) -> None:
         names = {link["index"]: link.get("ifname") async for link in await route.get_links()}
@@ -68,10 +80,11 @@ class DeviceWatcher:
             self._report(addresses)
 
 
-async def _messages(route: Any) -> Any:
+async def _drain(route: Any, changed: asyncio.Event) -> None:
+    """Note that something happened; what it was, the next read tells."""
     while True:
-        async for message in route.get():
-            yield message
+        async for _message in route.get():
+            changed.set()
 
 
 def _mapped(text: str) -> bytes:
