@@ -93,7 +93,7 @@ def test_one_malformed_object_disturbs_nobody(stage):
         settle(stage)
     log = stage.log()
     for name in ("bad-ip", "bad-protocol", "bad-number", "bad-word"):
-        assert f"default/{name}" in log
+        assert f"default/{name}" in log or f"name={name} namespace=default" in log
     for name in ("bad-ip", "bad-protocol", "bad-number", "bad-word", "good"):
         stage.sandbox.api.delete(service(name))
 

@@ -59,8 +59,9 @@ class Churn:
 
 
 def await_first_sync(stage, starts: int) -> None:
+    """Wait until the process that came last has synced and proved its hooks."""
     deadline = time.monotonic() + 60
-    while stage.log().count("first_sync_finished") < starts:
+    while stage.log().count("hooks_proved") < starts:
         assert time.monotonic() < deadline, stage.log()[-3000:]
         time.sleep(0.05)
 
@@ -68,7 +69,7 @@ def await_first_sync(stage, starts: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_the_process_ends_during_heavy_change(stage, number):
     """Several ends and starts while Services churn: no connection fails at any time."""
-    starts = stage.log().count("first_sync_finished")
+    starts = stage.log().count("hooks_proved")
     with stage.load(), Churn(stage) as churn:
         for _ in range(3):
             time.sleep(0.7)
@@ -88,7 +89,7 @@ def test_ids_stay_and_nothing_stale_remains(stage):
     for vip in (kept, gone):
         stage.until_answers(ALL, vip)
     before = stage.maps()["kpb_frontends"]
-    starts = stage.log().count("first_sync_finished")
+    starts = stage.log().count("hooks_proved")
     with stage.load():
         stage.kill_proxy()
         stage.sandbox.api.delete(service("gone"))
@@ -105,7 +106,7 @@ def test_ids_stay_and_nothing_stale_remains(stage):
 
 def test_changes_made_while_it_was_down_arrive(stage):
     """A restart catches up with endpoints that came and went meanwhile."""
-    starts = stage.log().count("first_sync_finished")
+    starts = stage.log().count("hooks_proved")
     with stage.load():
         stage.kill_proxy()
         stage.sandbox.scale("web", 2)
@@ -117,8 +118,9 @@ def test_changes_made_while_it_was_down_arrive(stage):
 
 def test_a_second_process_waits_and_writes_nothing(stage):
     """One writer per instance: the second waits until the first ends, then takes over."""
-    starts = stage.log().count("first_sync_finished")
+    starts = stage.log().count("hooks_proved")
     first = stage.proxy_process()
+    await_first_sync(stage, starts)
     before = stage.maps()
     with stage.load():
         stage.start_proxy()
@@ -126,7 +128,7 @@ def test_a_second_process_waits_and_writes_nothing(stage):
         while "writer_awaited" not in stage.log():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert starts == stage.log().count("first_sync_finished")
+        assert starts == stage.log().count("hooks_proved")
         first.terminate()
         assert 0 == first.wait(timeout=30)
         await_first_sync(stage, starts + 1)
