@@ -4,7 +4,8 @@
 Imports and the first sync make a million objects that stay: visiting them again and again would
 cost the start a third of its CPU, and later each full collection would stop the process for tens
 of milliseconds. So the collector visits little until the first sync, and never again what was there
-by then; reference counts free those like any other. ``cli`` calls ``imported``, ``app`` ``synced``.
+by then; reference counts free those like any other. ``cli`` calls ``starting`` and ``imported``,
+``app`` calls ``synced``.
 """
 
 from __future__ import annotations
@@ -24,14 +25,18 @@ blocks of megabytes leave holes between what stays."""
 _usual = gc.get_threshold()
 
 
-def imported() -> None:
-    """Everything is imported: none of that is garbage, and what is to come is large."""
-    gc.collect()
-    gc.freeze()
+def starting() -> None:
+    """The proxy will run: what is to be made now is large, and nearly all of it stays."""
     gc.set_threshold(_START_THRESHOLD)
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # musl has none
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def imported() -> None:
+    """Everything is imported: what is here stays."""
+    gc.collect()
+    gc.freeze()
 
 
 def synced() -> None:
