@@ -67,6 +67,19 @@ class RecordArray(_Mapped, Generic[R]):
         start = index * self.stride
         self._mmap[start : start + len(raw)] = raw
 
+    def write(self, entries: Sequence[tuple[int, R]]) -> None:
+        """Write many records; one copy where they stand one after the other, as at the start."""
+        first, last = entries[0][0], entries[-1][0]
+        in_a_row = [index for index, _ in entries] == list(range(first, last + 1))
+        if not in_a_row or self.stride != self._codec.size:
+            for index, record in entries:
+                self[index] = record
+            return
+        if first < 0 or last >= self.max_entries:
+            raise IndexError(last)
+        raw = self._codec.encode_all([record for _, record in entries])
+        self._mmap[first * self.stride : first * self.stride + len(raw)] = raw
+
     def __getitem__(self, index: int) -> R:
         if not 0 <= index < self.max_entries:
             raise IndexError(index)

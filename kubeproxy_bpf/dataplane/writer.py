@@ -76,14 +76,12 @@ class Writer:
     async def _write_arrays(self, plan: Plan) -> int:
         maps = self._maps
         async for backends in _chunks(plan.backends):
-            for number, backend in backends:
-                maps.backends[number] = backend
+            maps.backends.write(backends)
         async for runs in _chunks(plan.slots):
             for first, ids in runs:
                 maps.slots.write(first, ids)
         async for records in _chunks(plan.records):
-            for number, record in records:
-                maps.records[number] = record
+            maps.records.write(records)
         return len(plan.backends) + len(plan.slots) + len(plan.records)
 
     async def _publish(self, plan: Plan) -> None:
