@@ -107,8 +107,12 @@ class BackendTable:
 
     def record(self, number: int) -> Backend:
         """What the map is to hold for this id."""
-        address, port, protocol = self._keys[number] or _NOWHERE
-        return Backend(address, port, protocol, self.flags[number], self._generations[number])
+        return self.records((number,))[0][1]
+
+    def records(self, numbers: Iterable[int]) -> list[tuple[int, Backend]]:
+        """What the map is to hold for each of these ids."""
+        keys, flags, generations = self._keys, self.flags, self._generations
+        return [(n, Backend(*(keys[n] or _NOWHERE), flags[n], generations[n])) for n in numbers]
 
     def in_use(self, number: int) -> bool:
         """Whether some service uses the id."""

@@ -80,7 +80,7 @@ class ServiceTable:
                 self._backends.undo(number)
             return taken
         published = self._published_as(taken, state, desired, ids)
-        plan.backends += [(number, self._backends.record(number)) for number in new]
+        plan.backends += self._backends.records(new)
         if ids:
             plan.slots.append((taken[2], ids))
         assert published.record is not None
