@@ -37,6 +37,10 @@ from kubeproxy_bpf.sandbox.apiserver import bulk
 
 TIMEOUT_S = 120.0
 LINKS = "links"
+START = """import sys
+sys.modules["rich"] = None  # which a linter brings, structlog imports, and no image has
+from kubeproxy_bpf.cli import main
+sys.exit(main())"""
 LOOK_S = 50e-6
 SO_TIMESTAMPNS = 35
 
@@ -83,7 +87,7 @@ class Proxy:
         ensure_bpffs(self.pins)
         with socket.create_server(("127.0.0.1", 0)) as free:
             health = free.getsockname()[1]
-        command = [str(Path(sys.executable).with_name("kube-proxy"))]
+        command = [sys.executable, "-c", START]
         command += ["--master", f"http://127.0.0.1:{api.port}", "--hostname-override", "node-000"]
         command += ["--bpf-cgroup-root", str(self.cgroup), "--bpf-pin-path", str(self.pins)]
         command += ["--healthz-bind-address", f"127.0.0.1:{health}"]
