@@ -161,6 +161,7 @@ async def test_a_refusal_in_the_background_is_retried_while_the_loop_is_idle():
         parts.model.mark_complete()
         await parts.sync()
         parts.finished.clear()
+        await asyncio.sleep(0.05)  # the loop is back to waiting
 
         refused = Failed("vips", "set", b"", OSError(12, "made to fail"))
         parts.loop.note(Outcome(0, (refused,), (), (), ()))

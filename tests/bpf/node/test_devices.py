@@ -85,3 +85,35 @@ def test_addresses_are_followed_in_both_families():
         return reports.last
 
     assert {("127.0.0.1", "lo"), ("::1", "lo")} == run_in_new_namespace(scenario)
+
+
+class CountingWatcher(DeviceWatcher):
+    reads = 0
+
+    async def _read(self, route):
+        self.reads += 1
+        await super()._read(route)
+
+
+def test_a_burst_of_events_is_one_read():
+    """A node that starts many pods must not read all addresses once per event."""
+
+    async def scenario():
+        reports = Reports()
+        watcher = CountingWatcher(reports)
+        task = asyncio.create_task(watcher.run())
+        try:
+            await reports.until(lambda seen: seen == set())
+            ip("link", "set", "lo", "up")
+            lines = "\n".join(
+                f"addr add 10.9.{n // 250}.{n % 250 + 1}/32 dev lo" for n in range(500)
+            )
+            process = await asyncio.create_subprocess_exec("ip", "-batch", "-", stdin=-1)
+            await process.communicate(lines.encode())
+            await reports.until(lambda seen: ("10.9.1.250", "lo") in seen)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return watcher.reads
+
+    assert run_in_new_namespace(scenario) < 20
