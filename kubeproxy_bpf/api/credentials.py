@@ -133,6 +133,7 @@ class Credentials:
             signature = ()
         if self._master:
             connection.host = _with_scheme(self._master, connection)
+        _check_token(connection.api_key.get("BearerToken", ""))
         self._loader, self._user = loader, user
         self._read_from, self._signature = sources, signature
         if connection.tls_files != self.connection.tls_files:
@@ -143,6 +144,7 @@ class Credentials:
         """Run the exec plugin if its credential is about to expire; the loader knows when."""
         try:
             await self._loader.load_from_exec_plugin()
+            _check_token(self._loader.token)
         except Exception as error:
             log.warning("exec_plugin_failed", error=str(error))
             return
@@ -177,6 +179,13 @@ def _prefer_token_file(connection: Connection, token_file: str | None) -> None:
         if not token:
             raise ValueError(f"{token_file} is empty")
         connection.api_key["BearerToken"] = f"Bearer {token}"
+
+
+def _check_token(token: str) -> None:
+    """A line break within a token would be another header; the message must not tell the token."""
+    text = token.strip()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("the token holds control characters, or others that no header can hold")
 
 
 def _with_scheme(master: str, connection: Connection) -> str:
