@@ -67,7 +67,6 @@ class Credentials:
         self._master = master
         self._service_account = service_account
         self._loader: Any = None
-        self._user: dict[str, Any] = {}
         self._read_from: tuple[str | None, ...] = ()
         self._signature: Signature = ()
         self._tls: ssl.SSLContext | None = None
@@ -109,12 +108,11 @@ class Credentials:
 
     async def _load(self) -> None:
         plumbing = import_plumbing()
-        connection, loader, user = Connection(), None, {}
+        connection, loader = Connection(), None
         sources: tuple[str | None, ...] = ()
         # Taken before reading: a file that changes meanwhile is read once more, not missed.
         if self._kubeconfig is not None:
-            user = user_of(self._kubeconfig)
-            sources = (self._kubeconfig, _token_file(self._kubeconfig, user))
+            sources = (self._kubeconfig, _token_file(self._kubeconfig, user_of(self._kubeconfig)))
             signature = _signature(sources)
             loader = await plumbing.load_kube_config(
                 config_file=self._kubeconfig, client_configuration=connection, persist_config=False
@@ -134,7 +132,7 @@ class Credentials:
         if self._master:
             connection.host = _with_scheme(self._master, connection)
         _check_token(connection.api_key.get("BearerToken", ""))
-        self._loader, self._user = loader, user
+        self._loader = loader
         self._read_from, self._signature = sources, signature
         if connection.tls_files != self.connection.tls_files:
             self._tls = None
