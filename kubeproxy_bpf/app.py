@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
 from contextlib import AsyncExitStack
 from datetime import datetime, timezone
 from typing import Any, Callable, Coroutine, NoReturn
@@ -32,6 +33,7 @@ from kubeproxy_bpf.model.facts import ModelConfig
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.serve.health import Health
 from kubeproxy_bpf.serve.healthz import HealthServer
+from kubeproxy_bpf.serve.metrics import MetricsServer, Reading
 from kubeproxy_bpf.sync import SyncLoop
 
 _log = structlog.get_logger(__name__)
@@ -122,6 +124,12 @@ class App:
             self._health.change_queued()
             sync.wake()
 
+        def read() -> Reading:
+            unfit = Counter(sync.unfit.values())
+            ports = programmer.planner.programmed
+            last = self._health.last_sync
+            return Reading(instance.verdicts(), unfit, sync.refused_writes, ports, last)
+
         feed = Feed(model, config, wake=wake, node_seen=self._health.node_seen)
         store = node_store()
         store.subscribe(feed)
@@ -131,6 +139,8 @@ class App:
             tasks.create_task(_eternal("API source", source.run))
             tasks.create_task(_eternal("device watcher", devices.run))
             tasks.create_task(_eternal("sync loop", sync.run))
+            metrics = MetricsServer(read, *split_host_port(config.metrics_bind_address))
+            tasks.create_task(_eternal("metrics server", metrics.run))
             tasks.create_task(_eternal("socket terminator", instance.run_terminator))
 
     async def _sync_finished(self, instance: Instance) -> None:

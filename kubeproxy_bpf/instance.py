@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import struct
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -121,6 +122,17 @@ class Instance:
             return
         if aborted.sockets:
             _log.info("udp_sockets_aborted", **aborted._asdict())
+
+    def verdicts(self) -> dict[str, int]:
+        """What the programs decided so far, by the names of ``enum counter``."""
+        assert self._datapath is not None
+        counters = self._datapath.maps["kpb_counters"]
+        counts = {}
+        for name, number in self._datapath.btf.enums["counter"].values.items():
+            per_cpu = counters.lookup(struct.pack("=I", number))
+            if per_cpu is not None and number:
+                counts[name.removeprefix("COUNT_").lower()] = sum(memoryview(per_cpu).cast("Q"))
+        return counts
 
     async def close(self) -> None:
         """Let go of everything; what is pinned goes on serving."""

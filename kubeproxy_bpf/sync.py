@@ -65,7 +65,9 @@ class SyncLoop:
         self._failed = False
         self._unfinished = False
         self._retry: asyncio.TimerHandle | None = None
-        self._unfit: dict[ServicePortId, str] = {}
+        self.unfit: dict[ServicePortId, str] = {}
+        """Service ports without room, and the map that is full."""
+        self.refused_writes = 0
 
     def wake(self) -> None:
         """Something changed: sync as soon as the intervals allow."""
@@ -88,6 +90,7 @@ class SyncLoop:
     def note(self, outcome: Outcome) -> None:
         """Take in what became of a plan, also of one that ran in the background."""
         _report_failures(outcome)
+        self.refused_writes += len(outcome.failed)
         self._report_room(outcome)
         self._failed = bool(outcome.failed)
         self._cancel_retry()
@@ -101,12 +104,12 @@ class SyncLoop:
         """Each service port that finds no room is named once, and once when it does."""
         unfit = dict(outcome.unfit)
         for port, map_name in unfit.items():
-            if self._unfit.get(port) != map_name:
+            if self.unfit.get(port) != map_name:
                 _log.error("service_port_unfit", service_port=str(port), full_map=map_name)
         if unfit or outcome.writes:
-            for port in self._unfit.keys() - unfit.keys():
+            for port in self.unfit.keys() - unfit.keys():
                 _log.info("service_port_fits_again", service_port=str(port))
-            self._unfit = unfit
+            self.unfit = unfit
 
     def _cancel_retry(self) -> None:
         if self._retry is not None:

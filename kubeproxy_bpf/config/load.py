@@ -41,6 +41,7 @@ FLAGS = FlagSet(
         Flag("master", str, "", "URL of the API server, overrides the kubeconfig"),
         Flag("bind-address", str, "0.0.0.0", "overrides the node's primary address"),
         Flag("healthz-bind-address", str, "0.0.0.0:10256", "address of /healthz and /livez"),
+        Flag("metrics-bind-address", str, "127.0.0.1:10249", "address of /metrics"),
         Flag("proxy-mode", str, "", "iptables, ipvs or nftables: accepted; eBPF is used"),
         Flag("cluster-cidr", str, "", "CIDRs of the pods, one per family"),
         Flag("detect-local-mode", str, "ClusterCIDR", "how pod-local sources are told apart"),
@@ -149,6 +150,7 @@ def _from_flags_alone(flags: Mapping[str, Any]) -> dict[str, Any]:
         "kubeconfig": flags["kubeconfig"],
         "bind_address": flags["bind-address"] or "0.0.0.0",
         "healthz_bind_address": flags["healthz-bind-address"] or "0.0.0.0:10256",
+        "metrics_bind_address": flags["metrics-bind-address"] or "127.0.0.1:10249",
         "cluster_cidr": flags["cluster-cidr"],
         "detect_local_mode": flags["detect-local-mode"] or "ClusterCIDR",
         "bridge_interface": flags["pod-bridge-interface"],
@@ -164,12 +166,14 @@ def _from_flags_alone(flags: Mapping[str, Any]) -> dict[str, Any]:
 def _from_file(file: KubeProxyConfiguration, flags: Mapping[str, Any]) -> dict[str, Any]:
     bind_address = file.bind_address or "0.0.0.0"
     unspecified = "[::]:10256" if ":" in bind_address else "0.0.0.0:10256"
+    metrics = "[::1]:10249" if ":" in bind_address else "127.0.0.1:10249"
     localhost = file.iptables.localhost_node_ports
     return {
         "hostname": _hostname(flags["hostname-override"] or file.hostname_override),
         "kubeconfig": file.client_connection.kubeconfig,
         "bind_address": bind_address,
         "healthz_bind_address": file.healthz_bind_address or unspecified,
+        "metrics_bind_address": file.metrics_bind_address or metrics,
         "cluster_cidr": file.cluster_cidr,
         "detect_local_mode": file.detect_local_mode or "ClusterCIDR",
         "bridge_interface": file.detect_local.bridge_interface,

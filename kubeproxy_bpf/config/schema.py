@@ -34,6 +34,7 @@ class KubeProxyConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     hostname_override: str = msgspec.field(default="", name="hostnameOverride")
     bind_address: str = msgspec.field(default="", name="bindAddress")
     healthz_bind_address: str = msgspec.field(default="", name="healthzBindAddress")
+    metrics_bind_address: str = msgspec.field(default="", name="metricsBindAddress")
     cluster_cidr: str = msgspec.field(default="", name="clusterCIDR")
     mode: str = ""
     detect_local_mode: str = msgspec.field(default="", name="detectLocalMode")
@@ -69,6 +70,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     master: str = ""
     bind_address: str = "0.0.0.0"
     healthz_bind_address: str = "0.0.0.0:10256"
+    metrics_bind_address: str = "127.0.0.1:10249"
     cluster_cidr: str = ""
     detect_local_mode: str = "ClusterCIDR"
     bridge_interface: str = ""

@@ -36,10 +36,11 @@ def _addresses(config: Config) -> list[str]:
         ipaddress.ip_address(config.bind_address)
     except ValueError as error:
         problems.append(f"bindAddress: {error}")
-    try:
-        split_host_port(config.healthz_bind_address)
-    except ValueError as error:
-        problems.append(f"healthzBindAddress: {error}")
+    for name in ("healthz", "metrics"):
+        try:
+            split_host_port(getattr(config, f"{name}_bind_address"))
+        except ValueError as error:
+            problems.append(f"{name}BindAddress: {error}")
     for part in filter(None, config.cluster_cidr.split(",")):
         if problem := _cidr_problem(part.strip()):
             problems.append(f"clusterCIDR: {problem}")

@@ -75,6 +75,11 @@ class Planner:
         """Service ports that are not, or not fully, programmed for lack of room."""
         return tuple(self._waiting)
 
+    @property
+    def programmed(self) -> int:
+        """Number of service ports that are programmed."""
+        return len(self._ports)
+
     def owner(self, key: FrontendKey) -> ServicePortId | None:
         """The service port to which a frontend leads."""
         entry = self._frontends.entries.get(key)

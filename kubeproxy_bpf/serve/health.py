@@ -56,6 +56,11 @@ class Health:
             self._eligible = not node.deleting and AUTOSCALER_TAINT not in node.taints
 
     @property
+    def last_sync(self) -> float:
+        """Unix time of the last finished sync; 0 before the first."""
+        return max(self._updated.values()).timestamp() if self._programmed else 0.0
+
+    @property
     def healthy(self) -> bool:
         if self._waiting_for_writer:
             return False

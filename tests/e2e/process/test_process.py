@@ -97,6 +97,9 @@ class Running:
         argv += ["--hostname-override=node-000", f"--bpf-cgroup-root={self.cgroup}"]
         argv += [f"--bpf-pin-path={self.pins}", "--logging-format=json"]
         argv += [f"--healthz-bind-address=127.0.0.1:{self.health_port}"]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.metrics_port = free.getsockname()[1]
+        argv += [f"--metrics-bind-address=127.0.0.1:{self.metrics_port}"]
         with self.log.open("wb") as log:
             self.proxy = subprocess.Popen(argv, stderr=log)
 
@@ -153,6 +156,10 @@ def test_a_signal_ends_it_and_leaves_the_datapath(running, number):
     status, body = running.get("/livez")
     assert 200 == status
     assert "nodeEligible" not in body
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.metrics_port}/metrics") as answer:
+        metrics = answer.read().decode()
+    assert "kubeproxy_bpf_service_ports 5.0" in metrics
+    assert 'kubeproxy_bpf_verdicts_total{reason="translated"}' in metrics
 
     running.proxy.send_signal(number)
     assert 0 == running.proxy.wait(timeout=30)

@@ -183,7 +183,7 @@ ALL = {"web-1", "web-2", "web-3", "web-4"}
 @pytest.fixture(scope="module")
 def sandbox():
     options = Options(api_flags=("--admin", "--no-validation", "--bookmark-interval=1"))
-    with Sandbox.up("kpbt-fault", "routed", options) as sandbox:
+    with Sandbox.up(f"kpbt-f{os.getpid()}", "routed", options) as sandbox:
         yield sandbox
 
 

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from kubeproxy_bpf.api.objects import Node
-from kubeproxy_bpf.serve import healthz
+from kubeproxy_bpf.serve import listener
 from kubeproxy_bpf.serve.health import Health
 from kubeproxy_bpf.serve.healthz import HealthServer
 
@@ -38,15 +38,27 @@ async def served(health, host, port):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def get(url, tries=100):
+async def fetch(url, read, tries=100):
+    """Ask until somebody listens."""
     async with aiohttp.ClientSession() as session:
         for _ in range(tries):
             try:
                 async with session.get(url) as answer:
-                    return answer.status, answer.headers, await answer.json()
+                    return await read(answer)
             except aiohttp.ClientConnectorError:
                 await asyncio.sleep(0.02)
     raise AssertionError(f"{url} does not answer")
+
+
+async def get(url):
+    async def read(answer):
+        return answer.status, answer.headers, await answer.json()
+
+    return await fetch(url, read)
+
+
+async def get_text(url):
+    return await fetch(url, lambda answer: answer.text())
 
 
 async def test_both_endpoints_answer_on_both_families(health):
@@ -74,7 +86,7 @@ async def test_an_unhealthy_proxy_answers_503(health):
 
 async def test_a_taken_port_is_tried_again(health, monkeypatch):
     """The proxy that is being replaced may still hold the port."""
-    monkeypatch.setattr(healthz, "_RETRY_S", 0.02)
+    monkeypatch.setattr(listener, "RETRY_S", 0.02)
     blocker = socket.create_server(("127.0.0.1", 0))
     port = blocker.getsockname()[1]
     async with served(health, "127.0.0.1", port):
