@@ -31,6 +31,7 @@ from kubeproxy_bpf.instance import Instance
 from kubeproxy_bpf.model.cluster import ClusterModel
 from kubeproxy_bpf.model.facts import ModelConfig
 from kubeproxy_bpf.node.devices import DeviceWatcher
+from kubeproxy_bpf.node.families import supported_families
 from kubeproxy_bpf.serve.health import Health
 from kubeproxy_bpf.serve.healthz import HealthServer
 from kubeproxy_bpf.serve.metrics import MetricsServer, Reading
@@ -38,16 +39,17 @@ from kubeproxy_bpf.sync import SyncLoop
 
 _log = structlog.get_logger(__name__)
 
-_FAMILIES = ("IPv4", "IPv6")
-
 
 class App:
     """One proxy process."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._families = supported_families(config.bind_address)
         self._health = Health(
-            _FAMILIES, 2 * config.sync_period_s, lambda: datetime.now(timezone.utc)
+            tuple(f"IPv{int(family)}" for family in self._families),
+            2 * config.sync_period_s,
+            lambda: datetime.now(timezone.utc),
         )
         self._stopping = False
 
@@ -98,6 +100,7 @@ class App:
         model = ClusterModel(
             ModelConfig(
                 config.hostname,
+                families=self._families,
                 allow_external_ips=config.feature_gates.get("AllowServiceExternalIPs", True),
             )
         )
