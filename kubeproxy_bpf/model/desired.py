@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import Sequence
 
-from kubeproxy_bpf.api.objects import EndpointSlice, EndpointTraits, Service
+from kubeproxy_bpf.api.objects import EndpointSlice, Service
 from kubeproxy_bpf.model.endpoints import Endpoints, endpoints_of
 from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
 from kubeproxy_bpf.model.frontends import frontends_of
@@ -117,12 +117,17 @@ def _windows(
     """The backends of each window, sorted, so that the same endpoints give the same extent [B9]."""
     distinct = set(endpoints.values())
     sets = choose_sets(distinct, in_use, config.node_name, facts.zone)
-    places = {traits: sets.window(traits) for traits in distinct}
+    # Few distinct traits stand for many endpoints: all but the address is settled per traits.
+    places = {
+        traits: (sets.window(traits), _LOCAL if is_local(traits, config.node_name) else 0)
+        for traits in distinct
+    }
     windows: _Windows = ([], [], [], [])
     for (address, port), traits in sorted(endpoints.items()):
-        window = places[traits]
+        window, flags = places[traits]
         if window is not None:
-            flags = _backend_flags(address, traits, facts, config)
+            if address in facts.local:
+                flags |= _HOST
             windows[window].append(BackendSpec(address, port, protocol, flags))
     return windows, sets.has_endpoints
 
@@ -142,7 +147,7 @@ def _plain_windows(
     endpoints: Endpoints, protocol: int, facts: NodeFacts, config: ModelConfig
 ) -> _Windows:
     """What ``_windows`` gives for plain endpoints and the cluster set alone, but sooner."""
-    # ``_backend_flags``, spelled out: this line runs for nearly every endpoint of the cluster.
+    # One expression: it runs for nearly every endpoint of the cluster.
     name, own = config.node_name, facts.local
     local = _LOCAL if name else 0
     backends = [
@@ -155,10 +160,3 @@ def _plain_windows(
         for (address, port), traits in sorted(endpoints.items())
     ]
     return backends, [], [], []
-
-
-def _backend_flags(
-    address: bytes, traits: EndpointTraits, facts: NodeFacts, config: ModelConfig
-) -> int:
-    flags = _LOCAL if is_local(traits, config.node_name) else 0
-    return flags | _HOST if address in facts.local else flags
