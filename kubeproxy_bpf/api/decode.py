@@ -20,8 +20,9 @@ from kubeproxy_bpf.errors import KubeProxyError
 
 ApiObject = Service | EndpointSlice | Node | Pod
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
-"""What the decoders raise for bad input, whatever is bad about it."""
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What the decoders raise for bad input, whatever is bad about it; RecursionError is for documents
+that are nested too deeply."""
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 

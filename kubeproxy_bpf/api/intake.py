@@ -261,4 +261,14 @@ class Intake:
 
 
 def _older(version: str, known: str) -> bool:
-    return version.isdecimal() and known.isdecimal() and int(version) < int(known)
+    return _is_number(version) and _is_number(known) and _size(version) < _size(known)
+
+
+def _is_number(version: str) -> bool:
+    return version.isascii() and version.isdecimal()
+
+
+def _size(version: str) -> tuple[int, str]:
+    """Orders decimal numbers of any length; ``int`` refuses those of more than 4300 digits."""
+    digits = version.lstrip("0")
+    return len(digits), digits

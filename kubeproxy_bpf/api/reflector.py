@@ -34,8 +34,11 @@ from kubeproxy_bpf.api.status import StatusError
 
 log = structlog.get_logger("api")
 
-FAILURES = (StatusError, Malformed, HistoryReplaced, aiohttp.ClientError, OSError)
+_FORESEEN = (StatusError, Malformed, HistoryReplaced, aiohttp.ClientError, OSError)
 """What a server or the way to it can do to us; TimeoutError is an OSError."""
+
+FAILURES = (*_FORESEEN, ValueError, ArithmeticError)
+"""The last two: what an answer that nobody thought of causes in libraries and in us."""
 
 _RETRIED_AS_THEY_ARE = frozenset({401, 403, 408, 429})
 
@@ -233,7 +236,8 @@ class Reflector:
 
     def _learn(self, failure: Exception) -> None:
         """What a failure says about our position; and say so, once per failure."""
-        if isinstance(failure, Malformed):
+        unforeseen = not isinstance(failure, _FORESEEN)
+        if unforeseen or isinstance(failure, Malformed):
             self._bad_streams += 1
         relist = (
             isinstance(failure, HistoryReplaced)
@@ -248,7 +252,13 @@ class Reflector:
             self._intake.unavailable()
         if not (forbidden and self._forbidden):
             error = str(failure) or type(failure).__name__
-            log.warning("watch_failed", kind=self._resource.kind, error=error, relist=relist)
+            log.warning(
+                "watch_failed",
+                kind=self._resource.kind,
+                error=error,
+                relist=relist,
+                exc_info=failure if unforeseen else None,
+            )
         self._forbidden = forbidden
 
     def _delay_s(self, failure: Exception) -> float:

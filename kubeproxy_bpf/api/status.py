@@ -11,6 +11,9 @@ from email.utils import parsedate_to_datetime
 from kubeproxy_bpf.api import wire
 from kubeproxy_bpf.errors import ApiError
 
+RETRY_AFTER_MAX_S = 86400
+"""A server that asks for more is not taken at its word; the caller may limit further."""
+
 
 class StatusError(ApiError):
     """The server answered with an error status, or with an ERROR event in a watch."""
@@ -36,7 +39,7 @@ def status_error(
         return StatusError(code, reason, "", retry_after_s)
     details = status.details or wire.StatusDetails()
     if retry_after_s is None and details.retry_after_seconds:
-        retry_after_s = float(details.retry_after_seconds)
+        retry_after_s = _limited(details.retry_after_seconds)
     causes = details.causes or ()
     too_large = any(cause.get("reason") == "ResourceVersionTooLarge" for cause in causes)
     return StatusError(
@@ -52,9 +55,15 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     """Seconds to wait, from either form of the Retry-After header (RFC 9110, 10.2.3)."""
     if value is None:
         return None
-    if value.strip().isdecimal():
-        return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
+        if value.strip().isdecimal():
+            return _limited(float(value))
+        return _limited(parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, ArithmeticError, OSError):
+        # A date may be outside of the calendar, of the platform's time, or of any number.
         return None
+
+
+def _limited(seconds: int | float) -> float:
+    """Limited before it becomes a float, which not every integer can."""
+    return float(max(0, min(seconds, RETRY_AFTER_MAX_S)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubeproxy_bpf.api.decode import Kind
+from kubeproxy_bpf.api.decode import Kind, Page, parse_page
 from kubeproxy_bpf.api.objects import EndpointSlice
 from kubeproxy_bpf.api.resources import endpoint_slices
 
@@ -111,3 +111,52 @@ async def test_an_unusable_endpoint_leaves_the_others(
     assert [a[12:] for a in known.addresses] == [bytes([10, 1, 0, 1]), bytes([10, 1, 0, 41])]
     (report,) = reports(capsys)
     assert "$.endpoints[1].addresses[0]" in report and "name=s1" in report
+
+
+async def test_versions_of_any_length_are_compared(rig: Rig) -> None:
+    """Python refuses to read 4301 digits as a number; what is older is told from the text."""
+    rig.server.put(service("a", 80))
+    nines = "9" * 5000
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        rig.server.send_raw(event("MODIFIED", service("a", 81), nines))
+        rig.server.send_raw(event("MODIFIED", service("a", 82), "1" + nines))
+        rig.server.send_raw(event("ADDED", service("b", 83), "01" + nines))
+        await until(lambda: rig.ports == {"a": 82, "b": 83})
+        assert len(rig.server.requests) == 1
+        rig.server.send_raw(event("MODIFIED", service("a", 84), nines))
+        await until(lambda: len(rig.server.lists()) == 2 and rig.ports == {"a": 80})
+
+
+NEST = 100_000
+
+
+async def test_an_event_nested_too_deeply_ends_the_watch_and_nothing_else(rig: Rig) -> None:
+    """The decoder gives up; the state stands and the next watch goes on from where we were."""
+    rig.server.put(service("a", 80))
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        rig.server.send_raw(b'{"type":"ADDED","object":' + b"[" * NEST + b"]" * NEST + b"}\n")
+        await until(lambda: len(rig.server.requests) == 2 and rig.server.watching == 1)
+        rig.server.put(service("b", 81))
+        await until(lambda: rig.ports == {"a": 80, "b": 81})
+
+
+@pytest.mark.parametrize("error", [OverflowError, ValueError, ZeroDivisionError])
+async def test_what_no_one_thought_of_is_a_failure_like_others(
+    rig: Rig, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that breaks the arithmetic behind it is logged and followed by a back-off."""
+    rig.server.watch_list = "refused"
+    rig.server.put(service("a", 80))
+    answers = iter([error("odd"), error("odd")])
+
+    def parse(body: bytes, kind: Kind) -> Page:
+        for odd in answers:
+            raise odd
+        return parse_page(body, kind)
+
+    monkeypatch.setattr("kubeproxy_bpf.api.reflector.parse_page", parse)
+    async with rig.following():
+        await until(lambda: rig.ports == {"a": 80})
+    assert len(rig.clock.slept) >= 2

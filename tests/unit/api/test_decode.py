@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Callable
 
 import msgspec
 import pytest
@@ -17,8 +17,10 @@ from kubeproxy_bpf.api.decode import (
     Malformed,
     decoder_of,
     identify,
+    parse_bookmark,
     parse_event,
     parse_page,
+    parse_status,
 )
 from kubeproxy_bpf.api.objects import (
     EndpointSlice,
@@ -342,3 +344,32 @@ def test_an_empty_list_may_be_null() -> None:
     assert parse_page(body, Kind.POD).items == ()
     with pytest.raises(Malformed, match="no items"):
         parse_page(body.replace(b',"items":null', b""), Kind.POD)
+
+
+NEST = 100_000
+DEEP = b"[" * NEST + b"]" * NEST
+
+
+@pytest.mark.parametrize(
+    "parse, text",
+    [
+        (parse_event, b'{"type":"ADDED","object":%s}'),
+        (lambda text: parse_page(text, Kind.SERVICE), b'{"kind":"ServiceList","items":[%s]}'),
+        (lambda text: parse_bookmark(msgspec.Raw(text)), b'{"metadata":{"annotations":{"a":%s}}}'),
+        (
+            lambda text: decoder_of(Kind.SERVICE).decode(msgspec.Raw(text)),
+            b'{"metadata":{"name":"a"},"x":%s}',
+        ),
+    ],
+)
+def test_what_is_nested_too_deeply_is_malformed(
+    parse: Callable[[bytes], object], text: bytes
+) -> None:
+    """The decoder's way to say so is a RecursionError."""
+    with pytest.raises((Malformed, DecodeError)):
+        parse(text % DEEP)
+
+
+def test_a_status_nested_too_deeply_is_none() -> None:
+    """An error whose body says nothing is an error still."""
+    assert parse_status(b'{"details":{"causes":[{"a":%s}]}}' % DEEP) is None
