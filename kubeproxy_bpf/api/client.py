@@ -34,6 +34,8 @@ KEEPALIVE_IDLE_S = 15
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_PROBES = 3
 USER_TIMEOUT_MS = 30_000
+ERROR_BODY_TIMEOUT_S = 5.0
+"""For the whole body of an error; what has not come by then is not worth a blocked watch."""
 _ERROR_BODY_BYTES = 65_536
 
 
@@ -130,8 +132,20 @@ class ApiClient:
             )
 
     async def _error(self, response: aiohttp.ClientResponse) -> StatusError:
-        body = await response.content.read(_ERROR_BODY_BYTES)
+        body = await _error_body(response.content)
         retry_after_s = parse_retry_after(response.headers.get("Retry-After"), self._clock.wall())
         return status_error(
             response.status, response.reason or "", parse_status(body), retry_after_s
         )
+
+
+async def _error_body(content: aiohttp.StreamReader) -> bytes:
+    """All of it up to a limit; nothing when it does not come, since the status says enough."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
+            while len(body) < _ERROR_BODY_BYTES and not content.at_eof():
+                body += await content.read(_ERROR_BODY_BYTES - len(body))
+    except (aiohttp.ClientError, OSError):
+        return b""
+    return bytes(body)

@@ -42,6 +42,26 @@ def stream(*pieces: bytes, cut: bool = False, stall: bool = False) -> Step:
     return step
 
 
+def refusal(
+    code: int, *pieces: bytes, pause_s: float = 0.0, stall: bool = False, cut: bool = False
+) -> Step:
+    """An error status whose body comes in pieces, stops coming, or is cut."""
+
+    async def step(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=code, headers={"Retry-After": "7"})
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(pause_s)
+        if stall:
+            await asyncio.sleep(3600)
+        if cut and request.transport is not None:
+            request.transport.abort()
+        return response
+
+    return step
+
+
 def event(kind: str, document: dict[str, Any], version: int | str | None = None) -> bytes:
     if version is not None:
         document = {**document, "metadata": {**document["metadata"]}}

@@ -12,8 +12,8 @@ from kubeproxy_bpf.api.resources import pods_of
 from kubeproxy_bpf.api.store import State
 
 from .conftest import FastClock, Rig, until
-from .scripted_server import encode, service
-from .steps import answer, body, event, gone, stream
+from .scripted_server import encode, service, status
+from .steps import answer, body, event, gone, refusal, stream
 
 MINUTE_REQUESTS = 14
 """What back-off allows in a minute: 0.4 + 0.8 + 1.6 + ... s at the least, then every 15 s."""
@@ -218,3 +218,49 @@ async def test_a_resource_that_is_permitted_later_is_taken(rig: Rig) -> None:
     rig.server.script.append(answer(403, "Forbidden"))
     async with rig.following(pods_of("n1")):
         await until(lambda: rig.store.state(Kind.POD) is State.LISTED)
+
+
+async def test_an_error_body_in_pieces_is_read_whole(rig: Rig) -> None:
+    """What the server asks for may stand in the last piece: here that we list anew."""
+    rig.server.put(service("a"))
+    details = {"causes": [{"reason": "ResourceVersionTooLarge"}]}
+    text = encode(status(504, "Timeout", details=details))
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        rig.server.script.append(refusal(504, text[:20], text[20:], pause_s=0.05))
+        rig.server.end_watches()
+        await until(lambda: len(rig.server.lists()) == 2 and rig.server.watching == 1)
+    assert len(rig.server.requests) == 3
+
+
+@pytest.mark.parametrize("pieces", [(), (b'{"code":',)])
+async def test_an_error_body_that_stalls_does_not_hold_us(
+    rig: Rig, pieces: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while the status alone counts, with what its head says of when to come back."""
+    monkeypatch.setattr("kubeproxy_bpf.api.client.ERROR_BODY_TIMEOUT_S", 0.05)
+    rig.server.put(service("a"))
+    rig.server.script.append(refusal(503, *pieces, stall=True))
+    async with rig.following():
+        await until(lambda: rig.store.synced)
+    assert rig.clock.slept[0] == 7.0
+
+
+async def test_an_error_body_without_end_is_read_up_to_a_limit(rig: Rig) -> None:
+    """A status whose body is too long for one is known by its code."""
+    rig.server.put(service("a"))
+    rig.server.script.append(refusal(503, *[b"x" * 65_536] * 64, stall=True))
+    async with rig.following():
+        await until(lambda: rig.store.synced)
+    assert rig.clock.slept[0] == 7.0
+
+
+async def test_an_error_body_that_is_cut_leaves_the_status(rig: Rig) -> None:
+    """410 is 410, whatever became of its body."""
+    rig.server.put(service("a"))
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        rig.server.script.append(refusal(410, b'{"code":', cut=True))
+        rig.server.end_watches()
+        await until(lambda: len(rig.server.lists()) == 2 and rig.server.watching == 1)
+    assert len(rig.server.requests) == 3
