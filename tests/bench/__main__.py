@@ -21,7 +21,7 @@ DIRECTORY = Path(".build/bench")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--changes", type=int, default=200)
     parser.add_argument("--only", choices=("connect", "control"))
     options = parser.parse_args()

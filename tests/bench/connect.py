@@ -132,11 +132,11 @@ def interleave(
     """All variants in turns; the order changes from round to round."""
     results: dict[str, list[dict[str, float]]] = {variant.name: [] for variant in variants}
     for number in range(rounds):
-        print(f"\r{mode}: round {number + 1} of {rounds}", end="", flush=True)
+        print(f"\r{mode}: round {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
         turn = number % len(variants)
         for variant in variants[turn:] + variants[:turn]:
             results[variant.name].append(variant.run(load, mode, count))
-    print()
+    print(file=sys.stderr)
     return results
 
 
@@ -175,7 +175,7 @@ def build_load(directory: Path) -> Path:
     return load
 
 
-def main(directory: Path, rounds: int = 20, count: int = 1500) -> dict[str, Any]:
+def main(directory: Path, rounds: int = 40, count: int = 600) -> dict[str, Any]:
     """Measure all variants and print a table per mode."""
     set_up()
     load = build_load(directory)
