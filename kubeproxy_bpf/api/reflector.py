@@ -59,8 +59,11 @@ class ReflectorSettings:
     healthy_after_s: float = 10.0
     """An attempt that lived this long makes earlier failures forgotten."""
     retry_after_max_s: float = 120.0
+    forbidden_first_s: tuple[float, ...] = (0.2, 0.6)
+    """Before an optional resource is given up as one that we may not read: an API server that
+    starts refuses before it has read the roles."""
     forbidden_retry_s: float = 60.0
-    """Between attempts at an optional resource that we may not read."""
+    """Between attempts after that."""
     bad_stream_limit: int = 3
     """Unreadable streams in a row before a list is made instead."""
     yield_every: int = 100
@@ -127,7 +130,7 @@ class Reflector:
         self._watch_list = True
         self._bad_streams = 0
         self._since_yield = 0
-        self._forbidden = False
+        self._refusals = 0
 
     async def run(self) -> NoReturn:
         while True:
@@ -143,8 +146,10 @@ class Reflector:
             if failure is not None:
                 self._learn(failure)
                 await self._clock.sleep(self._delay_s(failure))
-            elif not healthy:
-                await self._clock.sleep(self._backoff.next())
+            else:
+                self._refusals = 0
+                if not healthy:
+                    await self._clock.sleep(self._backoff.next())
 
     async def _attempt(self) -> None:
         if self._intake.position is None and self._watch_list:
@@ -248,9 +253,10 @@ class Reflector:
             self._bad_streams = 0
             self._intake.forget_position()
         forbidden = isinstance(failure, StatusError) and failure.status == 403
-        if forbidden and self._resource.optional:
+        self._refusals = self._refusals + 1 if forbidden else 0
+        if self._resource.optional and self._refusals > len(self._settings.forbidden_first_s):
             self._intake.unavailable()
-        if not (forbidden and self._forbidden):
+        if self._refusals < 2:
             error = str(failure) or type(failure).__name__
             log.warning(
                 "watch_failed",
@@ -259,15 +265,19 @@ class Reflector:
                 relist=relist,
                 exc_info=failure if unforeseen else None,
             )
-        self._forbidden = forbidden
 
     def _delay_s(self, failure: Exception) -> float:
         if not isinstance(failure, StatusError):
             return self._backoff.next()
         if failure.status == 403 and self._resource.optional:
-            return self._settings.forbidden_retry_s * self._random.uniform(0.8, 1.2)
+            return self._forbidden_delay_s()
         asked_s = min(failure.retry_after_s or 0.0, self._settings.retry_after_max_s)
         return max(asked_s, self._backoff.next())
+
+    def _forbidden_delay_s(self) -> float:
+        if self._refusals <= len(self._settings.forbidden_first_s):
+            return self._settings.forbidden_first_s[self._refusals - 1]
+        return self._settings.forbidden_retry_s * self._random.uniform(0.8, 1.2)
 
     def _report(self, error: DecodeError) -> None:
         namespace, name = error.key or ("", "")

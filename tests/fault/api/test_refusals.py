@@ -208,14 +208,31 @@ async def test_a_forbidden_optional_resource_is_unavailable_not_empty(
     rig.server.always = answer(403, "Forbidden")
     async with rig.following(pods_of("n1")):
         await until(lambda: sum(clock.slept) >= 600)
-    assert len(rig.server.requests) <= 14
+    assert len(rig.server.requests) <= 16
+    assert clock.slept[:2] == [0.2, 0.6] and min(clock.slept[2:]) >= 48
     assert rig.store.state(Kind.POD) is State.UNAVAILABLE
     assert capsys.readouterr().out.count("watch_failed") == 1
 
 
+@pytest.mark.parametrize(
+    "codes", [(403,), (403, 403), (403, 403, 500, 403, 403), (500, 403, 429, 403, 503, 403)]
+)
+async def test_a_refusal_that_passes_is_not_taken_for_the_answer(
+    rig: Rig, codes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API server that starts refuses before it has read the roles; only three refusals in a row
+    count, since host ports that are programmed go once Pods are known to be unavailable."""
+    told: list[None] = []
+    monkeypatch.setattr(rig.store.sink(Kind.POD), "unavailable", lambda: told.append(None))
+    rig.server.script.extend([answer(code) for code in codes])
+    async with rig.following(pods_of("n1")):
+        await until(lambda: rig.store.state(Kind.POD) is State.LISTED)
+    assert not told
+
+
 async def test_a_resource_that_is_permitted_later_is_taken(rig: Rig) -> None:
     """Once the role is extended, Pods arrive without a restart."""
-    rig.server.script.append(answer(403, "Forbidden"))
+    rig.server.script.extend([answer(403, "Forbidden")] * 4)
     async with rig.following(pods_of("n1")):
         await until(lambda: rig.store.state(Kind.POD) is State.LISTED)
 
