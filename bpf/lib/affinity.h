@@ -40,8 +40,11 @@ static __always_inline __u32 affinity_find(const struct affinity_key *key, struc
 	if (!pin || pin->generation != service.generation)
 		return 0;
 	now_s = affinity_now_s();
-	/* Seconds are cut off: a pin may live a second too long, never too short. */
-	if (now_s - pin->last_use_s > record->affinity_timeout_s)
+	/*
+	 * Seconds are cut off: a pin may live a second too long, never too short. Signed, since
+	 * another processor may have noted the next second after we read the clock.
+	 */
+	if ((__s32)(now_s - pin->last_use_s) > (__s32)record->affinity_timeout_s)
 		return 0;
 	id = pin->backend;
 	backend = lb_backend(id);

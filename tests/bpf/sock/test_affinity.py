@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 
 import pytest
@@ -77,6 +78,21 @@ def test_it_ends_with_its_time(places: Places, world: World) -> None:
     time.sleep(4.1)
     answers(places, times=1)
     assert world.count("AFFINITY_HIT") == 3
+
+
+def test_a_use_that_seems_to_lie_ahead_is_recent(places: Places, world: World) -> None:
+    """Another processor may note the next second first: that pin is fresh, not timed out."""
+    index = world.serve(VIP, ALL[:1], affinity_s=LONG_S)
+    answers(places, times=1)
+    world.publish(index, [world.backend(b) for b in ALL], affinity_s=LONG_S)
+    pins = world.maps["kpb_affinity"]
+    (key,) = pins.keys()
+    pin = pins.lookup(key)
+    assert pin is not None
+    (last_use_s,) = struct.unpack("=I", pin[-4:])
+    pins.update(key, pin[:-4] + struct.pack("=I", last_use_s + 60))
+    assert answers(places, times=1) == {ALL[0]}
+    assert world.count("AFFINITY_HIT") == 1
 
 
 def test_a_backend_outside_the_window_is_forgotten(places: Places, world: World) -> None:
