@@ -9,8 +9,7 @@ int kpb_release(struct bpf_sock *sk)
 	__u64 cookie;
 
 	if (sk->protocol == KPB_IPPROTO_TCP) {
-		if (!(kpb_config.flags & CONFIG_TCP_ORIGIN))
-			return 1;
+		/* Also with CONFIG_TCP_ORIGIN off: an earlier run may have remembered it. */
 		cookie = bpf_get_socket_cookie(sk);
 		bpf_map_delete_elem(&kpb_tcp_origin, &cookie);
 		return 1;

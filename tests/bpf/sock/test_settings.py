@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+
 import pytest
 
 from kubeproxy_bpf.dataplane.settings import ConfigFlags
@@ -14,6 +17,7 @@ from .world import EXTERNAL_IP, UDP, World
 
 pytestmark = pytest.mark.root
 
+SO_COOKIE = 57
 LOCAL_ONLY = RecordFlags.HAS_ENDPOINTS | RecordFlags.EXTERNAL_LOCAL
 
 
@@ -40,3 +44,17 @@ def test_without_origin_a_tcp_socket_sees_the_backend(places: Places, world: Wor
     world.serve("172.30.0.1", ["10.99.1.1"], protocol=UDP)
     assert places.run(clients.tcp, "172.30.0.1") == ("10.99.1.1", "10.99.1.1")
     assert places.run(clients.udp, "172.30.0.1")[2] == "172.30.0.1"
+
+
+def test_without_origin_old_entries_still_go(places: Places, world: World) -> None:
+    """What a socket left while the switch was on is removed when it closes."""
+    origins = world.maps["kpb_tcp_origin"]
+
+    def scenario() -> int:
+        with clients.opened("127.0.0.1", socket.SOCK_STREAM) as client:
+            cookie = client.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
+            origins.update(cookie, bytes(origins.value_bytes))
+            return world.entries("kpb_tcp_origin")
+
+    assert places.run(scenario) == 1
+    assert world.entries("kpb_tcp_origin") == 0
