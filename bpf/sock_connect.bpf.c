@@ -5,7 +5,7 @@
 static __always_inline int sock_connect(struct bpf_sock_addr *ctx, enum sock_family family)
 {
 	struct dial dial = {
-		.address = sock_address(ctx, family),
+		.address = sock_destination(ctx, family),
 		.port = sock_port(ctx),
 		.protocol = ctx->protocol,
 		.connect = true,

@@ -5,7 +5,7 @@
 static __always_inline int sock_sendmsg(struct bpf_sock_addr *ctx, enum sock_family family)
 {
 	struct dial dial = {
-		.address = sock_address(ctx, family),
+		.address = sock_destination(ctx, family),
 		.port = sock_port(ctx),
 		.protocol = KPB_IPPROTO_UDP,
 		.host = sock_in_host_netns(ctx),

@@ -43,6 +43,21 @@ static __always_inline bool addr_is_wildcard(const struct ip_addr *a)
 	       (!a->word[2] || a->word[2] == bpf_htonl(0xffff));
 }
 
+/*
+ * Where a packet to the address goes: the kernel takes 0.0.0.0 and :: for loopback. Of few
+ * branches, since the verifier walks through all that follows once for each.
+ */
+static __always_inline struct ip_addr addr_destination(const struct ip_addr *a)
+{
+	__be32 last = a->word[2] ? bpf_htonl(0x7f000001) : bpf_htonl(1);
+	__be32 rest = a->word[0] | a->word[1] | a->word[3];
+	struct ip_addr to = *a;
+
+	if (!rest && (!a->word[2] || a->word[2] == bpf_htonl(0xffff)))
+		to.word[3] = last;
+	return to;
+}
+
 static __always_inline bool addr_is_loopback(const struct ip_addr *a)
 {
 	if (a->word[0] || a->word[1])

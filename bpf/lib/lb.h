@@ -20,7 +20,7 @@ struct lb_window {
 	__u32 kind; /* enum affinity_window */
 };
 
-/* The address under which `dialled` stands in the maps: 0.0.0.0 and all of 127/8 are one. */
+/* The address under which `dialled` stands in the maps: all of 127/8 is one, and the wildcard. */
 static __always_inline struct ip_addr lb_vip_address(const struct ip_addr *dialled)
 {
 	if (addr_is_loopback(dialled) || addr_is_wildcard(dialled))

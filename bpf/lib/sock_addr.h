@@ -37,6 +37,15 @@ static __always_inline void sock_set_address(struct bpf_sock_addr *ctx, enum soc
 	ctx->user_ip6[3] = address->word[3];
 }
 
+/* The address that a program dials, as the kernel will understand it. */
+static __always_inline struct ip_addr sock_destination(const struct bpf_sock_addr *ctx,
+						       enum sock_family family)
+{
+	struct ip_addr address = sock_address(ctx, family);
+
+	return addr_destination(&address);
+}
+
 /* Whether the socket is bound to a source from which only this host can be reached. */
 static __always_inline bool sock_has_loopback_source(const struct bpf_sock_addr *ctx,
 						     enum sock_family family)

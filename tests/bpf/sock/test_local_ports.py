@@ -67,12 +67,18 @@ def test_node_port_from_the_host(places: Places, dialled: str, backend: str) -> 
 
 
 @pytest.mark.usefixtures("node_port")
-@pytest.mark.parametrize("unspecified, backend", [("0.0.0.0", B1), ("::", B6)])
+@pytest.mark.parametrize(
+    "unspecified, backend", [("0.0.0.0", B1), ("::", B6), ("::ffff:0.0.0.0", B1)]
+)
 def test_the_unspecified_address_is_loopback(
     places: Places, unspecified: str, backend: str
 ) -> None:
-    """Linux takes a connection to 0.0.0.0 or :: as one to loopback: so do we."""
-    assert places.run(clients.tcp, unspecified, NODE_PORT)[0] == backend
+    """Linux takes a connection to 0.0.0.0 or :: as one to loopback, and shows that: so do we."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1", "::ffff:0.0.0.0": "::ffff:127.0.0.1"}
+    shown = loopback[unspecified]
+    assert places.run(clients.tcp, unspecified, NODE_PORT) == (backend, shown)
+    assert places.run(clients.udp, unspecified, NODE_PORT) == (backend, shown, shown)
+    assert places.run(clients.sendto, unspecified, NODE_PORT) == (backend, (shown, NODE_PORT))
 
 
 @pytest.mark.usefixtures("node_port")
