@@ -15,7 +15,7 @@
 
 /* One connect() or one datagram. */
 struct dial {
-	struct ip_addr address; /* as the program gave it */
+	struct ip_addr address; /* as the program gave it, but for the wildcard */
 	__be16 port;
 	__u8 protocol;
 	bool connect;
@@ -201,10 +201,8 @@ sock_translate_tcp(struct bpf_sock_addr *ctx, const struct dial *dial, struct ch
 	enum counter reason = sock_choose(ctx, dial, choice);
 
 	backend = lb_backend(choice->backend);
-	if (!backend) {
-		origin_forget(ctx);
+	if (!backend)
 		return reason;
-	}
 	if (kpb_config.flags & CONFIG_TCP_ORIGIN) {
 		sock_describe(&chosen, dial, choice, backend);
 		origin_remember(ctx, &chosen);
@@ -213,7 +211,10 @@ sock_translate_tcp(struct bpf_sock_addr *ctx, const struct dial *dial, struct ch
 	return reason;
 }
 
-/* Not ours: what an earlier call left must not colour this one. */
+/*
+ * Not ours: what an earlier call left must not colour this one. A socket may also have dissolved
+ * its connection meanwhile, which runs no hook.
+ */
 static __always_inline void sock_leave_alone(struct bpf_sock_addr *ctx, const struct dial *dial)
 {
 	struct sock_state *state;
@@ -225,7 +226,7 @@ static __always_inline void sock_leave_alone(struct bpf_sock_addr *ctx, const st
 	state = flow_state(ctx->sk);
 	if (!state)
 		return;
-	if (dial->connect)
+	if (dial->connect || ctx->sk->state != BPF_TCP_ESTABLISHED)
 		flow_disconnect(state);
 	flow_forget_backend(state, &dial->address, dial->port, bpf_get_socket_cookie(ctx));
 }
@@ -266,6 +267,42 @@ static __always_inline enum counter sock_serve(struct bpf_sock_addr *ctx, const 
 	return sock_translate_tcp(ctx, dial, &choice);
 }
 
+/* Whether the call goes on to the very address that was dialled: neither led away nor refused. */
+static __always_inline bool sock_is_left_alone(enum counter reason)
+{
+	switch (reason) {
+	case COUNT_TRANSLATED:
+	case COUNT_STICKY:
+	case COUNT_AFFINITY_HIT:
+		return false;
+	case COUNT_NO_ENDPOINTS:
+	case COUNT_NO_LOCAL_ENDPOINT:
+	case COUNT_UNKNOWN_PORT:
+	case COUNT_HALF_STATE:
+		return !kernel_has(set_retval);
+	default:
+		return true;
+	}
+}
+
+/* What becomes of a destination that stands in the maps. */
+static __always_inline enum counter sock_decide(struct bpf_sock_addr *ctx, const struct dial *dial,
+						__u32 vip_flags, const struct frontend_key *key)
+{
+	const struct frontend *frontend;
+
+	if (vip_flags & VIP_ON_DEVICE)
+		return COUNT_ON_DEVICE;
+	if (vip_flags & VIP_LOOPBACK && !dial->host)
+		return COUNT_NONE;
+	if (vip_flags & VIP_CANARY)
+		return sock_translate_canary(ctx, dial);
+	frontend = lb_frontend(vip_flags, key);
+	if (frontend)
+		return sock_serve(ctx, dial, frontend);
+	return sock_unknown_port(dial, vip_flags, key);
+}
+
 static __always_inline enum counter sock_translate(struct bpf_sock_addr *ctx,
 						   const struct dial *dial)
 {
@@ -274,29 +311,10 @@ static __always_inline enum counter sock_translate(struct bpf_sock_addr *ctx,
 		.port = dial->port,
 		.protocol = dial->protocol,
 	};
-	const struct frontend *frontend;
 	const struct vip *vip = bpf_map_lookup_elem(&kpb_vips, &key.address);
-	enum counter reason;
-	__u32 flags;
+	enum counter reason = vip ? sock_decide(ctx, dial, vip->flags, &key) : COUNT_NONE;
 
-	if (!vip) {
-		sock_leave_alone(ctx, dial);
-		return COUNT_NONE;
-	}
-	flags = vip->flags;
-	if (flags & VIP_ON_DEVICE)
-		reason = COUNT_ON_DEVICE;
-	else if (flags & VIP_LOOPBACK && !dial->host)
-		reason = COUNT_NONE;
-	else if (flags & VIP_CANARY)
-		return sock_translate_canary(ctx, dial);
-	else {
-		frontend = lb_frontend(flags, &key);
-		if (frontend)
-			return sock_serve(ctx, dial, frontend);
-		reason = sock_unknown_port(dial, flags, &key);
-	}
-	if (reason != COUNT_UNKNOWN_PORT)
+	if (sock_is_left_alone(reason))
 		sock_leave_alone(ctx, dial);
 	return reason;
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
 from contextlib import contextmanager
@@ -70,3 +71,9 @@ def connect_udp(address: str, port: int = 80) -> str:
     with opened(address, socket.SOCK_DGRAM) as client:
         client.connect((address, port))
         return str(client.getpeername()[0])
+
+
+def disconnect(client: socket.socket) -> None:
+    """Dissolve a datagram socket's connection: connect() to AF_UNSPEC."""
+    if ctypes.CDLL(None).connect(client.fileno(), bytes(16), 16) < 0:
+        raise OSError("connect to AF_UNSPEC")

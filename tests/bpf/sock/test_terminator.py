@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import socket
 from pathlib import Path
 from typing import Iterator
@@ -15,7 +14,7 @@ from kubeproxy_bpf.dataplane.netns import all_namespaces
 from kubeproxy_bpf.dataplane.terminator import Terminator
 from kubeproxy_bpf.plan.records import RecordFlags
 
-from .clients import ask, error_of, opened
+from .clients import ask, disconnect, error_of, opened
 from .conftest import OBJECT
 from .places import PORT, Places
 from .world import UDP, World, mapped
@@ -148,7 +147,7 @@ def test_a_socket_that_was_dissolved_is_not_aborted(
         with opened(VIP, socket.SOCK_DGRAM) as client:
             client.bind(("0.0.0.0", 45454))  # else dissolving takes it out of the kernel's table
             client.connect((VIP, 80))
-            assert ctypes.CDLL(None).connect(client.fileno(), bytes(16), 16) == 0
+            disconnect(client)
             world.publish(index, [world.backend(B2, protocol=UDP)])
             world.remove_backend(B1, UDP)
             return _run(datapath, places)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from kubeproxy_bpf.plan.records import RecordFlags
+from kubeproxy_bpf.plan.records import BackendFlags, FrontendFlags, RecordFlags
 
 from . import clients
 from .clients import ask, error_of, opened
 from .places import PORT, Places
-from .world import UDP, World
+from .world import EXTERNAL_IP, UDP, World
 
 pytestmark = pytest.mark.root
 
@@ -159,6 +159,47 @@ def test_speaking_to_the_backend_itself(places: Places, world: World) -> None:
             return [ask(client, *to)[1] for to in ((VIP, 80), (B1, PORT), (VIP, 80))]
 
     assert places.run(scenario) == [(VIP, 80), (B1, PORT), (VIP, 80)]
+
+
+@pytest.mark.parametrize("dialled, shown", [(VIP, B1), (f"::ffff:{VIP}", f"::ffff:{B1}")])
+def test_speaking_to_the_backend_after_disconnecting(
+    places: Places, world: World, dialled: str, shown: str
+) -> None:
+    """connect() to AF_UNSPEC runs no hook: the VIP is over for that socket all the same."""
+    world.serve(VIP, [B1], protocol=UDP)
+
+    def scenario() -> Any:
+        with opened(dialled, socket.SOCK_DGRAM) as client:
+            client.connect((dialled, 80))
+            clients.disconnect(client)
+            return ask(client, shown, PORT)
+
+    assert places.run(scenario) == (B1, (shown, PORT))
+
+
+LEFT_ALONE = {
+    "source ranges": {"kind": (*EXTERNAL_IP[:2], EXTERNAL_IP[2] | FrontendFlags.SOURCE_RANGES)},
+    "loopback source": {"kind": EXTERNAL_IP},
+}
+
+
+@pytest.mark.parametrize("left_alone", LEFT_ALONE)
+def test_a_frontend_that_is_left_alone_shows_itself(
+    places: Places, world: World, left_alone: str
+) -> None:
+    """Another VIP of the same backend address, used before, colours nothing."""
+    world.serve(OTHER, ["127.0.0.1"], protocol=UDP, backend_flags=BackendFlags.HOST)
+    world.serve("127.0.0.1", [B1], port=PORT, protocol=UDP, **LEFT_ALONE[left_alone])
+
+    def scenario() -> tuple[Any, Any]:
+        with opened(VIP, socket.SOCK_DGRAM) as client:
+            client.bind(("127.0.0.1", 0))
+            client.connect((OTHER, 80))
+            before = client.getpeername()
+            client.connect(("127.0.0.1", PORT))
+            return before, client.getpeername()
+
+    assert places.run(scenario) == ((OTHER, 80), ("127.0.0.1", PORT))
 
 
 def test_two_vips_of_one_backend(places: Places, world: World) -> None:
