@@ -3,20 +3,41 @@
 
 Each hook is a link, pinned as ``<links_dir>/<program>``: attached without this process. A restart
 swaps the program inside the link, so that there is no moment without one. A link whose cgroup is
-gone, or is another, is replaced: the new one works before the old one ends. That the hooks really
-run is for ``canary`` to prove. Called by the composition root, in a thread.
+gone, or is another, is replaced: the new one works before the old one ends; one whose program is
+no more is detached. What remembers sockets is attached after what forgets them. That the hooks
+really run is for ``canary`` to prove. Called by the composition root, in a thread.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Iterable, Mapping
+
+import structlog
 
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs
 from kubeproxy_bpf.errors import UnsupportedKernel
 from kubeproxy_bpf.libbpf import LibbpfError, Link, ObjectProgram, Program, prog_query
+
+_log = structlog.get_logger(__name__)
+
+# A socket that connects between two attachments must find the later hooks of its life in place.
+_ORDER = (
+    "kpb_release",
+    "kpb_peername4",
+    "kpb_peername6",
+    "kpb_recvmsg4",
+    "kpb_recvmsg6",
+    "kpb_post_bind4",
+    "kpb_post_bind6",
+    "kpb_sendmsg4",
+    "kpb_sendmsg6",
+    "kpb_connect4",
+    "kpb_connect6",
+)
 
 
 def attach(
@@ -24,20 +45,23 @@ def attach(
 ) -> dict[str, Link]:
     """Attach all programs to a cgroup and its descendants.
 
-    The caller holds the links; without ``links_dir`` closing them detaches.
+    The caller holds the links; without ``links_dir`` closing them detaches. After a failure
+    nothing is attached that was not before.
     """
     if links_dir:
         ensure_bpffs(links_dir)
     cgroup_fd = _open(cgroup)
     links: dict[str, Link] = {}
     try:
-        for name, program in programs.items():
-            links[name] = _attach_one(name, program, cgroup_fd, links_dir)
-    except BaseException:
-        close_all(links.values())
-        raise
+        with ExitStack() as undo:
+            for name in sorted(programs, key=_place):
+                pin = links_dir / name if links_dir else None
+                links[name] = _attach_one(name, programs[name], cgroup_fd, pin, undo)
+            undo.pop_all()
     finally:
         os.close(cgroup_fd)
+    if links_dir:
+        _detach_others(links_dir, links)
     return links
 
 
@@ -45,9 +69,7 @@ def detach(links_dir: Path) -> int:
     """Detach all that is pinned in a directory, and return how many links that were."""
     count = 0
     for path in _pins(links_dir):
-        with Link.open_pinned(path) as link:
-            link.detach()
-        path.unlink()
+        _end(path)
         count += 1
     return count
 
@@ -76,10 +98,16 @@ def close_all(links: Iterable[Link]) -> None:
         link.close()
 
 
-def _attach_one(name: str, program: ObjectProgram, cgroup_fd: int, links_dir: Path | None) -> Link:
-    pin = links_dir / name if links_dir else None
+def _place(name: str) -> int:
+    return _ORDER.index(name) if name in _ORDER else -1
+
+
+def _attach_one(
+    name: str, program: ObjectProgram, cgroup_fd: int, pin: Path | None, undo: ExitStack
+) -> Link:
     adopted = _adopt(pin, cgroup_fd) if pin else None
     if adopted:
+        undo.callback(adopted.close)
         with Program.from_id(program.info().id) as replacement:
             adopted.update(replacement)
         return adopted
@@ -90,9 +118,31 @@ def _attach_one(name: str, program: ObjectProgram, cgroup_fd: int, links_dir: Pa
             needs = f"the kernel refuses to attach it to the cgroup ({error})"
             raise UnsupportedKernel(f"socket hook {name}", needs) from error
         raise
+    undo.callback(link.close)
+    undo.callback(link.detach)
     if pin:
         _replace_pin(link, pin)
+        undo.callback(pin.unlink)
     return link
+
+
+def _detach_others(links_dir: Path, links: Mapping[str, Link]) -> None:
+    """End what another version of us, or a crash while pinning, left attached."""
+    for path in _pins(links_dir):
+        if path.name in links:
+            continue
+        try:
+            _end(path)
+        except OSError as error:
+            _log.warning("old_link_kept", link=str(path), error=str(error))
+        else:
+            _log.info("old_link_detached", link=str(path))
+
+
+def _end(pin: Path) -> None:
+    with Link.open_pinned(pin) as link:
+        link.detach()
+    pin.unlink()
 
 
 def _adopt(pin: Path, cgroup_fd: int) -> Link | None:

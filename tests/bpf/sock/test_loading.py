@@ -166,6 +166,51 @@ def test_pinned_hooks_outlive_the_process(
     assert list(links_dir.iterdir()) == []
 
 
+def test_hooks_that_remember_are_attached_last(
+    pin_dir: Path, settings: Settings, other_cgroup: Path
+) -> None:
+    """What forgets works before what remembers: no socket leaves an entry for ever."""
+    with load(pin_dir, settings) as datapath:
+        links = attach(datapath.programs, other_cgroup, pin_dir / "links")
+        by_id = sorted(links, key=lambda name: links[name].info().id)
+        close_all(links.values())
+    assert by_id[0] == "kpb_release"
+    assert by_id[-2:] == ["kpb_connect4", "kpb_connect6"]
+    assert len(by_id) == len(datapath.programs)
+
+
+def test_a_failed_first_attach_leaves_nothing(
+    pin_dir: Path, settings: Settings, other_cgroup: Path
+) -> None:
+    """When one hook is refused those before it are detached and unpinned."""
+    links_dir = pin_dir / "links"
+    with load(pin_dir, settings) as datapath:
+        # A directory in the place of the last pin, which can neither be adopted nor replaced.
+        (links_dir / "kpb_connect6").mkdir(parents=True)
+        with pytest.raises(OSError):
+            attach(datapath.programs, other_cgroup, links_dir)
+        assert set(effective(datapath.programs, other_cgroup).values()) == {()}
+        assert [path.name for path in links_dir.iterdir()] == ["kpb_connect6"]
+
+
+def test_hooks_of_another_version_end(
+    pin_dir: Path, settings: Settings, other_cgroup: Path
+) -> None:
+    """A pinned link whose program is no more, or which a crash left half renamed, is detached."""
+    links_dir = pin_dir / "links"
+    with load(pin_dir, settings) as datapath:
+        chosen = datapath.programs["kpb_connect4"]
+        close_all(
+            attach(
+                {"kpb_older": chosen, "new-kpb_connect4": chosen}, other_cgroup, links_dir
+            ).values()
+        )
+        close_all(attach(datapath.programs, other_cgroup, links_dir).values())
+        assert {path.name for path in links_dir.iterdir()} == set(datapath.programs)
+        running = effective(datapath.programs, other_cgroup)
+    assert {len(ids) for ids in running.values()} == {1}
+
+
 def test_a_cgroup_that_is_not_there(places: Places, datapath: Datapath) -> None:
     """A missing cgroup is one clear sentence."""
     with pytest.raises(UnsupportedKernel, match="nowhere cannot be opened.*--bpf-cgroup-root"):
