@@ -133,8 +133,14 @@ class App:
             last = self._health.last_sync
             return Reading(instance.verdicts(), unfit, sync.refused_writes, ports, last)
 
-        feed = Feed(model, config, wake=wake, node_seen=self._health.node_seen)
         store = node_store()
+        feed = Feed(
+            model,
+            config,
+            wake=wake,
+            node_seen=self._health.node_seen,
+            unreadable=lambda: store.unreadable,
+        )
         store.subscribe(feed)
         source = ApiSource(client, store, config.hostname)
         devices = DeviceWatcher(feed.addresses_changed)

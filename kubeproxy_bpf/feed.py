@@ -3,12 +3,13 @@
 
 It also holds the gate of the start: the model is told that everything is known only when the store
 is complete *and* the node's own addresses have been read, since without them node ports would look
-deleted. Built by ``app``; subscribed to ``api.store``; called by ``node.devices``.
+deleted. While an object of the start is unreadable the model is told so, and nothing is pruned:
+what the previous process programmed may belong to it. Built by ``app``; subscribed to ``api.store``; called by ``node.devices``.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Mapping
+from typing import Callable, Collection, Mapping
 
 import structlog
 
@@ -36,11 +37,13 @@ class Feed:
         *,
         wake: Callable[[], None],
         node_seen: Callable[[Node | None], None],
+        unreadable: Callable[[], Collection[tuple[Kind, ObjectKey]]] = frozenset,
     ) -> None:
         self._model = model
         self._config = config
         self._wake = wake
         self._node_seen = node_seen
+        self._unreadable = unreadable
         self._node: Node | None = None
         self._policy: NodePortPolicy | None = None
         self._addresses: frozenset[LocalAddress] | None = None
@@ -61,7 +64,7 @@ class Feed:
         self._wake_if_due()
 
     def on_synced(self) -> None:
-        """All required lists are known and have been told."""
+        """All required lists are known and have been told; said again once all of it is read."""
         self._synced = True
         self._try_complete()
 
@@ -75,11 +78,16 @@ class Feed:
             self._try_complete()
 
     def _try_complete(self) -> None:
-        if self._complete or not self._synced or self._addresses is None:
+        if not self._synced or self._addresses is None:
             return
-        self._complete = True
-        self._set_addresses()
-        self._model.mark_complete()
+        if not self._complete:
+            self._complete = True
+            self._set_addresses()
+        unreadable = self._unreadable()
+        if unreadable:
+            texts = sorted(f"{kind} {key.namespace}/{key.name}" for kind, key in unreadable)
+            _log.warning("stale_entries_kept", unreadable=texts)
+        self._model.mark_complete(prune=not unreadable)
         self._wake_if_due()
 
     def _wake_if_due(self) -> None:

@@ -37,8 +37,13 @@ class Subscriber(Protocol):
         ...
 
     def on_synced(self) -> None:
-        """Everything required is known, and has been told."""
+        """Everything required is known, and has been told. Said again when ``Store.unreadable``
+        has become empty after that."""
         ...
+
+
+_UNNAMED = ObjectKey("", "")
+"""Stands for unreadable objects whose name is unreadable too."""
 
 
 class _Bucket:
@@ -49,10 +54,12 @@ class _Bucket:
         self.kind = kind
         self.state = State.PENDING
         self.objects: dict[ObjectKey, ApiObject] = {}
+        self.unreadable: set[ObjectKey] = set()
 
     def replace(self, objects: Objects, keep: Collection[ObjectKey] | None) -> None:
         missing = self.objects.keys() - objects.keys()
         missing = set() if keep is None else missing.difference(keep)
+        self.unreadable = {_UNNAMED} if keep is None else set(keep).difference(self.objects)
         self.state = State.LISTED
         for key in missing:
             self._set(key, None)
@@ -61,11 +68,14 @@ class _Bucket:
         self._store.settle()
 
     def upsert(self, key: ObjectKey, new: ApiObject) -> None:
+        self.unreadable.discard(key)
         self._set(key, new)
         self._store.settle()
 
     def remove(self, key: ObjectKey) -> None:
+        self.unreadable.discard(key)
         self._set(key, None)
+        self._store.settle()
 
     def unavailable(self) -> None:
         self.state = State.UNAVAILABLE
@@ -104,6 +114,8 @@ class Store:
         )
         self._subscribers: list[Subscriber] = []
         self.synced = False
+        self._partial = False
+        """Synced while something was unreadable."""
 
     def sink(self, kind: Kind) -> Sink:
         return self._buckets[kind]
@@ -114,6 +126,11 @@ class Store:
 
     def state(self, kind: Kind) -> State:
         return self._buckets[kind].state
+
+    @property
+    def unreadable(self) -> set[tuple[Kind, ObjectKey]]:
+        """Objects that are there and of which no version could ever be read."""
+        return {(kind, key) for kind, bucket in self._buckets.items() for key in bucket.unreadable}
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """From now on; a late subscriber is first told everything."""
@@ -131,10 +148,15 @@ class Store:
         return tuple(kind for kind, enough in self._required.items() if not self._met(kind, enough))
 
     def settle(self) -> None:
-        """Open the gate if everything required has come."""
+        """Open the gate if everything required has come; say so again once all of it is read."""
         if not self.synced and not self.missing():
             self.synced = True
+            self._partial = bool(self.unreadable)
             self._tell_all(self._subscribers)
+        elif self._partial and not self.unreadable:
+            self._partial = False
+            for subscriber in self._subscribers:
+                subscriber.on_synced()
 
     def changed(
         self, kind: Kind, key: ObjectKey, old: ApiObject | None, new: ApiObject | None

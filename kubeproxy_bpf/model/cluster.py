@@ -54,6 +54,7 @@ class ClusterModel:
         self._dirty: dict[Source, None] = {}
         self._known = False
         self._everything = False
+        self._prune = False
 
     # What arrives unchanged, as after a relist, costs one comparison and no compilation [K14].
 
@@ -112,12 +113,14 @@ class ClusterModel:
         for pod in self._pods:
             self._touch(Source("pod", *pod))
 
-    def mark_complete(self) -> None:
+    def mark_complete(self, prune: bool = True) -> None:
         """Say that all lists are known: the next ``take`` gives everything, as ``complete``.
 
-        May be said again for a full synchronisation.
+        Without ``prune`` as changes that leave alone what they do not name, since some objects of
+        the lists are unreadable. May be said again for a full synchronisation.
         """
         self._known = self._everything = True
+        self._prune = prune
         for key in self._services:
             self._touch_service(key)
         for key in self._pods:
@@ -142,7 +145,9 @@ class ClusterModel:
         self._new_slice_problems = {}
         for source, result in compiled.items():
             problems += self._ledger.give_out(source, result, everything, services)
-        changes = Changes(services, self._vips.take(everything), complete=everything)
+        changes = Changes(
+            services, self._vips.take(everything), complete=everything and self._prune
+        )
         return Step(changes, tuple(problems))
 
     def problems(self) -> list[Problem]:

@@ -95,8 +95,8 @@ class Changes(NamedTuple):
     """What a step of the model changed.
 
     ``services`` maps to None what is no longer served; ``vips`` maps an address to its VipFlags, 0
-    for none. ``complete`` marks the first result after all lists are known: then, and only then,
-    what is programmed but not named here is stale.
+    for none. ``complete`` marks a result of everything, once all lists are known and every object
+    of them could be read: then, and only then, what is programmed but not named here is stale.
     """
 
     services: Mapping[ServicePortId, Desired | None]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Collection
+
 from kubeproxy_bpf.api.decode import ApiObject, Kind
 from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey
 from kubeproxy_bpf.api.source import node_store
@@ -134,3 +136,42 @@ def test_an_optional_kind_may_be_listed_or_unavailable():
 
         settle(store.sink(Kind.POD))
         assert store.synced
+
+
+A, B = ObjectKey("d", "a"), ObjectKey("d", "b")
+
+
+def half_read(keep: Collection[ObjectKey] | None) -> tuple[Store, Journal]:
+    """A store that is synced although slices of the list could not be read."""
+    store, journal = Store(), Journal()
+    store.subscribe(journal)
+    store.sink(Kind.SERVICE).replace({}, ())
+    store.sink(Kind.ENDPOINT_SLICE).replace({}, keep)
+    assert journal.told == ["synced"]
+    journal.told.clear()
+    return store, journal
+
+
+def test_synced_is_said_again_when_all_could_be_read_in_the_end() -> None:
+    """Whether what was unreadable becomes readable, goes, or is not in the next list."""
+    store, journal = half_read({A, B})
+    slices = store.sink(Kind.ENDPOINT_SLICE)
+    assert store.unreadable == {(Kind.ENDPOINT_SLICE, A), (Kind.ENDPOINT_SLICE, B)}
+    slices.upsert(A, slice_("a"))
+    assert store.unreadable == {(Kind.ENDPOINT_SLICE, B)} and "synced" not in journal.told
+    slices.remove(B)
+    assert not store.unreadable and journal.told[1:] == ["synced"]
+
+    store, journal = half_read(None)
+    store.sink(Kind.ENDPOINT_SLICE).replace({}, {A})
+    assert store.unreadable == {(Kind.ENDPOINT_SLICE, A)} and not journal.told
+    store.sink(Kind.ENDPOINT_SLICE).replace({}, ())
+    assert not store.unreadable and journal.told == ["synced"]
+
+
+def test_what_was_known_before_it_became_unreadable_is_not_unknown() -> None:
+    """Its last good version stands, and synced is said once."""
+    store, journal = opened()
+    store.sink(Kind.ENDPOINT_SLICE).replace({}, {A})
+    store.sink(Kind.ENDPOINT_SLICE).upsert(A, slice_("a", "other"))
+    assert not store.unreadable and "synced" not in journal.told
