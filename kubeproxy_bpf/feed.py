@@ -4,7 +4,8 @@
 It also holds the gate of the start: the model is told that everything is known only when the store
 is complete *and* the node's own addresses have been read, since without them node ports would look
 deleted. While an object of the start is unreadable the model is told so, and nothing is pruned:
-what the previous process programmed may belong to it. Built by ``app``; subscribed to ``api.store``; called by ``node.devices``.
+what the previous process programmed may belong to it. Built by ``app``; subscribed to
+``api.store``; called by ``node.devices``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from kubeproxy_bpf.api.intake import Intake
-from kubeproxy_bpf.api.resources import Resource, endpoint_slices, services
+from kubeproxy_bpf.api.resources import endpoint_slices, services
 from kubeproxy_bpf.api.store import Store
 from kubeproxy_bpf.config.load import load
 from kubeproxy_bpf.dataplane.trace import POD
