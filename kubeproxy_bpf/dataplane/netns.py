@@ -13,33 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, TypeVar
 
+import structlog
+
+from kubeproxy_bpf.errors import DataplaneError
+
 T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
 
 _CLONE_NEWNET = 0x40000000
 _NAMED = Path("/run/netns")
 
 
-def all_namespaces(proc: Path = Path("/proc"), named: Path = _NAMED) -> list[Path]:
-    """Return one path for each distinct network namespace that can be seen."""
-    found: dict[int, Path] = {}
-    for path in _candidates(proc, named):
-        try:
-            found.setdefault(path.stat().st_ino, path)
-        except OSError:
-            continue  # the process ended meanwhile
-    return list(found.values())
-
-
-def run_in_each(paths: Iterable[Path], function: Callable[[], T]) -> tuple[list[T], int]:
-    """Run a function in each namespace; return the results and how many could not be entered.
-
-    A thread of its own does it, since entering concerns the calling thread alone.
-    """
-    with ThreadPoolExecutor(1, "netns") as executor:
-        return executor.submit(_run_in_each, list(paths), function).result()
-
-
-def _candidates(proc: Path, named: Path) -> Iterator[Path]:
+def all_namespaces(proc: Path = Path("/proc"), named: Path = _NAMED) -> Iterator[Path]:
+    """Yield the paths of all network namespaces that can be seen: as many as show each."""
     for entry in os.scandir(proc):
         if entry.name.isdecimal():
             yield proc / entry.name / "ns" / "net"
@@ -47,21 +34,53 @@ def _candidates(proc: Path, named: Path) -> Iterator[Path]:
         yield from named.iterdir()
 
 
-def _run_in_each(paths: list[Path], function: Callable[[], T]) -> tuple[list[T], int]:
+def run_in_each(paths: Iterable[Path], function: Callable[[], T]) -> tuple[list[T], int]:
+    """Run a function once in each namespace; return the results, and in how many it failed.
+
+    A failure (OSError, DataplaneError), be it to enter, does not concern the other namespaces. A
+    thread of its own does it all, since entering concerns the calling thread alone.
+    """
+    with ThreadPoolExecutor(1, "netns") as executor:
+        return executor.submit(_run_in_each, paths, function).result()
+
+
+def _run_in_each(paths: Iterable[Path], function: Callable[[], T]) -> tuple[list[T], int]:
     results: list[T] = []
-    for path in paths:
-        if _enter(path):
+    failures: list[str] = []
+    for fd in _distinct(paths):
+        try:
+            _enter(fd)
             results.append(function())
-    return results, len(paths) - len(results)
+        except (OSError, DataplaneError) as error:
+            failures.append(str(error))
+    if failures:
+        _log.debug("netns_unreachable", count=len(failures), error=failures[0])
+    return results, len(failures)
 
 
-def _enter(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        return bool(libc.setns(fd, _CLONE_NEWNET) == 0)
-    finally:
-        os.close(fd)
+def _distinct(paths: Iterable[Path]) -> Iterator[int]:
+    """Open each namespace once; a descriptor is good until the next is asked for.
+
+    It is opened as soon as it is found: the process that shows it may end at any moment, and
+    another path to the same namespace, if there is one, then comes later.
+    """
+    seen: set[int] = set()
+    for path in paths:
+        try:
+            if path.stat().st_ino in seen:
+                continue  # nearly all: many processes share a namespace
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue  # the process ended meanwhile
+        try:
+            seen.add(os.fstat(fd).st_ino)
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _enter(fd: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, _CLONE_NEWNET) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), "setns")

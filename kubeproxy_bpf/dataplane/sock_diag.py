@@ -35,6 +35,8 @@ _BUFFER = 1 << 17
 
 def abort_connected_udp(peers: Collection[Peer]) -> int:
     """Abort the UDP sockets that are connected to one of the peers; return their number."""
+    if not peers:
+        return 0
     aborted = 0
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as channel:
         for family in (socket.AF_INET, socket.AF_INET6):

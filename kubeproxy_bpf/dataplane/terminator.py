@@ -14,11 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Collection, Iterable, Mapping, NamedTuple, Self
 
+import structlog
+
 from kubeproxy_bpf.dataplane.netns import all_namespaces, run_in_each
 from kubeproxy_bpf.dataplane.sock_diag import Peer, abort_connected_udp
 from kubeproxy_bpf.libbpf import BpfMap, BpfObject, LibbpfError
 
 _PROGRAM = "kpb_sock_abort"
+
+_log = structlog.get_logger(__name__)
 
 
 class Aborted(NamedTuple):
@@ -26,7 +30,7 @@ class Aborted(NamedTuple):
 
     sockets: int
     unreachable: int
-    """Network namespaces that could not be entered."""
+    """Network namespaces that could not be entered or looked through."""
 
 
 class Terminator:
@@ -45,7 +49,8 @@ class Terminator:
                     item.max_entries = maps[name].max_entries
                     item.reuse(maps[name])
             bpf_object.load()
-        except LibbpfError:
+        except LibbpfError as error:
+            _log.warning("socket_iterator_unused", error=str(error), instead="sock_diag")
             bpf_object.close()
             return cls(None)
         except BaseException:
@@ -63,8 +68,11 @@ class Terminator:
     ) -> Aborted:
         """Abort in all namespaces, or in those given.
 
-        ``removed`` names the backends that went away; only the replacement needs it.
+        ``removed`` names the backends that went away; only the replacement needs it, and does
+        nothing without.
         """
+        if not self._object and not removed:
+            return Aborted(0, 0)
         paths = all_namespaces() if netns_paths is None else netns_paths
         function = self._iterate if self._object else partial(abort_connected_udp, removed)
         counts, unreachable = run_in_each(paths, function)

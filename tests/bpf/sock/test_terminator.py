@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Iterator
 
 import pytest
+import structlog
 
 from kubeproxy_bpf.dataplane.loader import Datapath
-from kubeproxy_bpf.dataplane.netns import all_namespaces
-from kubeproxy_bpf.dataplane.terminator import Terminator
+from kubeproxy_bpf.dataplane.netns import all_namespaces, run_in_each
+from kubeproxy_bpf.dataplane.sock_diag import abort_connected_udp
+from kubeproxy_bpf.dataplane.terminator import Aborted, Terminator
+from kubeproxy_bpf.errors import UnsupportedKernel
 from kubeproxy_bpf.plan.records import RecordFlags
 
 from .clients import ask, disconnect, error_of, opened
@@ -157,9 +161,63 @@ def test_a_socket_that_was_dissolved_is_not_aborted(
 
 def test_all_namespaces_are_found(places: Places) -> None:
     """Each namespace with a process appears once, whatever the number of its processes."""
-    found = [path.stat().st_ino for path in all_namespaces()]
+    found, _ = run_in_each(all_namespaces(), own_namespace)
     assert len(found) == len(set(found))
     assert {places.node.stat().st_ino, places.pod.stat().st_ino} <= set(found)
+
+
+def test_a_short_process_hides_no_namespace(places: Places, tmp_path: Path) -> None:
+    """A namespace that was seen is entered once, though the process that showed it has ended."""
+
+    def seen() -> Iterator[Path]:
+        first, second = tmp_path / "first", tmp_path / "second"
+        for path in (first, second):
+            path.symlink_to(places.node)
+        yield first
+        first.unlink()
+        yield second
+        yield tmp_path / "ended"
+
+    assert run_in_each(seen(), own_namespace) == ([places.node.stat().st_ino], 0)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "broken"), UnsupportedKernel("it", "is broken")])
+def test_a_namespace_that_fails_stops_no_other(places: Places, error: Exception) -> None:
+    """What goes wrong in one is counted and told once; the others get their turn."""
+    failing = places.node.stat().st_ino
+
+    def function() -> int:
+        if own_namespace() == failing:
+            raise error
+        return own_namespace()
+
+    with structlog.testing.capture_logs() as logged:
+        result = run_in_each([places.node, places.pod], function)
+    assert result == ([places.pod.stat().st_ino], 1)
+    assert [(entry["event"], entry["log_level"]) for entry in logged] == [
+        ("netns_unreachable", "debug")
+    ]
+
+
+def test_without_peers_nothing_is_looked_at(places: Places) -> None:
+    """The replacement has nothing to compare with: it does not even enter a namespace."""
+    assert Terminator(None).run([], [Path("/not/there")]) == Aborted(0, 0)
+    assert abort_connected_udp([]) == 0
+
+
+def test_why_the_iterator_is_not_used_is_told(datapath: Datapath) -> None:
+    """A map of another kind makes it impossible; the log gives the reason."""
+    swapped = {**datapath.maps, "kpb_sock_state": datapath.maps["kpb_slots"]}
+    with structlog.testing.capture_logs() as logged:
+        with Terminator.load(OBJECT.with_name("sock_destroy.bpf.o"), swapped) as terminator:
+            assert not terminator.by_iterator
+    (event,) = (entry for entry in logged if entry["event"] == "socket_iterator_unused")
+    assert event["error"]
+
+
+def own_namespace() -> int:
+    """The network namespace of the calling thread."""
+    return os.stat("/proc/thread-self/ns/net").st_ino
 
 
 def namespaces(places: Places) -> list[Path]:
