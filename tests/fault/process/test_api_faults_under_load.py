@@ -53,7 +53,11 @@ def test_connections_go_on_through_a_fault(stage, fault):
 
 
 def test_a_silent_stall_loses_nothing(stage):
-    """A watch that stays open and silent shows old state until it ends; then the change arrives."""
+    """While a watch is open and silent the old state serves; when it speaks again nothing is lost.
+
+    That a watch is given up whose silence does not end is proved in tests/fault/api/test_streams.py
+    alone: the process has no flag to shorten that time.
+    """
     with stage.load():
         stage.fault(kind="stall", resource=SLICES, verbs=["watch"], times=None)
         time.sleep(0.5)
