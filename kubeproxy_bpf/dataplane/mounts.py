@@ -12,7 +12,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from kubeproxy_bpf.errors import UnsupportedKernel
+
+_log = structlog.get_logger(__name__)
 
 _BPFFS = Path("/sys/fs/bpf")
 
@@ -56,6 +60,8 @@ def ensure_bpffs(path: Path) -> None:
         if target == path:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _mount_bpffs(target)
+        # Where this is a container's own file system, a restart finds no pins on it.
+        _log.warning("bpffs_mounted", path=str(target), pins="end with this mount namespace")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which features of the kernel are there, what each is for, and whether we can do without.
 
-The kernel's own type information names its helpers, hooks and map types, so nothing has to be
+The kernel's own type information names its helpers, hooks and map types, so few things have to be
 tried out; that the programs load in the end is for ``loader`` to find. Called at the start and by
 the command line tool.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kubeproxy_bpf.dataplane.mounts import find_cgroup_root
+from kubeproxy_bpf.dataplane.settings import netns_cookie
 from kubeproxy_bpf.errors import UnsupportedKernel
 from kubeproxy_bpf.libbpf import BpfMap, LibbpfError, MapType
 
@@ -58,6 +59,12 @@ def probe_kernel(btf: Path = _BTF, mountinfo: Path = Path("/proc/self/mountinfo"
             "bpf(2)", _may_use_bpf(), "root, or CAP_BPF with CAP_NET_ADMIN and CAP_PERFMON", True
         ),
         Feature("cgroup v2", _has_cgroup(mountinfo), "the hooks attach to it; mount it", True),
+        Feature(
+            "SO_NETNS_COOKIE",
+            _tells_netns_cookie(),
+            "tells whose sockets are ours (Linux 5.14)",
+            True,
+        ),
         Feature("BTF", btf.exists(), "fits programs to the kernel (CONFIG_DEBUG_INFO_BTF)", True),
     ]
     types = btf.read_bytes() if btf.exists() else b""
@@ -78,6 +85,14 @@ def _may_use_bpf() -> bool:
     try:
         BpfMap.create(MapType.ARRAY, "kpb_probe", 4, 4, 1).close()
     except LibbpfError:
+        return False
+    return True
+
+
+def _tells_netns_cookie() -> bool:
+    try:
+        netns_cookie()
+    except OSError:
         return False
     return True
 

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
 from typing import Iterator
 
 import pytest
+import structlog
 
-from kubeproxy_bpf.dataplane import layout
+from kubeproxy_bpf.dataplane import layout, probe
 from kubeproxy_bpf.dataplane.attach import attach, close_all, detach, effective, inactive
 from kubeproxy_bpf.dataplane.canary import CANARY_IPV4, prove_hooks
 from kubeproxy_bpf.dataplane.loader import Datapath, PinnedMapDiffers, load_datapath
@@ -268,6 +270,31 @@ def test_the_kernel_is_probed(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedKernel, match="BTF is not available.*CONFIG_DEBUG_INFO_BTF"):
         require(probe_kernel(tmp_path / "none"))
     require([Feature("luxury", False, "nothing", necessary=False)])
+
+
+def test_a_kernel_without_the_cookie_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option with which a process learns its own namespace is newer than the helper."""
+
+    def refuse() -> int:
+        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+
+    monkeypatch.setattr(probe, "netns_cookie", refuse)
+    with pytest.raises(UnsupportedKernel, match="SO_NETNS_COOKIE is not available.*Linux 5.14"):
+        require(probe_kernel())
+
+
+def test_a_file_system_of_our_own_is_told(tmp_path: Path) -> None:
+    """Pins on a BPF file system that we mounted end with this mount namespace: a warning, once."""
+    path = tmp_path / "bpf"
+    with structlog.testing.capture_logs() as logged:
+        ensure_bpffs(path)
+        try:
+            ensure_bpffs(path / "pins")
+        finally:
+            subprocess.run(["umount", path], check=True)
+    (event,) = logged
+    assert (event["event"], event["log_level"]) == ("bpffs_mounted", "warning")
+    assert event["path"] == str(path)
 
 
 def _mapped_canary() -> bytes:
