@@ -103,14 +103,20 @@ class Instance:
 
     async def run_terminator(self) -> None:
         """Abort UDP sockets of removed backends whenever asked; runs for ever."""
+        # A socket that was just connecting shows up in its table a moment later: look twice.
+        second_look: set[Peer] | None = None
         while True:
-            await self._sockets_lost.wait()
+            try:
+                async with asyncio.timeout(None if second_look is None else _SECOND_LOOK_S):
+                    await self._sockets_lost.wait()
+            except TimeoutError:
+                await self._terminate(second_look or set())
+                second_look = None
+                continue
             self._sockets_lost.clear()
             lost, self._lost = self._lost, set()
             await self._terminate(lost)
-            # A socket that was connecting just then shows up in its table a moment later.
-            await asyncio.sleep(_SECOND_LOOK_S)
-            await self._terminate(lost)
+            second_look = lost | (second_look or set())
 
     async def _terminate(self, lost: set[Peer]) -> None:
         assert self._terminator is not None
