@@ -201,8 +201,12 @@ class Reflector:
 
     async def _events(self, lines: list[bytes]) -> None:
         for line in lines:
+            position = self._intake.position
             self._intake.event(line)
             self._bad_streams = 0
+            if position is not None and self._intake.position != position:
+                # A server that brings news is well: faults that lie apart must not add up.
+                self._backoff.reset()
             self._since_yield += 1
             if self._since_yield >= self._settings.yield_every:
                 await self._let_others_run()

@@ -146,6 +146,17 @@ async def test_watches_that_bring_one_event_and_end_are_no_hot_loop(
     assert rig.ports == {"a": 81}
 
 
+async def test_cuts_that_lie_apart_do_not_add_up(rig: Rig, clock: FastClock) -> None:
+    """A watch that brought news before it ended is a success: the next delay is the first again."""
+    rig.server.watch_list = "refused"
+    rig.server.put(service("a"))
+    rig.server.script.extend([None, None])
+    news = (event("MODIFIED", service("a", 81 + n), 500 + n) for n in range(30))
+    rig.server.script.extend(stream(one) for one in news)
+    await follow_a_minute(rig, clock)
+    assert rig.ports == {"a": 110}
+
+
 @pytest.mark.parametrize("code", [429, 503])
 @pytest.mark.parametrize("value", ["17", formatdate(1_800_000_017.0, usegmt=True)])
 async def test_retry_after_is_honoured(rig: Rig, code: int, value: str) -> None:
