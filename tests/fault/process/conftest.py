@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ from kubeproxy_bpf.sandbox.cluster import Options, Sandbox
 LOAD = Path(__file__).with_name("offered_load.py")
 RATE, HELD = 700, 60
 LEAST_RATE, LEAST_HELD = 500, 50
+ATTEMPTS = 3
+LEAST_SECONDS = 1.5
 
 
 class Stage:
@@ -31,6 +34,14 @@ class Stage:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.vip = ""
+
+    def restore(self) -> None:
+        """Back to one healthy proxy and four backends behind the VIP."""
+        self.persist(self.clear_faults)
+        if not self.sandbox.proxy_pids("node1"):
+            self.start_proxy()
+        self.persist(lambda: self.sandbox.scale("web", 4))
+        self.until_answers(ALL)
 
     # ---- the cluster ----
 
@@ -147,7 +158,9 @@ class Stage:
         try:
             assert process.stdout is not None
             assert "ready\n" == process.stdout.readline()
+            begin = time.monotonic()
             yield result
+            time.sleep(max(0.0, begin + LEAST_SECONDS - time.monotonic()))
         finally:
             process.terminate()
             output, _ = process.communicate(timeout=30)
@@ -155,13 +168,38 @@ class Stage:
         judge(result)
 
 
+class LoadNotThere(AssertionError):
+    """The machine could not offer the load: the run proves nothing, good or bad."""
+
+
 def judge(result: dict) -> None:
-    """The load was there, and nobody who offered it noticed anything."""
-    assert LEAST_RATE <= result["rate"], f"the load was not there: {result}"
-    assert LEAST_HELD <= result["held"], f"held connections were lost: {result}"
+    """Nobody who offered load noticed anything, and the load was there."""
     assert {} == result["failures"], result
     assert [] == result["held_lost"], result
+    assert LEAST_HELD <= result["held"], f"held connections were lost: {result}"
     assert result["held_exchanges"] > 0
+    if result["rate"] < LEAST_RATE:
+        raise LoadNotThere(result)
+
+
+def under_load(scenario: Callable[..., None]) -> Callable[..., None]:
+    """Repeat a scenario whose load was not there, since it proves nothing; the third time it fails.
+
+    Whatever else fails, fails at once.
+    """
+
+    @functools.wraps(scenario)
+    def repeated(stage: Stage, **arguments: object) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                scenario(stage, **arguments)
+                return
+            except LoadNotThere:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                stage.restore()
+
+    return repeated
 
 
 def service(name: str, **spec: object) -> dict:
@@ -191,11 +229,8 @@ def sandbox():
 def stage(sandbox):
     """A stage with one Service in front of all four backends; puts everything back."""
     stage = Stage(sandbox)
-    if not sandbox.proxy_pids("node1"):
-        stage.start_proxy()
-    sandbox.scale("web", 4)
     stage.vip = stage.put(service("web"))["spec"]["clusterIP"]
-    stage.until_answers(ALL)
+    stage.restore()
     yield stage
     stage.persist(stage.clear_faults)
     stage.persist(lambda: sandbox.scale("web", 4))

@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 10.0
 
 
 class Load:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.fault.process.conftest import ALL, service
+from tests.fault.process.conftest import ALL, service, under_load
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -41,6 +41,7 @@ ON_SLICES = {"resource": SLICES, "verbs": ["list", "watch"]}
         pytest.param({"kind": "duplicate", "times": 50, **ON_SLICES}, id="duplicate-events"),
     ],
 )
+@under_load
 def test_connections_go_on_through_a_fault(stage, fault):
     """The watch is cut, whoever comes back meets the fault; nobody notices; changes arrive."""
     with stage.load():
@@ -52,6 +53,7 @@ def test_connections_go_on_through_a_fault(stage, fault):
         settle(stage)
 
 
+@under_load
 def test_a_silent_stall_loses_nothing(stage):
     """While a watch is open and silent the old state serves; when it speaks again nothing is lost.
 
@@ -67,6 +69,7 @@ def test_a_silent_stall_loses_nothing(stage):
         stage.until_answers(ALL - {"web-4"})
 
 
+@under_load
 def test_an_incomplete_list_deletes_nothing(stage):
     """A list that is cut off in the middle is not a list: every Service keeps working."""
     others = [stage.put(service(f"other-{n}"))["spec"]["clusterIP"] for n in range(5)]
@@ -85,6 +88,7 @@ def test_an_incomplete_list_deletes_nothing(stage):
     assert before == stage.maps()
 
 
+@under_load
 def test_one_malformed_object_disturbs_nobody(stage):
     """Wrong types in one object, impossible ones in others: reported by name, the rest served."""
     with stage.load():
@@ -102,6 +106,7 @@ def test_one_malformed_object_disturbs_nobody(stage):
         stage.sandbox.api.delete(service(name))
 
 
+@under_load
 def test_a_huge_object_is_read(stage):
     """An object of 5 MB comes through the watch like any other."""
     with stage.load():

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.fault.process.conftest import ALL, service
+from tests.fault.process.conftest import ALL, service, under_load
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -67,6 +67,7 @@ def await_first_sync(stage, starts: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+@under_load
 def test_the_process_ends_during_heavy_change(stage, number):
     """Several ends and starts while Services churn: no connection fails at any time."""
     starts = stage.log().count("hooks_proved")
@@ -82,6 +83,7 @@ def test_the_process_ends_during_heavy_change(stage, number):
     stage.until_answers(ALL)
 
 
+@under_load
 def test_ids_stay_and_nothing_stale_remains(stage):
     """What did not change keeps its service index; what went while the process was down goes."""
     kept = stage.put(service("kept"))["spec"]["clusterIP"]
@@ -96,7 +98,6 @@ def test_ids_stay_and_nothing_stale_remains(stage):
         assert ALL == stage.answers(gone), "nothing changes while the process is down"
         stage.start_proxy()
         await_first_sync(stage, starts + 1)
-        stage.until_answers({"ConnectionRefusedError", "TimeoutError"} & stage.answers(gone), gone)
     after = stage.maps()["kpb_frontends"]
     assert set(after) < set(before)
     assert {key: before[key] for key in after} == after
@@ -104,6 +105,7 @@ def test_ids_stay_and_nothing_stale_remains(stage):
     stage.sandbox.api.delete(service("kept"))
 
 
+@under_load
 def test_changes_made_while_it_was_down_arrive(stage):
     """A restart catches up with endpoints that came and went meanwhile."""
     starts = stage.log().count("hooks_proved")
@@ -116,6 +118,7 @@ def test_changes_made_while_it_was_down_arrive(stage):
         stage.until_answers({"web-1", "web-2"})
 
 
+@under_load
 def test_a_second_process_waits_and_writes_nothing(stage):
     """One writer per instance: the second waits until the first ends, then takes over."""
     starts = stage.log().count("hooks_proved")
