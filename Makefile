@@ -62,7 +62,7 @@ packages-test packages-bench: packages-%:
 
 $(BIN)/python: | packages-build
 	@echo "making the virtual environment $(VENV)"
-	@tools/logged venv $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@tools/logged venv $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) 2>/dev/null; exit 1; }
 
 # Editable, so that the two commands run the checkout; `bpf` builds the objects beside it.
 $(call stamp,runtime): extras :=

@@ -8,6 +8,7 @@ that is told in one sentence, 2 wrong usage, 130 and 143 interrupted and cleaned
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from kubeproxy_bpf.sandbox.layout import TOPOLOGIES
 
 _INTERRUPTED = 130
 _TERMINATED = 143
+_BROKEN_PIPE = 141
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,6 +111,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`); nor must the flush at exit complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
 
 
 if __name__ == "__main__":

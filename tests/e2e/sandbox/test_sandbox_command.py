@@ -161,6 +161,16 @@ def test_failures_are_one_sentence(
     assert sentence in done.stderr
 
 
+def test_a_reader_that_leaves_is_no_failure(sandbox: Sandbox) -> None:
+    """`status | head` ends silently, whatever the reader leaves unread."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [sys.executable, "-m", "kubeproxy_bpf.tool", "sandbox", "status", "--name", NAME]
+    done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_down_of_nothing_is_no_failure() -> None:
     """Taking down what is not there says so and succeeds."""
     done = command("down", "--name", "kpbt-sb-none")
