@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()
         return code
     except KubeProxyError as error:
         print(f"kubeproxy-bpf: {error}", file=sys.stderr)
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader has seen enough (`| head`); nor must the flush at exit complain.
+        # The reader has seen enough (`| head`), and what is left must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
 
