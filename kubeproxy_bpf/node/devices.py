@@ -8,10 +8,11 @@ good for: ``node.addresses`` and the model do. pyroute2 is imported late, since 
 from __future__ import annotations
 
 import asyncio
-from ipaddress import ip_address
 from typing import Any, Callable, NamedTuple
 
 import structlog
+
+from kubeproxy_bpf.api.addresses import parse_address
 
 _SETTLE_S = 0.1
 _RETRY_S = 1.0
@@ -70,9 +71,9 @@ class DeviceWatcher:
         names = {link["index"]: link.get("ifname") async for link in await route.get_links()}
         addresses = frozenset(
             [
-                LocalAddress(_mapped(text), names.get(message["index"]) or "")
+                LocalAddress(address, names.get(message["index"]) or "")
                 async for message in await route.get_addr()
-                if (text := message.get("local") or message.get("address"))
+                if (address := parse_address(message.get("local") or message.get("address") or ""))
             ]
         )
         if addresses != self._last:
@@ -85,10 +86,3 @@ async def _drain(route: Any, changed: asyncio.Event) -> None:
     while True:
         async for _message in route.get():
             changed.set()
-
-
-def _mapped(text: str) -> bytes:
-    address = ip_address(text)
-    if address.version == 4:
-        return b"\0" * 10 + b"\xff\xff" + address.packed
-    return address.packed
