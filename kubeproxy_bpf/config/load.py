@@ -86,14 +86,17 @@ def from_flags(given: Mapping[str, Any]) -> Config:
     """Like ``load``, from flags that are already parsed."""
     flags = {**FLAGS.defaults(), **given}
     fields = _common(flags)
+    mode = flags["proxy-mode"]
     if flags["config"]:
-        fields |= _from_file(read_file(flags["config"]), flags)
+        file = read_file(flags["config"])
+        mode = file.mode
+        fields |= _from_file(file, flags)
     else:
         fields |= _from_flags_alone(flags)
     config = Config(**fields)
     problems = validate(config)
-    if flags["proxy-mode"] not in ("", "iptables", "ipvs", "nftables"):
-        problems.append(f'--proxy-mode: unknown mode "{flags["proxy-mode"]}"')
+    if mode not in ("", "iptables", "ipvs", "nftables"):
+        problems.append(f'mode: unknown proxy mode "{mode}"')
     if "hostname-override" in given and not given["hostname-override"].strip():
         problems.append("--hostname-override: must not be blank")
     if problems:

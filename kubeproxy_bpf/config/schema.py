@@ -12,15 +12,11 @@ import msgspec
 
 class ClientConnection(msgspec.Struct, frozen=True, rename="camel"):
     kubeconfig: str = ""
-    qps: float = 0.0
-    burst: int = 0
-    content_type: str = ""
 
 
 class IptablesSection(msgspec.Struct, frozen=True, rename="camel"):
     localhost_node_ports: bool | None = None
     """None means true, as in kube-proxy."""
-    masquerade_all: bool = False
 
 
 class DetectLocal(msgspec.Struct, frozen=True, rename="camel"):

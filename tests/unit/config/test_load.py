@@ -110,6 +110,17 @@ def test_a_file_of_another_shape_is_refused(tmp_path, text, words):
     assert str(path) in str(caught.value)
 
 
+def test_the_mode_of_the_file_is_judged_like_the_flag(tmp_path):
+    """All modes of kube-proxy are accepted, as eBPF is used anyway; others are mistakes."""
+    path = tmp_path / "config.conf"
+    path.write_text("kind: KubeProxyConfiguration\nmode: ipvs\n")
+    load([f"--config={path}"])
+    path.write_text("kind: KubeProxyConfiguration\nmode: userspace\n")
+
+    with pytest.raises(ConfigError, match="userspace"):
+        load([f"--config={path}"])
+
+
 def test_every_problem_is_reported_at_once():
     """An operator sees all that is wrong in one run."""
     with pytest.raises(ConfigError) as caught:
