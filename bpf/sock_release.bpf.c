@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* A socket closes: what it left in shared maps goes with it. Its storage goes by itself. */
-#include "flow.h"
+#include "sock_flow.h"
 
 SEC("cgroup/sock_release")
 int kpb_release(struct bpf_sock *sk)

@@ -23,6 +23,7 @@ enum vip_flags {
 	VIP_LOOPBACK = 1 << 4,	/* 127.0.0.1 (for all of 127/8) or ::1: host namespace only */
 	VIP_ON_DEVICE = 1 << 5, /* cluster IP on a local device: left alone (NodeLocal DNS) */
 	VIP_CANARY = 1 << 6,	/* connect() of a UDP socket leads to loopback: proves the hooks */
+	VIP_LINGER = 1 << 7,	/* was a VIP: its flows go on, nothing new is served */
 };
 
 struct vip {
@@ -76,6 +77,7 @@ enum record_flags {
 	RECORD_INTERNAL_LOCAL = 1 << 0, /* internalTrafficPolicy: Local */
 	RECORD_EXTERNAL_LOCAL = 1 << 1, /* externalTrafficPolicy: Local */
 	RECORD_HAS_ENDPOINTS = 1 << 2,	/* some node could serve: an empty local set drops */
+	RECORD_CONSISTENT = 1 << 3,	/* the client decides the backend, the same on all nodes */
 };
 
 /*
@@ -226,7 +228,29 @@ enum counter {
 	COUNT_OTHER_NETNS = 15,	   /* hook runs from other network namespaces than the host's */
 	COUNT_HALF_STATE = 16,	   /* an id led nowhere: must stay 0 */
 	COUNT_ADDRESS_PROBE = 17,  /* left alone: a resolver asks for its source address */
-	COUNT_KINDS = 18,
+	/* Packets. */
+	COUNT_FLOW_NEW = 18,		     /* a flow was made */
+	COUNT_FLOWS_FULL = 19,		     /* dropped: no room for a new flow */
+	COUNT_FLOWS_RECYCLED = 20,	     /* unanswered flow removed to make room */
+	COUNT_SNAT_EXHAUSTED = 21,	     /* dropped: no source port free for the backend */
+	COUNT_PACKET_NO_ENDPOINTS = 22,	     /* rejected: no endpoint anywhere */
+	COUNT_PACKET_NO_LOCAL_ENDPOINT = 23, /* dropped: local policy, no local endpoint */
+	COUNT_PACKET_UNKNOWN_PORT = 24,	     /* rejected: a cluster IP's port that no service has */
+	COUNT_PACKET_UNUSED_ADDRESS = 25,    /* dropped: of a ServiceCIDR, but no service's */
+	COUNT_PACKET_SOURCE_RANGES = 26,     /* dropped: the source is in no range */
+	COUNT_UNKNOWN_TCP = 27,		     /* reset: neither SYN nor of a known flow */
+	COUNT_UNKNOWN_TCP_TO_STACK = 28, /* left alone: a flow that netfilter or a socket knows */
+	COUNT_REJECTS_LIMITED = 29,	 /* dropped instead of rejected: too many */
+	COUNT_MALFORMED = 30,		 /* left alone: cannot be parsed */
+	COUNT_FRAGMENT_LOST = 31,	 /* left alone: came before the first of its datagram */
+	COUNT_TOO_BIG = 32,		 /* answered with fragmentation needed or packet too big */
+	COUNT_NO_ROUTE = 33,		 /* dropped: no route to the backend */
+	COUNT_HOP_LIMIT = 34,		 /* dropped: time to live used up */
+	COUNT_ICMP_ERROR = 35,		 /* ICMP error translated with its inner header */
+	COUNT_DSR = 36,			 /* sent to the backend's node unchanged */
+	COUNT_SCTP_PORT = 37,		 /* left alone: SCTP would need another port */
+	COUNT_FLOW_ENDED = 38,		 /* UDP flow whose backend went away */
+	COUNT_KINDS = 39,
 };
 
 /* ---- configuration: .rodata, fixed for the run ---- */
@@ -235,11 +259,23 @@ enum config_flags {
 	CONFIG_TCP_ORIGIN = 1 << 0,	   /* remember what TCP sockets dialled */
 	CONFIG_POD_SHORTCUT_IPV4 = 1 << 1, /* pods reach all endpoints of an external */
 	CONFIG_POD_SHORTCUT_IPV6 = 1 << 2, /* frontend with a local policy: detector exists */
+	CONFIG_MASQUERADE_ALL = 1 << 3,	   /* masqueradeAll */
+	CONFIG_PRESERVE_SOURCE = 1 << 4,   /* local backends see the client's address */
+	CONFIG_DSR_TCP = 1 << 5,	   /* remote backends answer the client themselves */
+	CONFIG_DSR_UDP = 1 << 6,
+	CONFIG_REDIRECT_PEER = 1 << 7, /* straight into local pods, past netfilter */
+	CONFIG_CONSISTENT = 1 << 8,    /* consistent choice for every service */
 };
+
+enum { CONFIG_TIMEOUTS = 16 }; /* by enum track_state of kpb_packet_types.h */
 
 struct kpb_config {
 	__u64 host_netns; /* cookie of the namespace that the proxy runs in */
 	__u64 instance;	  /* id of the instance that owns these programs */
 	__u32 flags;	  /* enum config_flags */
-	__u32 pad0;
+	__u16 snat_first; /* source ports for masquerading: the first, and how many */
+	__u16 snat_count;
+	__u32 rejects_per_s; /* ICMP errors and RSTs, for each processor */
+	__u32 flow_ring;     /* entries of kpb_flow_ring for each processor, a power of 2 */
+	__u32 timeout[CONFIG_TIMEOUTS]; /* ticks, by enum track_state */
 };

@@ -9,7 +9,7 @@
  */
 #pragma once
 
-#include "flow.h"
+#include "sock_flow.h"
 
 /* The flow is the only one that such a socket has: it can connect once. */
 static __always_inline void origin_of_mptcp(struct mptcp_sock *msk, const struct sock_flow *flow)

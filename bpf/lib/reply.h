@@ -2,7 +2,7 @@
 /* The way back: the backend's address is shown as the VIP that the socket spoke to. */
 #pragma once
 
-#include "flow.h"
+#include "sock_flow.h"
 #include "sock_addr.h"
 
 static __always_inline bool reply_from_spilled(struct bpf_sock_addr *ctx, enum sock_family family,

@@ -18,6 +18,12 @@ class ConfigFlags(IntFlag):
     TCP_ORIGIN = 1
     POD_SHORTCUT_IPV4 = 2
     POD_SHORTCUT_IPV6 = 4
+    MASQUERADE_ALL = 8
+    PRESERVE_SOURCE = 16
+    DSR_TCP = 32
+    DSR_UDP = 64
+    REDIRECT_PEER = 128
+    CONSISTENT = 256
 
 
 class Settings(NamedTuple):
@@ -26,6 +32,15 @@ class Settings(NamedTuple):
     instance: int
     flags: int
     """ConfigFlags"""
+    snat_first: int = 10000
+    snat_count: int = 20000
+    """Source ports of masqueraded flows."""
+    rejects_per_s: int = 1000
+    """RSTs and ICMP errors, for each processor."""
+    flow_ring: int = 4096
+    """Entries of the ring for each processor, a power of 2."""
+    timeout: bytes = bytes(64)
+    """Ticks by enum track_state, each of 4 bytes."""
 
 
 def netns_cookie() -> int:

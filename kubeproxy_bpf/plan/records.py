@@ -20,6 +20,7 @@ class VipFlags(IntFlag):
     LOOPBACK = 16
     ON_DEVICE = 32
     CANARY = 64
+    LINGER = 128
 
 
 class FrontendKind(IntEnum):
@@ -39,6 +40,7 @@ class RecordFlags(IntFlag):
     INTERNAL_LOCAL = 1
     EXTERNAL_LOCAL = 2
     HAS_ENDPOINTS = 4
+    CONSISTENT = 8
 
 
 class BackendFlags(IntFlag):
