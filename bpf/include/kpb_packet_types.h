@@ -83,7 +83,6 @@ struct fragment_key {
 struct fragment {
 	__be16 source_port;
 	__be16 destination_port;
-	__u32 deadline; /* tick */
 };
 
 /* ---- devices: by interface index ---- */

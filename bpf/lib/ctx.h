@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What TC and XDP have in common, under common names: bytes of the packet, and where it came from.
+ * All code of the packet path speaks to the context through this file and rewrite_*.h; which of
+ * the two it is compiled for, KPB_XDP says.
+ *
+ * Pointers into a packet are good until the next call that may change it.
+ */
+#pragma once
+
+#include <linux/pkt_cls.h>
+#include "kpb.h"
+#include "kpb_packet_maps.h"
+
+#ifdef KPB_XDP
+typedef struct xdp_md context;
+#else
+typedef struct __sk_buff context;
+#endif
+
+enum { CTX_MAX_OFFSET = 511 }; /* a header that begins later than this is not looked for */
+
+static __always_inline void *ctx_at(context *ctx, __u32 offset, __u32 length)
+{
+	void *end = (void *)(long)ctx->data_end;
+	void *at = (void *)(long)ctx->data;
+
+	if (offset > CTX_MAX_OFFSET)
+		return NULL;
+	at += offset;
+	return at + length > end ? NULL : at;
+}
+
+#ifdef KPB_XDP
+
+/* The first buffer of a frame holds its headers. */
+static __always_inline void *ctx_header(context *ctx, __u32 offset, __u32 length)
+{
+	return ctx_at(ctx, offset, length);
+}
+
+static __always_inline __u32 ctx_length(context *ctx)
+{
+	if (kernel_has(xdp_get_buff_len))
+		return bpf_xdp_get_buff_len(ctx);
+	return ctx->data_end - ctx->data;
+}
+
+static __always_inline __u32 ctx_ifindex(context *ctx)
+{
+	return ctx->ingress_ifindex;
+}
+
+static __always_inline bool ctx_is_tagged(context *ctx)
+{
+	(void)ctx;
+	return false;
+}
+
+/* Payload of a segment of a packet that stands for several; 0 if it is one packet. */
+static __always_inline __u32 ctx_segment(context *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
+#else
+
+/* Bytes of a header, made linear if they are not. */
+static __always_inline void *ctx_header(context *ctx, __u32 offset, __u32 length)
+{
+	void *at = ctx_at(ctx, offset, length);
+
+	if (at || offset > CTX_MAX_OFFSET || offset + length > ctx->len)
+		return at;
+	if (bpf_skb_pull_data(ctx, offset + length))
+		return NULL;
+	return ctx_at(ctx, offset, length);
+}
+
+static __always_inline __u32 ctx_length(context *ctx)
+{
+	return ctx->len;
+}
+
+static __always_inline __u32 ctx_ifindex(context *ctx)
+{
+	return ctx->ifindex;
+}
+
+static __always_inline bool ctx_is_tagged(context *ctx)
+{
+	return ctx->vlan_present;
+}
+
+static __always_inline __u32 ctx_segment(context *ctx)
+{
+	return ctx->gso_size;
+}
+
+#endif
