@@ -12,9 +12,9 @@ import kubeproxy_bpf
 from kubeproxy_bpf.dataplane.attach import attach, close_all
 from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
+from tests.bpf.world import World
 
 from .places import Places
-from .world import World
 
 OBJECT = Path(kubeproxy_bpf.__file__).parent / "obj" / "kube_proxy.bpf.o"
 SIZES = {

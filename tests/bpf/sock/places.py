@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 from kubeproxy_bpf.dataplane.mounts import find_cgroup_root
+from tests.bpf.world import PORT
 
-PORT = 8080
 LIMIT_S = 30
 CLONE_NEWNET = 0x40000000
 BACKENDS = [f"10.99.1.{n}" for n in range(1, 9)] + [f"fd99::{n}" for n in range(1, 9)]

@@ -9,10 +9,10 @@ import time
 import pytest
 
 from kubeproxy_bpf.plan.records import FrontendKind, RecordFlags, VipFlags
+from tests.bpf.world import EXTERNAL_IP, TCP, UDP, World
 
 from . import clients
 from .places import Places
-from .world import EXTERNAL_IP, TCP, UDP, World
 
 pytestmark = pytest.mark.root
 

@@ -15,11 +15,11 @@ from kubeproxy_bpf.plan.records import (
     RecordFlags,
     VipFlags,
 )
+from tests.bpf.world import EXTERNAL_IP, TCP, UDP, World
 
 from . import clients
 from .clients import error_of
 from .places import PORT, Places
-from .world import EXTERNAL_IP, TCP, UDP, World
 
 pytestmark = pytest.mark.root
 

@@ -9,11 +9,11 @@ import socket
 import pytest
 
 from kubeproxy_bpf.plan.records import FrontendFlags, FrontendKind, VipFlags
+from tests.bpf.world import TCP, UDP, World
 
 from . import clients
 from .clients import error_of
 from .places import PORT, Places
-from .world import TCP, UDP, World
 
 pytestmark = pytest.mark.root
 

@@ -14,12 +14,12 @@ from kubeproxy_bpf.dataplane.attach import attach, close_all
 from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
 from kubeproxy_bpf.plan.records import BackendFlags, RecordFlags
+from tests.bpf.world import UDP, World
 
 from . import clients
 from .clients import ask, error_of, opened
 from .conftest import SIZES
 from .places import Places
-from .world import UDP, World
 
 pytestmark = pytest.mark.root
 

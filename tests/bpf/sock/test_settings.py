@@ -9,10 +9,10 @@ import pytest
 
 from kubeproxy_bpf.dataplane.settings import ConfigFlags
 from kubeproxy_bpf.plan.records import RecordFlags
+from tests.bpf.world import EXTERNAL_IP, UDP, World
 
 from . import clients
 from .places import Places
-from .world import EXTERNAL_IP, UDP, World
 
 pytestmark = pytest.mark.root
 

@@ -17,11 +17,11 @@ from kubeproxy_bpf.dataplane.sock_diag import abort_connected_udp
 from kubeproxy_bpf.dataplane.terminator import Aborted, Terminator
 from kubeproxy_bpf.errors import UnsupportedKernel
 from kubeproxy_bpf.plan.records import RecordFlags
+from tests.bpf.world import UDP, World, mapped
 
 from .clients import ask, disconnect, error_of, opened
 from .conftest import OBJECT
 from .places import PORT, Places
-from .world import UDP, World, mapped
 
 pytestmark = pytest.mark.root
 

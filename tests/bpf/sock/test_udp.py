@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from kubeproxy_bpf.plan.records import BackendFlags, FrontendFlags, RecordFlags
+from tests.bpf.world import EXTERNAL_IP, UDP, World
 
 from . import clients
 from .clients import ask, error_of, opened
 from .places import PORT, Places
-from .world import EXTERNAL_IP, UDP, World
 
 pytestmark = pytest.mark.root
 

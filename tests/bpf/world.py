@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes Services straight into the maps, as the writer would, for the tests of the hooks.
+"""Writes Services straight into the maps, as the writer would, for tests of the programs.
 
-Works in the test's process and in the children that ``Places.run`` forks: maps are shared.
+Shared by the tests of the socket hooks and of the packet path; works in the test's process and in
+its children, for maps are shared.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ from kubeproxy_bpf.plan.records import (
     VipFlags,
 )
 
-from .places import PORT
-
+PORT = 8080
 TCP = socket.IPPROTO_TCP
 UDP = socket.IPPROTO_UDP
 CLUSTER_IP = (VipFlags.CLUSTER_IP, FrontendKind.CLUSTER_IP, 0)
@@ -38,7 +38,11 @@ EXTERNAL_IP = (VipFlags.EXTERNAL, FrontendKind.EXTERNAL_IP, FrontendFlags.EXTERN
 COUNTERS = (
     "NONE TRANSLATED STICKY REPLY NO_ENDPOINTS NO_LOCAL_ENDPOINT UNKNOWN_PORT SOURCE_RANGES "
     "ON_DEVICE LOOPBACK_SOURCE BIND_REFUSED ORIGIN_FULL FLOW_OVERFLOW AFFINITY_HIT "
-    "SOCKET_ABORTED OTHER_NETNS HALF_STATE ADDRESS_PROBE"
+    "SOCKET_ABORTED OTHER_NETNS HALF_STATE ADDRESS_PROBE FLOW_NEW FLOWS_FULL FLOWS_RECYCLED "
+    "SNAT_EXHAUSTED PACKET_NO_ENDPOINTS PACKET_NO_LOCAL_ENDPOINT PACKET_UNKNOWN_PORT "
+    "PACKET_UNUSED_ADDRESS PACKET_SOURCE_RANGES UNKNOWN_TCP UNKNOWN_TCP_TO_STACK "
+    "REJECTS_LIMITED MALFORMED FRAGMENT_LOST TOO_BIG NO_ROUTE HOP_LIMIT ICMP_ERROR DSR "
+    "SCTP_PORT FLOW_ENDED"
 ).split()
 
 
@@ -57,6 +61,15 @@ def shown(raw: bytes) -> str:
 class World:
     """What is programmed, with ids handed out in turn and never reused."""
 
+    hashes: tuple[str, ...] = (
+        "kpb_vips",
+        "kpb_frontends",
+        "kpb_affinity",
+        "kpb_sock_flows",
+        "kpb_tcp_origin",
+    )
+    """Hash maps that ``clear`` empties, where the object has them."""
+
     def __init__(self, datapath: Datapath) -> None:
         self.maps = datapath.maps
         btf = datapath.btf
@@ -73,11 +86,10 @@ class World:
 
     def clear(self) -> None:
         """Remove all entries that a test made."""
-        for name in ("kpb_vips", "kpb_frontends", "kpb_affinity", "kpb_sock_flows"):
-            for key in list(self.maps[name].keys()):
-                self.maps[name].delete(key)
-        for key in list(self.maps["kpb_tcp_origin"].keys()):
-            self.maps["kpb_tcp_origin"].delete(key)
+        for name in self.hashes:
+            if name in self.maps:
+                for key in list(self.maps[name].keys()):
+                    self.maps[name].delete(key)
         for number in range(1024):
             self.maps["kpb_node_ports"].update(u32(number), bytes(8))
         for number in range(len(COUNTERS)):
