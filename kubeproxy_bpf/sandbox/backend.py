@@ -9,7 +9,8 @@ echo ANYTHING   the same line, as large as it came
 GET / HTTP/1.1  the name as an HTTP answer, so that curl works; the connection closes
 anything else   the name
 
-TCP connections stay open as long as the peer wants. One socket per protocol serves both families.
+TCP connections stay open as long as the peer wants. One socket per protocol serves both families. A
+datagram is answered from the address to which it was sent, also where the routes prefer another.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import sys
 from typing import Callable
 
 _MAX_LINE = 65536
+_IPV6_RECVPKTINFO = 49
+_IPV6_PKTINFO = 50
 Peer = tuple[str, int]
 
 
@@ -53,7 +56,9 @@ class Backend:
         listener = _bound(socket.SOCK_STREAM, port)
         listener.listen(1024)
         self._watch(listener, self.accept)
-        self._watch(_bound(socket.SOCK_DGRAM, port), self.reply)
+        receiver = _bound(socket.SOCK_DGRAM, port)
+        receiver.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        self._watch(receiver, self.reply)
 
     def _watch(self, sock: socket.socket, on_readable: Callable[[socket.socket], None]) -> None:
         self.selector.register(sock, selectors.EVENT_READ, on_readable)
@@ -68,8 +73,11 @@ class Backend:
 
     def reply(self, sock: socket.socket) -> None:
         try:
-            request, peer = sock.recvfrom(_MAX_LINE)
-            sock.sendto(answer(self.name, request, plain(peer)), peer)
+            request, ancillary, _, peer = sock.recvmsg(_MAX_LINE, socket.CMSG_SPACE(20))
+            (arrived,) = (data[:16] for _, kind, data in ancillary if kind == _IPV6_PKTINFO)
+            # The address alone: the device is left to the routes.
+            source = (socket.IPPROTO_IPV6, _IPV6_PKTINFO, arrived + bytes(4))
+            sock.sendmsg([answer(self.name, request, plain(peer))], [source], 0, peer)
         except OSError:  # an ICMP error of an earlier answer, or no way back
             return
 

@@ -57,6 +57,8 @@ class Options:
     """More flags for the API server, such as ``--admin`` to ask it for faults."""
     proxy_command: str = ""
     """Replaces the kube-proxy program; the usual arguments are appended."""
+    proxy_flags: tuple[str, ...] = ()
+    """More flags for every proxy; they come last, so they win over the sandbox's own."""
 
 
 class Sandbox:
@@ -153,7 +155,7 @@ class Sandbox:
                 self.api.apply(manifest)
         if options.api and options.proxy:
             for node in self.layout.nodes:
-                self.start_proxy(node.name, options.proxy_command)
+                self.start_proxy(node.name, options.proxy_command, options.proxy_flags)
         self.wait_ready()
 
     def _spawn(self, program: str, place: str, argv: Sequence[str]) -> None:
@@ -180,13 +182,13 @@ class Sandbox:
         """Run a Python function in a place, in a forked child; its answer must be picklable."""
         return run_in(self.place(place), function)
 
-    def start_proxy(self, node: str, command: str = "") -> None:
-        """Start the kube-proxy of a node."""
+    def start_proxy(self, node: str, command: str = "", flags: Sequence[str] = ()) -> None:
+        """Start the kube-proxy of a node; more flags come last, so they win over ours."""
         group = self._root / self.layout.node_cgroup(node)
         argv = programs.proxy(node, self.kubeconfig, command)
         argv += [f"--bpf-cgroup-root={group}", f"--bpf-pin-path={self.pin_path(node)}"]
         argv += [f"--cluster-cidr={','.join(self.layout.pod_network)}"]
-        self._spawn("kube-proxy", node, argv)
+        self._spawn("kube-proxy", node, [*argv, *flags])
 
     def pin_path(self, node: str) -> Path:
         """Where the proxy of a node pins its maps and links."""
