@@ -10,7 +10,6 @@ by its pin path. Called by ``app``; what is written to the maps is the business 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import struct
 from functools import partial
@@ -28,12 +27,13 @@ from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
 from kubeproxy_bpf.dataplane.lock import WriterLock
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
 from kubeproxy_bpf.dataplane.probe import probe_kernel, require
-from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
+from kubeproxy_bpf.dataplane.settings import netns_cookie
 from kubeproxy_bpf.dataplane.sock_diag import Peer
 from kubeproxy_bpf.dataplane.terminator import Terminator
 from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel, WriterBusy
 from kubeproxy_bpf.libbpf import Link
+from kubeproxy_bpf.program_settings import settings_of
 
 _log = structlog.get_logger(__name__)
 
@@ -159,7 +159,7 @@ class Instance:
             if not feature.present:
                 _log.warning("kernel_feature_missing", feature=feature.name, use=feature.purpose)
         ensure_bpffs(self._pins)
-        settings = Settings(netns_cookie(), _instance_id(self._config.pin_path), self._flags())
+        settings = settings_of(self._config, netns_cookie())
         datapath = load_datapath(
             object_path("kube_proxy.bpf.o"), self._pins, _entries(self._config.map_sizes), settings
         )
@@ -217,14 +217,6 @@ class Instance:
             else:
                 _log.info("old_maps_dropped", maps=str(path))
 
-    def _flags(self) -> int:
-        ipv4, ipv6 = self._config.local_detector_families()
-        return (
-            (ConfigFlags.TCP_ORIGIN if self._config.tcp_origin else 0)
-            | (ConfigFlags.POD_SHORTCUT_IPV4 if ipv4 else 0)
-            | (ConfigFlags.POD_SHORTCUT_IPV6 if ipv6 else 0)
-        )
-
 
 async def _in_thread(function: Callable[[], T]) -> T:
     """Run in a thread, and to its end even when this task is cancelled: who closes the instance
@@ -240,10 +232,6 @@ async def _in_thread(function: Callable[[], T]) -> T:
 def object_path(name: str) -> Path:
     """A compiled BPF object of the package."""
     return Path(str(files("kubeproxy_bpf") / "obj" / name))
-
-
-def _instance_id(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
 def _entries(sizes: MapSizes) -> dict[str, int]:

@@ -24,12 +24,20 @@ from kubeproxy_bpf.config.pflag import (
     parse_duration,
     parse_int,
     parse_list,
+    parse_port_range,
 )
-from kubeproxy_bpf.config.schema import Config, KubeProxyConfiguration, MapSizes
+from kubeproxy_bpf.config.schema import (
+    Config,
+    ConntrackSection,
+    ConntrackTimeouts,
+    KubeProxyConfiguration,
+    MapSizes,
+)
 from kubeproxy_bpf.config.validate import validate
 from kubeproxy_bpf.errors import ConfigError
 
 _SIZES = MapSizes()
+_TIMEOUTS = ConntrackTimeouts()
 
 FLAGS = FlagSet(
     [
@@ -58,12 +66,60 @@ FLAGS = FlagSet(
         ),
         Flag("iptables-sync-period", parse_duration, 30.0, "retry period of a failed sync"),
         Flag("iptables-min-sync-period", parse_duration, 0.0, "least time between syncs"),
+        Flag("masquerade-all", parse_bool, False, "masquerade all service traffic", "", "true"),
+        Flag(
+            "conntrack-tcp-timeout-established",
+            parse_duration,
+            _TIMEOUTS.tcp_established_s,
+            "idle time of established TCP flows; 0: as the kernel's conntrack",
+        ),
+        Flag(
+            "conntrack-tcp-timeout-close-wait",
+            parse_duration,
+            _TIMEOUTS.tcp_close_wait_s,
+            "idle time of half-closed TCP flows; 0: as the kernel's conntrack",
+        ),
+        Flag(
+            "conntrack-udp-timeout",
+            parse_duration,
+            _TIMEOUTS.udp_s,
+            "idle time of unanswered UDP flows; 0: as the kernel's conntrack",
+        ),
+        Flag(
+            "conntrack-udp-timeout-stream",
+            parse_duration,
+            _TIMEOUTS.udp_stream_s,
+            "idle time of answered UDP flows; 0: as the kernel's conntrack",
+        ),
         Flag("feature-gates", parse_bool_map, {}, "name=true,... "),
         Flag("v", parse_int, 0, "log verbosity", "v"),
         Flag("logging-format", str, "text", "text or json"),
         Flag("bpf-cgroup-root", str, "", "cgroup2 directory to hook; empty: found in mountinfo"),
         Flag("bpf-pin-path", str, "/sys/fs/bpf/kube-proxy", "directory on a bpffs for our pins"),
         Flag("bpf-tcp-origin", parse_bool, True, "getpeername shows the VIP", "", "true"),
+        Flag(
+            "bpf-local-source", str, "masquerade", "what local backends see: preserve, masquerade"
+        ),
+        Flag(
+            "bpf-snat-ports",
+            parse_port_range,
+            (10000, 29999),
+            "source ports of masqueraded flows, first-last",
+        ),
+        Flag(
+            "bpf-forwarding", str, "snat", "remote backends' answers: snat, dsr, hybrid (TCP dsr)"
+        ),
+        Flag("bpf-algorithm", str, "random", "choice of backends: random, maglev (consistent)"),
+        Flag(
+            "bpf-redirect-peer",
+            parse_bool,
+            False,
+            "packets go straight into local pods, past the host's netfilter and its policies",
+            "",
+            "true",
+        ),
+        Flag("bpf-max-flows", parse_int, 0, "entries of flows, two or four each; 0: from memory"),
+        Flag("bpf-service-metrics", parse_int, 100, "services with metrics of their own; 0: none"),
         Flag("bpf-max-frontends", parse_int, _SIZES.frontends, "entries of vips and frontends"),
         Flag("bpf-max-services", parse_int, _SIZES.services, "entries of services"),
         Flag("bpf-max-slots", parse_int, _SIZES.slots, "entries of slots"),
@@ -85,7 +141,7 @@ def load(argv: Sequence[str]) -> Config:
 def from_flags(given: Mapping[str, Any]) -> Config:
     """Like ``load``, from flags that are already parsed."""
     flags = {**FLAGS.defaults(), **given}
-    fields = _common(flags)
+    fields = _common(flags) | _packets(flags)
     mode = flags["proxy-mode"]
     if flags["config"]:
         file = read_file(flags["config"])
@@ -148,6 +204,18 @@ def _common(flags: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _packets(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "local_source": flags["bpf-local-source"],
+        "snat_ports": flags["bpf-snat-ports"],
+        "forwarding": flags["bpf-forwarding"],
+        "algorithm": flags["bpf-algorithm"],
+        "redirect_peer": flags["bpf-redirect-peer"],
+        "max_flows": flags["bpf-max-flows"],
+        "service_metrics": flags["bpf-service-metrics"],
+    }
+
+
 def _from_flags_alone(flags: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kubeconfig": flags["kubeconfig"],
@@ -161,6 +229,13 @@ def _from_flags_alone(flags: Mapping[str, Any]) -> dict[str, Any]:
         "node_port_addresses": flags["nodeport-addresses"],
         "localhost_node_ports": flags["iptables-localhost-nodeports"],
         "feature_gates": flags["feature-gates"],
+        "masquerade_all": flags["masquerade-all"],
+        "conntrack": ConntrackTimeouts(
+            tcp_established_s=flags["conntrack-tcp-timeout-established"],
+            tcp_close_wait_s=flags["conntrack-tcp-timeout-close-wait"],
+            udp_s=flags["conntrack-udp-timeout"],
+            udp_stream_s=flags["conntrack-udp-timeout-stream"],
+        ),
         "sync_period_s": flags["iptables-sync-period"],
         "min_sync_period_s": flags["iptables-min-sync-period"],
     }
@@ -171,6 +246,8 @@ def _from_file(file: KubeProxyConfiguration, flags: Mapping[str, Any]) -> dict[s
     unspecified = "[::]:10256" if ":" in bind_address else "0.0.0.0:10256"
     metrics = "[::1]:10249" if ":" in bind_address else "127.0.0.1:10249"
     localhost = file.iptables.localhost_node_ports
+    # Of the modes' sections only that of the mode in use counts, as in kube-proxy.
+    section = file.nftables if file.mode == "nftables" else file.iptables
     return {
         "hostname": _hostname(flags["hostname-override"] or file.hostname_override),
         "kubeconfig": file.client_connection.kubeconfig,
@@ -184,7 +261,28 @@ def _from_file(file: KubeProxyConfiguration, flags: Mapping[str, Any]) -> dict[s
         "node_port_addresses": file.node_port_addresses or (),
         "localhost_node_ports": True if localhost is None else localhost,
         "feature_gates": file.feature_gates,
+        "masquerade_all": section.masquerade_all,
+        "conntrack": _timeouts(file.conntrack),
     }
+
+
+def _timeouts(section: ConntrackSection) -> ConntrackTimeouts:
+    """The file's time-outs; what it leaves out has the default, "0s" means the kernel's own."""
+    given = {}
+    for field in section.__struct_fields__:
+        text = getattr(section, field)
+        if text is None:
+            continue
+        try:
+            given[field.replace("_timeout", "_s")] = parse_duration(text)
+        except ValueError as error:
+            raise ConfigError([f"conntrack.{_camel(field)}: {error}"]) from None
+    return ConntrackTimeouts(**given)
+
+
+def _camel(field: str) -> str:
+    first, *rest = field.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 def _hostname(override: str) -> str:

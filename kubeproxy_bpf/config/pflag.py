@@ -51,6 +51,14 @@ def parse_list(text: str) -> tuple[str, ...]:
     return tuple(text.split(",")) if text else ()
 
 
+def parse_port_range(text: str) -> tuple[int, int]:
+    """``first-last``, both included; whether they are good for anything is not judged."""
+    first, dash, last = text.partition("-")
+    if not dash:
+        raise ValueError(f'"{text}" is not first-last')
+    return parse_int(first), parse_int(last)
+
+
 def parse_bool_map(text: str) -> dict[str, bool]:
     """``name=true,other=false``."""
     result = {}
@@ -137,7 +145,7 @@ class FlagSet:
             name = word.partition("=")[0]
             raise ConfigError([f'invalid argument "{text}" for "{name}" flag: {error}']) from None
         before = given.get(flag.name)
-        if isinstance(value, tuple) and before is not None:
+        if flag.parse is parse_list and before is not None:
             value = before + value
         elif isinstance(value, dict) and before is not None:
             value = {**before, **value}

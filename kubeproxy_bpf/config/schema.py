@@ -17,6 +17,20 @@ class ClientConnection(msgspec.Struct, frozen=True, rename="camel"):
 class IptablesSection(msgspec.Struct, frozen=True, rename="camel"):
     localhost_node_ports: bool | None = None
     """None means true, as in kube-proxy."""
+    masquerade_all: bool = False
+
+
+class NftablesSection(msgspec.Struct, frozen=True, rename="camel"):
+    masquerade_all: bool = False
+
+
+class ConntrackSection(msgspec.Struct, frozen=True, rename="camel"):
+    """Durations as text; None where the file says nothing."""
+
+    tcp_established_timeout: str | None = None
+    tcp_close_wait_timeout: str | None = None
+    udp_timeout: str | None = None
+    udp_stream_timeout: str | None = None
 
 
 class DetectLocal(msgspec.Struct, frozen=True, rename="camel"):
@@ -42,6 +56,8 @@ class KubeProxyConfiguration(msgspec.Struct, frozen=True, kw_only=True):
         default=ClientConnection(), name="clientConnection"
     )
     iptables: IptablesSection = IptablesSection()
+    nftables: NftablesSection = NftablesSection()
+    conntrack: ConntrackSection = ConntrackSection()
     feature_gates: dict[str, bool] = msgspec.field(default_factory=dict, name="featureGates")
 
 
@@ -56,6 +72,15 @@ class MapSizes(msgspec.Struct, frozen=True):
     backends: int = 262144
     affinity: int = 65536
     origins: int = 65536
+
+
+class ConntrackTimeouts(msgspec.Struct, frozen=True):
+    """Idle times of flows; 0 means that of the kernel's own connection tracking."""
+
+    tcp_established_s: float = 86400.0
+    tcp_close_wait_s: float = 3600.0
+    udp_s: float = 0.0
+    udp_stream_s: float = 0.0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +106,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     pin_path: str = "/sys/fs/bpf/kube-proxy"
     tcp_origin: bool = True
     map_sizes: MapSizes = MapSizes()
+    masquerade_all: bool = False
+    local_source: str = "masquerade"
+    """What local backends see of clients: "preserve" or "masquerade"."""
+    snat_ports: tuple[int, int] = (10000, 29999)
+    """Source ports of masqueraded flows: the first and the last."""
+    forwarding: str = "snat"
+    """"snat", "dsr", or "hybrid": dsr for TCP and snat for UDP."""
+    algorithm: str = "random"
+    """"random", or "maglev" for a consistent choice for every Service."""
+    redirect_peer: bool = False
+    max_flows: int = 0
+    """Entries of flows; 0: as many as the kernel's connection tracking would have."""
+    conntrack: ConntrackTimeouts = ConntrackTimeouts()
+    service_metrics: int = 100
+    """So many service ports have metrics of their own."""
     verbosity: int = 0
     logging_format: str = "text"
 

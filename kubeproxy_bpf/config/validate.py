@@ -7,6 +7,20 @@ import ipaddress
 
 from kubeproxy_bpf.config.schema import Config
 
+NODE_PORTS = (30000, 32767)
+"""The API server's default range."""
+_FLOWS_MIN = 1024
+_CHOICES = {
+    "local_source": ("preserve", "masquerade"),
+    "forwarding": ("snat", "dsr", "hybrid"),
+    "algorithm": ("random", "maglev"),
+}
+_TIMEOUTS = {
+    "tcp_established_s": "tcpEstablishedTimeout",
+    "tcp_close_wait_s": "tcpCloseWaitTimeout",
+    "udp_s": "udpTimeout",
+    "udp_stream_s": "udpStreamTimeout",
+}
 _LOCAL_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
 
 
@@ -16,6 +30,7 @@ def validate(config: Config) -> list[str]:
         *_addresses(config),
         *_local_mode(config),
         *_node_port_addresses(config),
+        *_packets(config),
         *_numbers(config),
     ]
 
@@ -73,6 +88,33 @@ def _node_port_addresses(config: Config) -> list[str]:
     cidrs = [entry for entry in entries if entry != "primary"]
     problems = (_cidr_problem(entry) for entry in cidrs)
     return [f"nodePortAddresses: {problem}" for problem in problems if problem]
+
+
+def _packets(config: Config) -> list[str]:
+    problems = []
+    for field, choices in _CHOICES.items():
+        value = getattr(config, field)
+        if value not in choices:
+            flag = f"--bpf-{field.replace('_', '-')}"
+            problems.append(f'{flag}: "{value}" is none of {", ".join(choices)}')
+    if problem := _snat_ports_problem(*config.snat_ports):
+        problems.append(f"--bpf-snat-ports: {problem}")
+    if config.max_flows and not _FLOWS_MIN <= config.max_flows <= 1 << 24:
+        problems.append(f"--bpf-max-flows: {config.max_flows} is not in {_FLOWS_MIN}..16777216")
+    if config.service_metrics < 0:
+        problems.append("--bpf-service-metrics: must not be negative")
+    for field, name in _TIMEOUTS.items():
+        if getattr(config.conntrack, field) < 0:
+            problems.append(f"conntrack.{name}: must not be negative")
+    return problems
+
+
+def _snat_ports_problem(first: int, last: int) -> str:
+    if not 1 <= first <= last <= 65535:
+        return f"{first}-{last} is no range within 1-65535"
+    if first <= NODE_PORTS[1] and last >= NODE_PORTS[0]:
+        return f"{first}-{last} overlaps the node ports {NODE_PORTS[0]}-{NODE_PORTS[1]}"
+    return ""
 
 
 def _numbers(config: Config) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Iterator, Mapping, Self
 
 from kubeproxy_bpf.dataplane import layout
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
+from kubeproxy_bpf.dataplane.tracking import TrackState
 from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel
 from kubeproxy_bpf.libbpf import (
     BpfMap,
@@ -96,6 +97,8 @@ def load_datapath(
 def configure(bpf_object: BpfObject, btf: Btf, settings: Settings) -> None:
     """Write the settings where the programs read them."""
     layout.check_enum(btf, "config_flags", "CONFIG_", ConfigFlags)
+    if "track_state" in btf.enums:  # only the packet programs have it
+        layout.check_enum(btf, "track_state", "STATE_", TrackState)
     codec = layout.bind(btf, _CONFIG, Settings)
     (offset,) = (v.offset for v in btf.datasecs[_RODATA].variables if v.name == _CONFIG)
     value = bpf_object.maps[_RODATA].initial_value

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From Config to what the programs carry and how large their maps are.
+
+Reads this node's facts where the configuration leaves something open: its memory, its processors,
+the time-outs of its connection tracking. Called by ``instance`` when it loads the programs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
+from kubeproxy_bpf.dataplane.tracking import (
+    TrackState,
+    default_flows,
+    encode_timeouts,
+    ring_entries,
+    timeouts,
+)
+from kubeproxy_bpf.libbpf.kernel import possible_cpus
+
+
+def settings_of(config: Config, host_netns: int) -> Settings:
+    """What the programs of this configuration carry in .rodata."""
+    first, last = config.snat_ports
+    return Settings(
+        host_netns,
+        _instance_id(config.pin_path),
+        flags_of(config),
+        snat_first=first,
+        snat_count=last - first + 1,
+        flow_ring=ring_entries(flows_of(config), possible_cpus()),
+        timeout=encode_timeouts(timeouts(_configured(config))),
+    )
+
+
+def packet_entries(config: Config) -> dict[str, int]:
+    """Entries of the maps of the packet path, by map, where not those of the object."""
+    flows = flows_of(config)
+    sizes = config.map_sizes
+    return {
+        "kpb_flows": flows,
+        "kpb_flow_ring": ring_entries(flows, possible_cpus()) * possible_cpus(),
+        "kpb_stats": sizes.services,
+    }
+
+
+def flows_of(config: Config) -> int:
+    """Entries of the flow table."""
+    return config.max_flows or default_flows(_memory_bytes())
+
+
+def flags_of(config: Config) -> ConfigFlags:
+    """The switches of the programs."""
+    ipv4, ipv6 = config.local_detector_families()
+    dsr = config.forwarding != "snat"
+    switches = {
+        ConfigFlags.TCP_ORIGIN: config.tcp_origin,
+        ConfigFlags.POD_SHORTCUT_IPV4: ipv4,
+        ConfigFlags.POD_SHORTCUT_IPV6: ipv6,
+        ConfigFlags.MASQUERADE_ALL: config.masquerade_all,
+        ConfigFlags.PRESERVE_SOURCE: config.local_source == "preserve",
+        ConfigFlags.DSR_TCP: dsr,
+        ConfigFlags.DSR_UDP: config.forwarding == "dsr",
+        ConfigFlags.REDIRECT_PEER: config.redirect_peer,
+        # The backend's node has to find the same backend by itself.
+        ConfigFlags.CONSISTENT: dsr or config.algorithm == "maglev",
+    }
+    flags = ConfigFlags(0)
+    for flag, wanted in switches.items():
+        if wanted:
+            flags |= flag
+    return flags
+
+
+def _configured(config: Config) -> dict[TrackState, float]:
+    given = config.conntrack
+    return {
+        TrackState.TCP_ESTABLISHED: given.tcp_established_s,
+        TrackState.TCP_CLOSING: given.tcp_close_wait_s,
+        TrackState.UDP_NEW: given.udp_s,
+        TrackState.UDP_REPLIED: given.udp_stream_s,
+    }
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _instance_id(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a configuration means for the programs and the sizes of their maps."""
+
+import pytest
+
+from kubeproxy_bpf.config.load import load
+from kubeproxy_bpf.dataplane import layout
+from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
+from kubeproxy_bpf.dataplane.tracking import TICK_NS, TrackState
+from kubeproxy_bpf.instance import object_path
+from kubeproxy_bpf.libbpf import BpfObject
+from kubeproxy_bpf.libbpf.kernel import possible_cpus
+from kubeproxy_bpf.program_settings import flags_of, packet_entries, settings_of
+
+
+@pytest.mark.parametrize(
+    ("argv", "flags"),
+    [
+        ([], ConfigFlags.TCP_ORIGIN),
+        (["--bpf-tcp-origin=false", "--masquerade-all"], ConfigFlags.MASQUERADE_ALL),
+        (
+            ["--bpf-local-source=preserve"],
+            ConfigFlags.TCP_ORIGIN | ConfigFlags.PRESERVE_SOURCE,
+        ),
+        (
+            ["--cluster-cidr=10.0.0.0/8"],
+            ConfigFlags.TCP_ORIGIN | ConfigFlags.POD_SHORTCUT_IPV4,
+        ),
+        (["--bpf-algorithm=maglev"], ConfigFlags.TCP_ORIGIN | ConfigFlags.CONSISTENT),
+        (["--bpf-redirect-peer"], ConfigFlags.TCP_ORIGIN | ConfigFlags.REDIRECT_PEER),
+        (
+            ["--bpf-forwarding=hybrid"],
+            ConfigFlags.TCP_ORIGIN | ConfigFlags.DSR_TCP | ConfigFlags.CONSISTENT,
+        ),
+        (
+            ["--bpf-forwarding=dsr"],
+            ConfigFlags.TCP_ORIGIN
+            | ConfigFlags.DSR_TCP
+            | ConfigFlags.DSR_UDP
+            | ConfigFlags.CONSISTENT,
+        ),
+    ],
+)
+def test_flags_switch_what_they_name_and_nothing_else(argv, flags):
+    """DSR brings the consistent choice with it: both nodes have to find the same backend."""
+    assert flags == flags_of(load(argv))
+
+
+def test_ports_and_time_outs_reach_the_programs():
+    """A range counts both of its ends."""
+    config = load(["--bpf-snat-ports=1000-1999", "--conntrack-udp-timeout=10s"])
+    settings = settings_of(config, 7)
+    at = 4 * TrackState.UDP_NEW
+    ticks = int.from_bytes(settings.timeout[at : at + 4], "little")
+
+    assert (7, 1000, 1000) == (settings.host_netns, settings.snat_first, settings.snat_count)
+    assert 10.0 <= ticks * TICK_NS / 1e9 < 10.2
+
+
+def test_each_processor_has_its_own_part_of_the_ring():
+    """The programs index the ring by processor and turn, so the map holds all parts."""
+    config = load(["--bpf-max-flows=10000"])
+    entries = packet_entries(config)
+
+    assert 10000 == entries["kpb_flows"]
+    assert settings_of(config, 0).flow_ring * possible_cpus() == entries["kpb_flow_ring"]
+
+
+def test_settings_and_states_are_those_of_the_object():
+    """The built object and these records agree by name, or the process would not start."""
+    bpf_object = BpfObject.open(object_path("packets.bpf.o"))
+    try:
+        layout.check_enum(bpf_object.btf, "track_state", "STATE_", TrackState)
+        layout.check_enum(bpf_object.btf, "config_flags", "CONFIG_", ConfigFlags)
+        codec = layout.bind(bpf_object.btf, "kpb_config", Settings)
+    finally:
+        bpf_object.close()
+    settings = settings_of(load([]), 1)
+
+    assert settings == codec.decode(codec.encode(settings))
