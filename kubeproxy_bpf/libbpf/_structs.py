@@ -71,6 +71,19 @@ class RunOpts(Structure):
     ]
 
 
+class XdpMd(Structure):
+    """``struct xdp_md``, the context of an XDP program; offsets count from the frame's start."""
+
+    _fields_ = [
+        ("data", c_uint32),
+        ("data_end", c_uint32),
+        ("data_meta", c_uint32),
+        ("ingress_ifindex", c_uint32),
+        ("rx_queue_index", c_uint32),
+        ("egress_ifindex", c_uint32),
+    ]
+
+
 class MapInfoStruct(Structure):
     _fields_ = [
         ("type", c_uint32),
@@ -175,4 +188,22 @@ class LinkCreateAttr(Structure):
         ("relative_fd", c_uint32),
         ("pad0", c_uint32),
         ("expected_revision", c_uint64),
+    ]
+
+
+class QueryAttr(Structure):
+    """``query`` of ``union bpf_attr``, with the links of tcx and netkit."""
+
+    _fields_ = [
+        ("target", c_uint32),  # interface index
+        ("attach_type", c_uint32),
+        ("query_flags", c_uint32),
+        ("attach_flags", c_uint32),
+        ("prog_ids", c_uint64),
+        ("count", c_uint32),
+        ("pad0", c_uint32),
+        ("prog_attach_flags", c_uint64),
+        ("link_ids", c_uint64),
+        ("link_attach_flags", c_uint64),
+        ("revision", c_uint64),
     ]

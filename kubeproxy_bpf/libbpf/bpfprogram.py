@@ -55,6 +55,10 @@ class ProgramCalls:
         """Run the program on a packet, a context, or both, without attaching it."""
         return testrun.run(self.fd, data, repeat, ctx)
 
+    def send_frames(self, frame: bytes, count: int, ifindex: int, batch: int = 0) -> int:
+        """Run an XDP program on live frames, as if a device had received them; ns per frame."""
+        return testrun.send(self.fd, frame, count, ifindex, batch)
+
     def attach_iter(self) -> IterLink:
         """Make an iterator program readable."""
         return IterLink.create(self.fd, 0, AttachType.TRACE_ITER)

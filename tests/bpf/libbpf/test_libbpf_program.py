@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,21 @@ def test_a_trial_run_returns_verdict_and_packet(loaded: BpfObject) -> None:
 
     assert (XDP_PASS, PACKET) == (result.retval, result.data)
     assert result.duration_ns >= 0
+
+
+def test_live_frames_do_what_the_program_says(loaded: BpfObject) -> None:
+    """The program sees each frame once, and those that it passes arrive at the device's stack."""
+    ethertype = int.from_bytes(PACKET[12:14])
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethertype)) as receiver:
+        receiver.bind(("lo", ethertype))
+        receiver.settimeout(5)
+        loaded.programs["t_count"].send_frames(PACKET, 10, socket.if_nametoindex("lo"), batch=4)
+        arrived = [receiver.recv(128) for _ in range(10)]
+    with loaded.maps["t_array"].map as array:
+        seen = array.lookup((3).to_bytes(4, sys.byteorder)) or b""
+
+    assert [PACKET] * 10 == arrived
+    assert 10 == int.from_bytes(seen[:8], sys.byteorder)
 
 
 def test_cgroup_programs_have_no_trial_run(loaded: BpfObject) -> None:
