@@ -6,7 +6,7 @@ Three floors: ``_native`` names the C functions, the classes below own what they
 of the rest of the project. Calls block: run them in a thread where an event loop must go on.
 """
 
-from .bpflink import IterLink, Link, LinkInfo, prog_query
+from .bpflink import ChainEntry, IterLink, Link, LinkInfo, device_chain, prog_query
 from .bpfmap import BpfMap
 from .bpfobject import BpfObject
 from .bpfprogram import Program, ProgramInfo
@@ -40,6 +40,7 @@ __all__ = [
     "BpfObject",
     "Btf",
     "BtfError",
+    "ChainEntry",
     "IterLink",
     "LibbpfError",
     "Link",
@@ -57,6 +58,7 @@ __all__ = [
     "RunResult",
     "UpdateFlag",
     "VerifierError",
+    "device_chain",
     "enable_stats",
     "libbpf_version",
     "possible_cpus",

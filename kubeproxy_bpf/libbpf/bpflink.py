@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import errno
 import os
-from ctypes import byref, c_uint32, sizeof
+from ctypes import addressof, byref, c_uint32, sizeof
 from typing import NamedTuple, Self
 
 from . import _native
-from ._structs import LinkCreateAttr, LinkInfoStruct, LinkUpdateOpts
+from ._structs import LinkCreateAttr, LinkInfoStruct, LinkUpdateOpts, QueryAttr
 from .abc import Descriptor
 from .enums import AttachFlag, AttachType, LinkType
 from .errors import LibbpfError, check
 from .kernel import bpf_call
 from .ownedfd import OwnedFd, fill_info, open_pin, pin
 
+_PROG_QUERY = 16
 _LINK_CREATE = 28
 _QUERY_EFFECTIVE = 1
 _READ_BYTES = 1 << 16
@@ -144,6 +145,38 @@ def prog_query(target_fd: int, attach_type: int, effective: bool = False) -> lis
             continue
         check(result, "bpf_prog_query", _name(attach_type))
         return list(ids[: count.value])
+
+
+class ChainEntry(NamedTuple):
+    """One program of those that run at a device, and the link that holds it; 0 if none does."""
+
+    prog_id: int
+    link_id: int
+
+
+def device_chain(ifindex: int, attach_type: int) -> list[ChainEntry]:
+    """Return what runs at a tcx or netkit hook of a device, in order of execution.
+
+    Devices are looked up in the network namespace of the calling thread.
+    """
+    room = 64
+    while True:
+        programs, links = (c_uint32 * room)(), (c_uint32 * room)()
+        attr = QueryAttr(
+            target=ifindex,
+            attach_type=attach_type,
+            prog_ids=addressof(programs),
+            count=room,
+            link_ids=addressof(links),
+        )
+        try:
+            bpf_call(_PROG_QUERY, attr, "bpf_prog_query", _name(attach_type))
+        except LibbpfError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            room *= 2
+            continue
+        return [ChainEntry(programs[i], links[i]) for i in range(attr.count)]
 
 
 def _name(attach_type: int) -> str:
