@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens the BPF object, fits it to this node, takes over pinned maps, and loads it.
+"""Opens the BPF objects, fits them to this node, takes over pinned maps, and loads them.
 
 Maps are pinned under ``<pin_dir>/<digest>/``, where the digest names their layouts and sizes: equal
 digest, equal maps, and a restarted process goes on with them; another digest gets maps of its own
 beside the old. What is found there is checked all the same. Without a pin directory the maps live
-as long as programs use them. Attaching is ``attach``'s business, writing the writer's; called by
-the composition root, in a thread.
+as long as programs use them.
+
+The object of the packets is loaded beside that of the sockets: what is named alike is the same map,
+and only what is left is pinned for it. Attaching is the business of ``attach`` and ``devices``,
+writing the writer's; called by the composition root, in a thread.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from __future__ import annotations
 import errno
 import hashlib
 from pathlib import Path
-from typing import Iterator, Mapping, Self
+from typing import Collection, Iterator, Mapping, Self
+
+import structlog
 
 from kubeproxy_bpf.dataplane import layout
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
@@ -30,8 +35,12 @@ from kubeproxy_bpf.libbpf import (
 )
 from kubeproxy_bpf.libbpf.btftypes import Type
 
+_log = structlog.get_logger(__name__)
+
 _RODATA = ".rodata"
 _CONFIG = "kpb_config"
+_XDP = "kpb_xdp"
+_NO_MAPS: Mapping[str, BpfMap] = {}
 
 
 class PinnedMapDiffers(DataplaneError):
@@ -55,7 +64,9 @@ class Datapath:
         self.btf = btf
         self.maps_dir = maps_dir
         """Where the maps are pinned, if they are."""
-        self.programs: Mapping[str, ObjectProgram] = bpf_object.programs
+        self.programs: Mapping[str, ObjectProgram] = {
+            name: program for name, program in bpf_object.programs.items() if program.autoload
+        }
         self.maps: dict[str, BpfMap] = {}
         for name, item in _shared_maps(bpf_object):
             self.maps[name] = item.map
@@ -77,14 +88,43 @@ def load_datapath(
     object_path: Path, pin_dir: Path | None, sizes: Mapping[str, int], settings: Settings
 ) -> Datapath:
     """Load the programs of an object; ``sizes`` gives max_entries by map, where not the default."""
-    bpf_object = BpfObject.open(object_path)
+    return _load(BpfObject.open(object_path), pin_dir, sizes, settings, _NO_MAPS)
+
+
+def load_packets(
+    object_path: Path,
+    pin_dir: Path | None,
+    sizes: Mapping[str, int],
+    settings: Settings,
+    sockets: Datapath,
+) -> Datapath:
+    """Load the packet programs on the maps of the sockets; without XDP if only that is refused."""
+    try:
+        return _load(BpfObject.open(object_path), pin_dir, sizes, settings, sockets.maps)
+    except UnsupportedKernel as error:
+        without = BpfObject.open(object_path)
+        without.programs[_XDP].set_autoload(False)
+        datapath = _load(without, pin_dir, sizes, settings, sockets.maps)
+        _log.warning("xdp_refused", error=str(error))
+        return datapath
+
+
+def _load(
+    bpf_object: BpfObject,
+    pin_dir: Path | None,
+    sizes: Mapping[str, int],
+    settings: Settings,
+    given: Mapping[str, BpfMap],
+) -> Datapath:
+    """Load on the given maps, on those that are pinned, and on new ones; close after a failure."""
     try:
         btf = bpf_object.btf
         configure(bpf_object, btf, settings)
-        for name, max_entries in sizes.items():
-            bpf_object.maps[name].max_entries = max_entries
+        for name in sizes.keys() - given.keys():
+            bpf_object.maps[name].max_entries = sizes[name]
+        _reuse_given(bpf_object, given)
         maps_dir = pin_dir / digest(bpf_object, btf) if pin_dir else None
-        missing = _reuse_pinned(bpf_object, maps_dir) if maps_dir else []
+        missing = _reuse_pinned(bpf_object, maps_dir, given) if maps_dir else []
         load_object(bpf_object)
         if maps_dir:
             _pin(bpf_object, missing, maps_dir)
@@ -147,10 +187,21 @@ def _shared_maps(bpf_object: BpfObject) -> list[tuple[str, ObjectMap]]:
     return sorted((n, m) for n, m in bpf_object.maps.items() if not n.startswith("."))
 
 
-def _reuse_pinned(bpf_object: BpfObject, maps_dir: Path) -> list[str]:
+def _reuse_given(bpf_object: BpfObject, given: Mapping[str, BpfMap]) -> None:
+    """Take maps that are open, whatever their size."""
+    for name, item in _shared_maps(bpf_object):
+        if name in given:
+            item.max_entries = given[name].max_entries
+            _check_shape(item, given[name], Path(name))
+            item.reuse(given[name])
+
+
+def _reuse_pinned(bpf_object: BpfObject, maps_dir: Path, given: Collection[str] = ()) -> list[str]:
     """Take the maps that are pinned; return the names of those that are not."""
     missing = []
     for name, item in _shared_maps(bpf_object):
+        if name in given:
+            continue
         path = maps_dir / name
         if not path.exists():
             missing.append(name)
