@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the packet path: a node per session, programs per settings, a world per test."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from pathlib import Path
+from typing import Callable, Iterator
+
+import pytest
+
+import kubeproxy_bpf
+from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
+from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
+from kubeproxy_bpf.libbpf import possible_cpus
+
+from .hooks import Hooks
+from .node import MAC, Node
+from .world import PacketWorld
+
+OBJECT = Path(kubeproxy_bpf.__file__).parent / "obj" / "packets.bpf.o"
+RING = 256
+SIZES = {
+    "kpb_vips": 512,
+    "kpb_frontends": 512,
+    "kpb_services": 256,
+    "kpb_records": 1024,
+    "kpb_slots": 8192,
+    "kpb_backends": 1024,
+    "kpb_affinity": 1024,
+    "kpb_sock_flows": 16,
+    "kpb_tcp_origin": 16,
+    "kpb_flows": 4096,
+    "kpb_fragments": 256,
+    "kpb_devices": 64,
+    "kpb_source_ranges": 256,
+    "kpb_stats": 256,
+}
+DETECTOR = ConfigFlags.POD_SHORTCUT_IPV4 | ConfigFlags.POD_SHORTCUT_IPV6
+SNAT_FIRST, SNAT_COUNT = 20000, 4096
+SNAT = range(SNAT_FIRST, SNAT_FIRST + SNAT_COUNT)
+
+_TICKS_PER_S = 1e9 / (1 << 27)
+_TIMEOUTS_S = (0, 60, 60, 3600, 60, 60, 10, 30, 120, 60)
+_TIMEOUTS = struct.pack("=16I", *(int(s * _TICKS_PER_S) for s in _TIMEOUTS_S), *[0] * 6)
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    made = Node()
+    yield made
+    made.close()
+
+
+def settings(flags: int = DETECTOR, **changed: int) -> Settings:
+    """The settings of the tests; with a detector and without masquerading of everything."""
+    made = Settings(
+        host_netns=0,
+        instance=1,
+        flags=flags,
+        snat_first=SNAT_FIRST,
+        snat_count=SNAT_COUNT,
+        rejects_per_s=1000,
+        flow_ring=RING,
+        timeout=_TIMEOUTS,
+    )
+    return made._replace(**changed)
+
+
+def load(node: Node, wanted: Settings) -> Datapath:
+    """The programs with these settings, and maps of their own."""
+    with node.inside():
+        wanted = wanted._replace(host_netns=netns_cookie())
+        sizes = SIZES | {"kpb_flow_ring": wanted.flow_ring * possible_cpus()}
+        return load_datapath(OBJECT, None, sizes, wanted)
+
+
+@pytest.fixture(scope="session")
+def loaded(node: Node) -> Iterator[Callable[[Settings], Datapath]]:
+    """Gives the programs for settings, loaded once."""
+    cache: dict[Settings, Datapath] = {}
+
+    def get(wanted: Settings) -> Datapath:
+        if wanted not in cache:
+            cache[wanted] = load(node, wanted)
+        return cache[wanted]
+
+    yield get
+    for datapath in cache.values():
+        datapath.close()
+
+
+@pytest.fixture
+def config() -> Settings:
+    """Modules and tests that need other settings override this."""
+    return settings()
+
+
+@pytest.fixture
+def datapath(loaded: Callable[[Settings], Datapath], config: Settings) -> Datapath:
+    return loaded(config)
+
+
+@pytest.fixture
+def world(datapath: Datapath, node: Node) -> PacketWorld:
+    made = PacketWorld(datapath, node.ifindex)
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def hooks(datapath: Datapath, node: Node, world: PacketWorld) -> Hooks:
+    return Hooks(node, datapath.programs)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def receive_queues(node: Node, loaded: Callable[[Settings], Datapath]) -> None:
+    """veth registers receive queues, which test-runs of XDP ask for, with its first program."""
+    program = loaded(settings()).programs["kpb_xdp"].info().id
+    with node.inside():
+        for device in MAC:
+            command = f"bpftool net attach xdpdrv id {program} dev {device}"
+            subprocess.run(command.split(), check=True)
