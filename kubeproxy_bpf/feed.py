@@ -14,18 +14,16 @@ from typing import Callable, Collection, Mapping
 
 import structlog
 
-from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.decode import ApiObject, Kind
-from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service
+from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service, ServiceCIDR
 from kubeproxy_bpf.config.schema import Config
-from kubeproxy_bpf.model.addresses import family_of
+from kubeproxy_bpf.dataplane.node import NodeFacts
 from kubeproxy_bpf.model.cluster import ClusterModel
 from kubeproxy_bpf.node.addresses import NodePortPolicy, node_addresses
 from kubeproxy_bpf.node.devices import LocalAddress
+from kubeproxy_bpf.node.identity import is_uplink, node_facts, node_ips
 
 _log = structlog.get_logger(__name__)
-
-_UNSPECIFIED = ("0.0.0.0", "::")
 
 
 class Feed:
@@ -39,12 +37,18 @@ class Feed:
         wake: Callable[[], None],
         node_seen: Callable[[Node | None], None],
         unreadable: Callable[[], Collection[tuple[Kind, ObjectKey]]] = frozenset,
+        node_known: Callable[[NodeFacts], None] = lambda facts: None,
+        uplink: Callable[[str], bool] = is_uplink,
     ) -> None:
+        """``node_known`` hears who this node is, from the start's gate on and after each change."""
         self._model = model
         self._config = config
         self._wake = wake
         self._node_seen = node_seen
         self._unreadable = unreadable
+        self._node_known = node_known
+        self._uplink = uplink
+        self._service_cidrs: dict[ObjectKey, tuple[str, ...]] = {}
         self._node: Node | None = None
         self._policy: NodePortPolicy | None = None
         self._addresses: frozenset[LocalAddress] | None = None
@@ -55,6 +59,7 @@ class Feed:
             Kind.ENDPOINT_SLICE: self._slice,
             Kind.NODE: self._own_node,
             Kind.POD: self._pod,
+            Kind.SERVICE_CIDR: self._service_cidr,
         }
 
     def on_change(
@@ -84,7 +89,8 @@ class Feed:
         if not self._complete:
             self._complete = True
             self._set_addresses()
-        unreadable = self._unreadable()
+        # What an unreadable ServiceCIDR says decides about no Service.
+        unreadable = {entry for entry in self._unreadable() if entry[0] != Kind.SERVICE_CIDR}
         if unreadable:
             texts = sorted(f"{kind} {key.namespace}/{key.name}" for kind, key in unreadable)
             _log.warning("stale_entries_kept", unreadable=texts)
@@ -105,6 +111,15 @@ class Feed:
             )
         devices = [(address.device, address.address) for address in self._addresses]
         self._model.set_node_addresses(node_addresses(devices, self._policy))
+        self._tell_node()
+
+    def _tell_node(self) -> None:
+        """Before the gate opens, what the previous process told stays."""
+        if not self._complete or self._addresses is None:
+            return
+        cidrs = [cidr for cidrs in self._service_cidrs.values() for cidr in cidrs]
+        facts = node_facts(self._config, self._node, self._addresses, cidrs, self._uplink)
+        self._node_known(facts)
 
     def _service(self, key: ObjectKey, new: ApiObject | None) -> None:
         if isinstance(new, Service):
@@ -124,6 +139,13 @@ class Feed:
         else:
             self._model.remove_pod(key)
 
+    def _service_cidr(self, key: ObjectKey, new: ApiObject | None) -> None:
+        if isinstance(new, ServiceCIDR):
+            self._service_cidrs[key] = new.cidrs
+        else:
+            self._service_cidrs.pop(key, None)
+        self._tell_node()
+
     def _own_node(self, key: ObjectKey, new: ApiObject | None) -> None:
         node = new if isinstance(new, Node) else None
         self._node_seen(node)
@@ -134,21 +156,9 @@ class Feed:
             # As kube-proxy: what was derived from them at the start stays [K4].
             _log.info("node_addresses_changed", node=key.name)
         self._node = self._node or node
+        if node.pod_cidrs and node.pod_cidrs != self._node.pod_cidrs:
+            # kube-proxy ends here, to be restarted [K5]; the programs can be told.
+            _log.info("pod_cidrs_changed", node=key.name, pod_cidrs=node.pod_cidrs)
+            self._node = self._node._replace(pod_cidrs=node.pod_cidrs)
         self._model.set_node(node)
-
-
-def node_ips(node: Node | None, bind_address: str) -> tuple[bytes, ...]:
-    """The node's own IPs, one per family: InternalIPs first, then ExternalIPs [K3].
-
-    A specific ``bind_address`` takes the place of the one of its family.
-    """
-    texts = [] if bind_address in _UNSPECIFIED else [bind_address]
-    if node is not None:
-        for wanted in ("InternalIP", "ExternalIP"):
-            texts += [text for kind, text in node.addresses if kind == wanted]
-    found: dict[int, bytes] = {}
-    for text in texts:
-        address = parse_address(text)
-        if address is not None:
-            found.setdefault(int(family_of(address)), address)
-    return tuple(found.values())
+        self._tell_node()

@@ -18,11 +18,25 @@ from kubeproxy_bpf.dataplane.trace import Client, Verdict
 from kubeproxy_bpf.dataplane.trace import dump_text as _dump_text
 from kubeproxy_bpf.dataplane.trace import trace
 from kubeproxy_bpf.errors import MapFull
-from kubeproxy_bpf.plan.records import Backend, Frontend, FrontendKey, Record, Service
+from kubeproxy_bpf.plan.records import (
+    Backend,
+    Frontend,
+    FrontendKey,
+    Record,
+    Service,
+    SourceRange,
+    SourceRangeKey,
+)
 from kubeproxy_bpf.plan.writes import PORT_WORDS, Capacity, Dump, Failed, Plan, Step
 
 DEFAULT_CAPACITY = Capacity(
-    vips=65536, frontends=65536, services=32768, records=65536, slots=524288, backends=262144
+    vips=65536,
+    frontends=65536,
+    services=32768,
+    records=65536,
+    slots=524288,
+    backends=262144,
+    source_ranges=65536,
 )
 
 
@@ -46,6 +60,7 @@ class FakeDataplane:
         self.slots = array("I", bytes(4 * capacity.slots))
         self.backends: dict[int, Backend] = {}
         self.node_ports = array("Q", bytes(8 * PORT_WORDS))
+        self.source_ranges: dict[SourceRangeKey, SourceRange] = {}
         self.counts: Counter[str] = Counter()
         """Writes by "map action"; a run of slots is one."""
         self.writes = 0
@@ -70,7 +85,7 @@ class FakeDataplane:
             raise Crash(number)
         self.writes += 1
         self.counts[f"{step.map} {step.action}"] += 1
-        if step.map in ("frontends", "vips"):
+        if step.map in ("frontends", "vips", "source_ranges"):
             return self._do_hash(step, number == self.fail_at)
         self._store(step.map, step.key, step.value)
         return None
@@ -89,6 +104,7 @@ class FakeDataplane:
             self.slots[:],
             dict(self.backends),
             self.node_ports[:],
+            dict(self.source_ranges),
         )
 
     async def grace(self) -> None:
@@ -105,8 +121,8 @@ class FakeDataplane:
         return _dump_text(self)
 
     def _do_hash(self, step: Step, fail: bool) -> Failed | None:
-        table: dict[Any, Any] = self.frontends if step.map == "frontends" else self.vips
-        room = self.capacity.frontends if step.map == "frontends" else self.capacity.vips
+        table: dict[Any, Any] = getattr(self, step.map)
+        room: int = getattr(self.capacity, step.map)
         if fail:
             return Failed(*step[:3], OSError(12, "made to fail"))
         if step.action == "delete":

@@ -27,6 +27,8 @@ from kubeproxy_bpf.plan.records import (
     Record,
     Service,
     Slot,
+    SourceRange,
+    SourceRangeKey,
     Vip,
 )
 from kubeproxy_bpf.plan.writes import PORT_WORDS, Capacity, Failed
@@ -151,7 +153,10 @@ class WordArray(_Mapped):
 
 
 class HashMap(Generic[K, V]):
-    """A hash map of encoded keys and values. Errors are returned with their key, not raised."""
+    """A map of encoded keys and values, a hash or a trie.
+
+    Errors are returned with their key, not raised.
+    """
 
     def __init__(self, name: str, source: Map, key: Any, value: Any) -> None:
         self.name = name
@@ -237,9 +242,11 @@ class _FlagsCodec:
 
 
 class ServiceMaps:
-    """The seven maps of the service proxy, bound to their structs."""
+    """The seven maps of the service proxy, bound to their structs, and one of the packet path."""
 
-    def __init__(self, maps: Mapping[str, Map], btf: TypeInfo) -> None:
+    def __init__(
+        self, maps: Mapping[str, Map], btf: TypeInfo, packet_btf: TypeInfo | None = None
+    ) -> None:
         check_enums(btf)
         if bind(btf, "slot", Slot).size != 4:
             raise LayoutError("slot", "Slot", "a slot is a number of 4 bytes")
@@ -255,6 +262,8 @@ class ServiceMaps:
         self.slots = SlotArray(maps["kpb_slots"])
         self.services = WordArray(maps["kpb_services"])
         self.node_ports = WordArray(maps["kpb_node_ports"])
+        self.source_ranges = _source_ranges(maps, packet_btf or btf)
+        """None without the packet path: nobody else looks at them."""
         self._service = bind(btf, "service", Service)
         if self.node_ports.max_entries != PORT_WORDS:
             raise LayoutError("kpb_node_ports", "port bitmap", f"needs {PORT_WORDS} words")
@@ -265,6 +274,7 @@ class ServiceMaps:
             self.records.max_entries,
             self.slots.max_entries,
             self.backends.max_entries,
+            maps["kpb_source_ranges"].max_entries if self.source_ranges else 0,
         )
 
     def publish(self, index: int, service: Service) -> None:
@@ -285,6 +295,16 @@ class ServiceMaps:
         """Unmap the arrays; the maps themselves belong to whoever opened them."""
         for mapped in (self.records, self.backends, self.slots, self.services, self.node_ports):
             mapped.close()
+
+
+def _source_ranges(
+    maps: Mapping[str, Map], btf: TypeInfo
+) -> HashMap[SourceRangeKey, SourceRange] | None:
+    source = maps.get("kpb_source_ranges")
+    if source is None:
+        return None
+    key = bind(btf, "source_range_key", SourceRangeKey)
+    return HashMap("source_ranges", source, key, bind(btf, "source_range", SourceRange))
 
 
 def check_enums(btf: TypeInfo) -> None:

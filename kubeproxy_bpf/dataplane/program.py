@@ -11,7 +11,7 @@ does not log. An exception out of ``apply`` means that planner and maps may diff
 from __future__ import annotations
 
 import asyncio
-from typing import Callable, NamedTuple
+from typing import Callable, Mapping, NamedTuple
 
 from kubeproxy_bpf.dataplane.protocol import Dataplane
 from kubeproxy_bpf.model.types import Changes, ServicePortId
@@ -70,6 +70,19 @@ class Programmer:
             self._releasing.result()  # an error of the background is ours
         async with self._lock:
             outcome = await self._apply(changes)
+        self._report(outcome)
+        return outcome
+
+    @property
+    def lingering(self) -> Mapping[bytes, int]:
+        """A copy of ``Planner.lingering``: addresses that stay for the sake of flows alone."""
+        return dict(self._planner.lingering)
+
+    async def forget(self, addresses: Mapping[bytes, int]) -> Outcome:
+        """Remove these of ``lingering``, to which no flow leads any more."""
+        async with self._lock:
+            self._planner.forget(addresses)
+            outcome = await self._apply(NOTHING)
         self._report(outcome)
         return outcome
 

@@ -24,6 +24,8 @@ from kubeproxy_bpf.plan.records import (
     Record,
     RecordFlags,
     Service,
+    SourceRange,
+    SourceRangeKey,
     VipFlags,
 )
 
@@ -50,6 +52,8 @@ class Maps(Protocol):
     def backends(self) -> Mapping[int, Backend]: ...
     @property
     def node_ports(self) -> Sequence[int]: ...
+    @property
+    def source_ranges(self) -> Mapping[SourceRangeKey, SourceRange]: ...
 
 
 class Client(NamedTuple):
@@ -183,6 +187,7 @@ def dump_text(maps: Maps) -> str:
     lines = [
         *(f"vip {_text(a)} {_names(VipFlags(f))}" for a, f in sorted(maps.vips.items())),
         *(_frontend_line(key, value) for key, value in sorted(maps.frontends.items())),
+        *_range_lines(maps),
         *_service_lines(maps),
         *_backend_lines(maps),
         *_port_lines(maps),
@@ -195,6 +200,12 @@ def _frontend_line(key: FrontendKey, value: Frontend) -> str:
     ranges = " source_ranges" if value.flags & FrontendFlags.SOURCE_RANGES else ""
     kind = FrontendKind(value.kind).name
     return f"frontend {_at(*key)} {kind} scope={scope}{ranges} service={value.service}"
+
+
+def _range_lines(maps: Maps) -> Iterator[str]:
+    for bits, service, source in sorted(maps.source_ranges):
+        length = bits - (128 if source.startswith(_V4_PREFIX) else 32)
+        yield f"source_range service={service} {_text(source)}/{length}"
 
 
 def _service_lines(maps: Maps) -> Iterator[str]:

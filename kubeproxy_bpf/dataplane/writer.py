@@ -19,6 +19,7 @@ from kubeproxy_bpf.dataplane.maps import HashMap, ServiceMaps
 from kubeproxy_bpf.dataplane.protocol import Applied
 from kubeproxy_bpf.dataplane.quarantine import Grace
 from kubeproxy_bpf.libbpf.abc import Map
+from kubeproxy_bpf.plan.records import SourceRangeKey
 from kubeproxy_bpf.plan.writes import Capacity, Dump, Failed, Plan
 
 T = TypeVar("T")
@@ -29,9 +30,19 @@ _CHUNK = 4096
 class Writer:
     """The maps of one instance, open for writing."""
 
-    def __init__(self, maps: Mapping[str, Map], btf: TypeInfo, grace: Grace | None = None) -> None:
-        """Bind the maps by name (``kpb_vips`` …); raises LayoutError if the object differs."""
-        self._maps = ServiceMaps(maps, btf)
+    def __init__(
+        self,
+        maps: Mapping[str, Map],
+        btf: TypeInfo,
+        grace: Grace | None = None,
+        packet_btf: TypeInfo | None = None,
+    ) -> None:
+        """Bind the maps by name (``kpb_vips`` …); raises LayoutError if the object differs.
+
+        ``packet_btf`` describes ``kpb_source_ranges``, if that is among the maps: only the object
+        of the packet path knows its structs.
+        """
+        self._maps = ServiceMaps(maps, btf, packet_btf)
         self._grace = grace or Grace()
         self._ordered = membarrier.register()
         # Someone may have removed elements right before this process began.
@@ -45,12 +56,14 @@ class Writer:
     async def apply(self, plan: Plan) -> Applied:
         """Execute a plan in order; return what the kernel refused."""
         writes = await self._write_arrays(plan)
+        failed = await self._let_in(plan)
         await self._publish(plan)
         self._set_ports(plan.ports_set)
-        failed = await self._insert(plan)
+        failed += await self._insert(plan)
         failed += await self._remove(self._maps.vips, plan.vips_removed)
         failed += await self._remove(self._maps.frontends, plan.frontends_removed)
         self._set_ports(plan.ports_cleared)
+        failed += await self._shut_out(plan.ranges_removed)
         return Applied(tuple(failed), writes + _count(plan) - len(failed))
 
     async def dump(self) -> Dump:
@@ -84,6 +97,21 @@ class Writer:
             maps.records.write(records)
         return len(plan.backends) + len(plan.slots) + len(plan.records)
 
+    # A trie gives its nodes back after a grace period of its own: none of ours is needed.
+
+    async def _let_in(self, plan: Plan) -> list[Failed]:
+        failed = await self._shut_out(plan.ranges_revoked)
+        if self._maps.source_ranges is not None:
+            failed += await self._add(self._maps.source_ranges, plan.ranges_added)
+        return failed
+
+    async def _shut_out(self, keys: Sequence[SourceRangeKey]) -> list[Failed]:
+        failed: list[Failed] = []
+        if self._maps.source_ranges is not None:
+            async for chunk in _chunks(keys):
+                failed += self._maps.source_ranges.remove(chunk)
+        return failed
+
     async def _publish(self, plan: Plan) -> None:
         if not plan.services:
             return
@@ -111,9 +139,11 @@ class Writer:
         await self._free_elements_are_unread()
         maps = self._maps
         failed = await self._add(maps.frontends, plan.frontends_added)
-        failed += await self._replace(maps.frontends, plan.frontends_replaced)
+        for entry in plan.frontends_replaced:
+            failed += await self._replace(maps.frontends, [entry])
         failed += await self._add(maps.vips, plan.vips_added)
-        failed += await self._replace(maps.vips, plan.vips_replaced)
+        for group in plan.vips_by_flags():
+            failed += await self._replace(maps.vips, group)
         return failed
 
     async def _free_elements_are_unread(self) -> None:
@@ -132,10 +162,9 @@ class Writer:
     async def _replace(
         self, table: HashMap[Any, Any], entries: Sequence[tuple[Any, Any]]
     ) -> list[Failed]:
-        failed: list[Failed] = []
-        for entry in entries:
-            failed += table.put([entry])
-            await self._grace.wait()
+        """Replace entries that may be taken for each other by who reads them meanwhile."""
+        failed = await self._add(table, entries)
+        await self._grace.wait()
         return failed
 
     async def _remove(self, table: HashMap[Any, Any], keys: Sequence[Any]) -> list[Failed]:
@@ -160,6 +189,7 @@ class Writer:
             maps.slots.read(),
             dict(maps.backends.written()),
             maps.node_ports.read(),
+            maps.source_ranges.read() if maps.source_ranges is not None else {},
         )
 
 
@@ -183,4 +213,7 @@ def _count(plan: Plan) -> int:
         + len(plan.vips_removed)
         + len(plan.frontends_removed)
         + len(plan.ports_cleared)
+        + len(plan.ranges_revoked)
+        + len(plan.ranges_added)
+        + len(plan.ranges_removed)
     )

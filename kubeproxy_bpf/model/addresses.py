@@ -10,44 +10,15 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address
-from typing import NamedTuple
 
 from kubeproxy_bpf.api.addresses import V4_PREFIX, parse_address
-from kubeproxy_bpf.model.types import Family
+from kubeproxy_bpf.model.types import Family, Prefix
 
 WILDCARD = {Family.IPV4: V4_PREFIX + bytes(4), Family.IPV6: bytes(16)}
 LOOPBACK = {Family.IPV4: V4_PREFIX + b"\x7f\0\0\1", Family.IPV6: bytes(15) + b"\1"}
 
 _WILDCARDS = frozenset(WILDCARD.values())
 _PREFIX_LENGTH = re.compile(r"0{0,9}[0-9]{1,3}")
-
-
-class Prefix(NamedTuple):
-    """A CIDR; ``bits`` counts in 128, so an IPv4 /24 has 120."""
-
-    address: bytes
-    bits: int
-
-    @property
-    def family(self) -> Family:
-        return family_of(self.address) if self.bits >= 96 else Family.IPV6
-
-    @property
-    def is_everything(self) -> bool:
-        return self.bits == (96 if self.family == Family.IPV4 else 0)
-
-    def __contains__(self, address: object) -> bool:
-        # Without the family, ::/0 would hold every IPv4 address in its v4-mapped form.
-        if not isinstance(address, bytes) or family_of(address) != self.family:
-            return False
-        shift = 128 - self.bits
-        return (
-            int.from_bytes(address, "big") >> shift == int.from_bytes(self.address, "big") >> shift
-        )
-
-
-def family_of(address: bytes) -> Family:
-    return Family.IPV4 if address.startswith(V4_PREFIX) else Family.IPV6
 
 
 def parse_prefix(text: str) -> Prefix | None:

@@ -15,7 +15,6 @@ from kubeproxy_bpf.api.objects import HostPort, Pod
 from kubeproxy_bpf.model.addresses import (
     LOOPBACK,
     WILDCARD,
-    family_of,
     format_address,
     is_loopback,
     is_multicast,
@@ -24,7 +23,14 @@ from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
 from kubeproxy_bpf.model.frontends import host_port_frontend
 from kubeproxy_bpf.model.problems import Report
 from kubeproxy_bpf.model.services import PROTOCOLS
-from kubeproxy_bpf.model.types import BackendSpec, Desired, Family, Problem, ServicePortId
+from kubeproxy_bpf.model.types import (
+    BackendSpec,
+    Desired,
+    Family,
+    Problem,
+    ServicePortId,
+    family_of,
+)
 from kubeproxy_bpf.plan.records import BackendFlags, RecordFlags
 
 _LOCAL = int(BackendFlags.LOCAL)

@@ -12,10 +12,10 @@ from typing import Iterable, NamedTuple
 
 from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.objects import Service
-from kubeproxy_bpf.model.addresses import Prefix, family_of, parse_prefix, unfit_vip
+from kubeproxy_bpf.model.addresses import parse_prefix, unfit_vip
 from kubeproxy_bpf.model.facts import ModelConfig
 from kubeproxy_bpf.model.problems import Report
-from kubeproxy_bpf.model.types import Family, Protocol
+from kubeproxy_bpf.model.types import Family, Prefix, Protocol, family_of
 
 PROTOCOLS = {"TCP": int(Protocol.TCP), "UDP": int(Protocol.UDP), "SCTP": int(Protocol.SCTP)}
 """[I1]"""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Mapping, NamedTuple
 
+from kubeproxy_bpf.api.addresses import V4_PREFIX
 from kubeproxy_bpf.plan.records import FrontendKind
 
 
@@ -24,6 +25,34 @@ class Protocol(IntEnum):
     TCP = 6
     UDP = 17
     SCTP = 132
+
+
+def family_of(address: bytes) -> Family:
+    return Family.IPV4 if address.startswith(V4_PREFIX) else Family.IPV6
+
+
+class Prefix(NamedTuple):
+    """A CIDR; ``bits`` counts in 128, so an IPv4 /24 has 120."""
+
+    address: bytes
+    bits: int
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.address) if self.bits >= 96 else Family.IPV6
+
+    @property
+    def is_everything(self) -> bool:
+        return self.bits == (96 if self.family == Family.IPV4 else 0)
+
+    def __contains__(self, address: object) -> bool:
+        # Without the family, ::/0 would hold every IPv4 address in its v4-mapped form.
+        if not isinstance(address, bytes) or family_of(address) != self.family:
+            return False
+        shift = 128 - self.bits
+        return (
+            int.from_bytes(address, "big") >> shift == int.from_bytes(self.address, "big") >> shift
+        )
 
 
 class ServicePortId(NamedTuple):
@@ -79,6 +108,8 @@ class Desired(NamedTuple):
     affinity_timeout_s: int
     flags: int
     """RecordFlags"""
+    source_ranges: tuple[Prefix, ...] = ()
+    """Who may use the frontends that have FrontendFlags.SOURCE_RANGES, sorted."""
 
 
 class Problem(NamedTuple):
@@ -89,6 +120,8 @@ class Problem(NamedTuple):
     name: str
     field: str
     message: str
+    note: bool = False
+    """Nothing is wrong with the object, but its owner may expect more than is done."""
 
 
 class Changes(NamedTuple):

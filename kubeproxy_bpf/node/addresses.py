@@ -12,13 +12,11 @@ from typing import Iterable, Sequence
 from kubeproxy_bpf.model.addresses import (
     LOOPBACK,
     WILDCARD,
-    Prefix,
-    family_of,
     is_loopback,
     parse_prefix,
 )
 from kubeproxy_bpf.model.facts import NodeAddresses
-from kubeproxy_bpf.model.types import Family
+from kubeproxy_bpf.model.types import Family, Prefix, family_of
 
 PRIMARY = "primary"
 

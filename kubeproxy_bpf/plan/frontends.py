@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mirrors of the two hash maps, ``frontends`` and ``vips``, and of the port bitmap.
+"""Mirrors of the hash map ``frontends`` and of the port bitmap.
 
 A mirror holds what the map will hold once all plans are executed, and turns a wanted change into
 the right kind of write: an entry that is new is added, one that another service or other flags take
@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from typing import Container, Iterable, Mapping, Sequence
 
-from kubeproxy_bpf.plan.records import Frontend, FrontendKey, FrontendKind, VipFlags
+from kubeproxy_bpf.plan.records import Frontend, FrontendKey, FrontendKind
 from kubeproxy_bpf.plan.writes import PORT_WORDS, Plan
 
 _SCREENED = frozenset((FrontendKind.NODE_PORT, FrontendKind.HOST_PORT))
@@ -107,75 +107,6 @@ class FrontendTable:
     def refused(self, key: FrontendKey) -> None:
         """The kernel refused a write of this key: the next plan repeats it."""
         self._refused.add(key)
-
-
-class VipTable:
-    """Flags by address."""
-
-    def __init__(self, max_entries: int) -> None:
-        self.entries: dict[bytes, int] = {}
-        self._max_entries = max_entries
-        self._waiting: dict[bytes, int] = {}
-        self._refused: set[bytes] = set()
-
-    @property
-    def dirty(self) -> bool:
-        """Whether there is something to write although nothing changed."""
-        return bool(self._refused)
-
-    def restore(self, entries: Mapping[bytes, int]) -> None:
-        """Start from what the map holds; the canary is the loader's and stays out of this."""
-        self.entries = {a: flags for a, flags in entries.items() if not flags & VipFlags.CANARY}
-
-    @property
-    def waiting(self) -> bool:
-        """Whether some address found no room."""
-        return bool(self._waiting)
-
-    def plan(self, vips: Mapping[bytes, int], complete: bool, plan: Plan) -> bool:
-        """Add the writes that lead to these flags; tell whether room was made."""
-        wanted = {**self._waiting, **vips}
-        self._waiting.clear()
-        removed = [address for address, flags in wanted.items() if not flags]
-        if complete:
-            removed += [address for address in self.entries if address not in wanted]
-        for address, flags in wanted.items():
-            if flags:
-                self._put(address, flags, plan)
-        for address in removed:
-            if self.entries.pop(address, None) is not None:
-                plan.vips_removed.append(address)
-                self._refused.discard(address)
-        self._repeat(plan)
-        return bool(plan.vips_removed)
-
-    def refused(self, address: bytes) -> None:
-        """The kernel refused a write of this address: the next plan repeats it."""
-        self._refused.add(address)
-
-    def _put(self, address: bytes, flags: int, plan: Plan) -> None:
-        old = self.entries.get(address)
-        if old == flags:
-            return
-        if old is None and len(self.entries) >= self._max_entries:
-            self._waiting[address] = flags
-            plan.vips_unfit.append(address)
-            return
-        self.entries[address] = flags
-        if old is None and address not in self._refused:
-            plan.vips_added.append((address, flags))
-        else:
-            self._refused.discard(address)
-            plan.vips_replaced.append((address, flags))
-
-    def _repeat(self, plan: Plan) -> None:
-        for address in sorted(self._refused):
-            flags = self.entries.get(address)
-            if flags is None:
-                plan.vips_removed.append(address)
-            else:
-                plan.vips_replaced.append((address, flags))
-        self._refused.clear()
 
 
 class PortBitmap:

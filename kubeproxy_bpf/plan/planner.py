@@ -14,19 +14,23 @@ work is proportional to the change. Its rules:
    appears. All others are programmed.
 4. Nothing is removed unless it is named, except by ``complete`` changes: what they do not name is
    stale.
-5. Writes that the kernel refused (``settle``) are repeated by the next plan, and until they succeed
+5. A frontend that asks for source ranges is programmed after them, and also if they found no room:
+   then it lets nobody in.
+6. Writes that the kernel refused (``settle``) are repeated by the next plan, and until they succeed
    nothing that the refused plan freed is handed out.
 """
 
 from __future__ import annotations
 
-from typing import Iterable, Mapping, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from kubeproxy_bpf.model.types import Changes, Desired, FrontendSpec, ServicePortId
-from kubeproxy_bpf.plan.frontends import FrontendTable, VipTable
+from kubeproxy_bpf.plan.frontends import FrontendTable
+from kubeproxy_bpf.plan.ranges import RangeTable
 from kubeproxy_bpf.plan.records import Frontend, FrontendKey, FrontendKind
 from kubeproxy_bpf.plan.restore import Freed, Programmed, recover
 from kubeproxy_bpf.plan.services import ServiceTable
+from kubeproxy_bpf.plan.vips import VipTable
 from kubeproxy_bpf.plan.writes import Capacity, Dump, Failed, Plan
 
 NOTHING = Changes({}, {})
@@ -42,7 +46,13 @@ class Planner:
         self._restored: dict[int, Programmed] = {}
         self._waiting: dict[ServicePortId, Desired] = {}
         self._frontends = FrontendTable(capacity.frontends)
-        self._vips = VipTable(capacity.vips)
+        self._ranges = RangeTable(capacity.source_ranges)
+        self._vips = VipTable(capacity.vips, lingers=capacity.source_ranges > 0)
+        self._refused: Mapping[str, Callable[[Any], None]] = {
+            "frontends": self._frontends.refused,
+            "vips": self._vips.refused,
+            "source_ranges": self._ranges.refused,
+        }
         self._services = ServiceTable(capacity)
         self._suspect = Freed()
         self._token = 0
@@ -67,6 +77,7 @@ class Planner:
             self._services.owes
             or self._frontends.dirty
             or self._vips.dirty
+            or self._ranges.dirty
             or (self._room and (self._waiting or self._vips.waiting))
         )
 
@@ -85,13 +96,18 @@ class Planner:
         entry = self._frontends.entries.get(key)
         return self._owners.get(entry.service) if entry else None
 
+    @property
+    def lingering(self) -> Mapping[bytes, int]:
+        """Addresses that stay for their flows alone, each with the plan since which it does."""
+        return self._vips.lingering
+
     # ---- what the caller reports ----
 
     def settle(self, plan: Plan, failed: Iterable[Failed]) -> None:
         """Take note of the writes of a plan that the kernel refused."""
         failed = tuple(failed)
         for write in failed:
-            (self._vips if write.map == "vips" else self._frontends).refused(write.key)
+            self._refused[write.map](write.key)
         if failed:
             self._services.hold(plan.token)
             for index, token in self._shed.items():
@@ -102,6 +118,10 @@ class Planner:
         """A grace period has passed since the plan with this token: what it freed is free."""
         self._room = self._services.release(token) or self._room
         self._shed = {index: shed for index, shed in self._shed.items() if shed > token}
+
+    def forget(self, addresses: Mapping[bytes, int]) -> None:
+        """No flow leads to these of ``lingering`` any more: the next plan removes them."""
+        self._vips.forget(addresses)
 
     # ---- planning ----
 
@@ -122,14 +142,18 @@ class Planner:
         for state in gone.values():
             self._services.free(state, plan)
             self._services.free_index(state.index)
+            self._ranges.drop(state.index)
+        if changes.complete:
+            self._ranges.drop_unowned(self._owners)
         self._completed = self._completed or changes.complete
         if self._suspect and self._completed:
             self._free_suspect()
         self._services.retire(plan)
         vips_room = self._vips.plan(changes.vips, changes.complete, plan)
-        self._room = self._frontends.flush(plan) or vips_room
+        ranges_room = self._ranges.flush(plan)
+        self._room = self._frontends.flush(plan) or vips_room or ranges_room
         self._services.rest(plan)
-        plan.frees |= bool(plan.frontends_removed or plan.vips_removed)
+        plan.frees |= bool(plan.frontends_removed or plan.vips_removed or ranges_room)
         return plan
 
     def _wanted(self, changes: Changes) -> dict[ServicePortId, Desired]:
@@ -247,9 +271,13 @@ class Planner:
     def _program(self, port: ServicePortId, desired: Desired, plan: Plan) -> bool:
         """Publish one service port, then its frontends; False when its endpoints did not fit."""
         self._waiting.pop(port, None)
+        before = self._ports.get(port)
+        inherited = before is None or before.renewed
         full = self._publish(port, desired, plan)
         state = self._ports.get(port)
         if state is not None and state.record is not None:
+            if not self._ranges.put(state.index, desired.source_ranges, inherited, plan):
+                self._did_not_fit(port, desired, "source_ranges", plan)
             if not self._lead_to(state, desired, plan):
                 self._did_not_fit(port, desired, "frontends", plan)
         if full is not None:
@@ -309,6 +337,7 @@ class Planner:
         self._services.restore(dump, recovered)
         self._frontends.restore(dump.frontends, dump.node_ports)
         self._vips.restore(dump.vips)
+        self._ranges.restore(dump.source_ranges)
 
 
 def _key(spec: FrontendSpec) -> FrontendKey:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of the BPF maps: names and meaning only, no sizes and no offsets.
 
-Each record is named like its C struct in ``bpf/include/kpb_types.h``, which is the one definition
-of the layout; ``dataplane.layout`` binds the two by field name when the object is loaded and
-refuses any difference. Addresses are 16 bytes, v4-mapped. Enums are bound name by name.
+Each record is named like its C struct in ``bpf/include/kpb_types.h`` or ``kpb_packet_types.h``,
+which are the one definition of the layout; ``dataplane.layout`` binds the two by field name when
+the object is loaded and refuses any difference. Addresses are 16 bytes, v4-mapped. Enums are bound
+name by name.
 """
 
 from __future__ import annotations
@@ -91,3 +92,14 @@ class Backend(NamedTuple):
     protocol: int
     flags: int
     generation: int
+
+
+class SourceRangeKey(NamedTuple):
+    prefix_bits: int
+    """Counted from the start of ``service``: its 32, then those of the source, 128 at most."""
+    service: int
+    source: bytes
+
+
+class SourceRange(NamedTuple):
+    allow: int

@@ -111,7 +111,7 @@ class ServiceTable:
             self._generations[index] = next_generation(self._generations[index])
         published = Programmed(index, state.frontends if state else ())
         published.record_id, published.ids = record_id, ids
-        published.record = Record(first, len(ids), *desired[2:], stats=index)
+        published.record = Record(first, len(ids), *_of_record(desired), stats=index)
         return published
 
     def _find_backends(
@@ -251,10 +251,15 @@ class ServiceTable:
         plan.frees = bool(freed)
 
 
+def _of_record(desired: Desired) -> tuple[int, int, int, int, int]:
+    """The fields that go into the record as they are, from ``cluster_count`` to ``flags``."""
+    return desired[2:7]
+
+
 def _same(state: Programmed, desired: Desired, ids: array[int]) -> bool:
     """Whether the published record says the same, be it in another order within its parts."""
     record = state.record
-    if record is None or record[1:7] != (len(ids), *desired[2:]):
+    if record is None or record[1:7] != (len(ids), *_of_record(desired)):
         return False
     if state.ids == ids:
         return True

@@ -10,10 +10,20 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 from kubeproxy_bpf.model.types import ServicePortId
-from kubeproxy_bpf.plan.records import Backend, Frontend, FrontendKey, Record, Service
+from kubeproxy_bpf.plan.records import (
+    Backend,
+    Frontend,
+    FrontendKey,
+    Record,
+    Service,
+    SourceRange,
+    SourceRangeKey,
+)
 
 PORT_WORDS = 1024
 """64-bit words of the port bitmap: bit ``port & 63`` of word ``port >> 6``."""
@@ -28,6 +38,8 @@ class Capacity(NamedTuple):
     records: int
     slots: int
     backends: int
+    source_ranges: int = 0
+    """0: there is no packet path, so nobody looks at ranges and no flow outlives its address."""
 
 
 class Dump(NamedTuple):
@@ -41,6 +53,7 @@ class Dump(NamedTuple):
     slots: Sequence[int]
     backends: Mapping[int, Backend]
     node_ports: Sequence[int]
+    source_ranges: Mapping[SourceRangeKey, SourceRange]
 
 
 class Step(NamedTuple):
@@ -62,6 +75,10 @@ class Plan:
     backends: list[tuple[int, Backend]] = field(default_factory=list)
     slots: list[tuple[int, array[int]]] = field(default_factory=list)
     records: list[tuple[int, Record]] = field(default_factory=list)
+    ranges_revoked: list[SourceRangeKey] = field(default_factory=list)
+    """Left by an earlier owner of an index: nobody may come through them to the new one."""
+    ranges_added: list[tuple[SourceRangeKey, SourceRange]] = field(default_factory=list)
+    """Before any frontend that asks for them leads there."""
     services: dict[int, Service] = field(default_factory=dict)
     ports_set: dict[int, int] = field(default_factory=dict)
     """Word of the port bitmap to its new value."""
@@ -71,9 +88,12 @@ class Plan:
     next replacing update."""
     vips_added: list[tuple[bytes, int]] = field(default_factory=list)
     vips_replaced: list[tuple[bytes, int]] = field(default_factory=list)
+    """Sorted by flags, with a grace period after all of the same flags: a reader that meets
+    another's element finds there what its own says too."""
     vips_removed: list[bytes] = field(default_factory=list)
     frontends_removed: list[FrontendKey] = field(default_factory=list)
     ports_cleared: dict[int, int] = field(default_factory=dict)
+    ranges_removed: list[SourceRangeKey] = field(default_factory=list)
     frees: bool = False
     """Something waits for a grace period after this plan: ``Planner.release(token)`` follows."""
     unfit: list[tuple[ServicePortId, str]] = field(default_factory=list)
@@ -99,15 +119,25 @@ class Plan:
         yield from (Step("backends", "set", *item) for item in self.backends)
         yield from (Step("slots", "set", *item) for item in self.slots)
         yield from (Step("records", "set", *item) for item in self.records)
+        yield from (Step("source_ranges", "delete", key, None) for key in self.ranges_revoked)
+        yield from (Step("source_ranges", "set", *item) for item in self.ranges_added)
         yield from (Step("services", "set", *item) for item in self.services.items())
         yield from (Step("node_ports", "set", *item) for item in self.ports_set.items())
         yield from (Step("frontends", "set", *item) for item in self.frontends_added)
         yield from (Step("frontends", "set", *item, True) for item in self.frontends_replaced)
         yield from (Step("vips", "set", *item) for item in self.vips_added)
-        yield from (Step("vips", "set", *item, True) for item in self.vips_replaced)
+        for group in self.vips_by_flags():
+            yield from (Step("vips", "set", *item) for item in group[:-1])
+            yield Step("vips", "set", *group[-1], True)
         yield from (Step("vips", "delete", key, None) for key in self.vips_removed)
         yield from (Step("frontends", "delete", key, None) for key in self.frontends_removed)
         yield from (Step("node_ports", "set", *item) for item in self.ports_cleared.items())
+        yield from (Step("source_ranges", "delete", key, None) for key in self.ranges_removed)
+
+    def vips_by_flags(self) -> Iterator[list[tuple[bytes, int]]]:
+        """Groups of ``vips_replaced`` that one grace period is enough for."""
+        for _, group in groupby(self.vips_replaced, key=itemgetter(1)):
+            yield list(group)
 
 
 class Failed(NamedTuple):

@@ -4,14 +4,12 @@
 import pytest
 
 from kubeproxy_bpf.model.addresses import (
-    Prefix,
-    family_of,
     format_address,
     is_multicast,
     parse_prefix,
     unfit_vip,
 )
-from kubeproxy_bpf.model.types import Family
+from kubeproxy_bpf.model.types import Family, Prefix, family_of
 from tests.fix_objects import ip
 
 
