@@ -24,6 +24,9 @@ from kubeproxy_bpf.libbpf import LibbpfError, Link, ObjectProgram, Program, prog
 
 _log = structlog.get_logger(__name__)
 
+DEVICE_PIN = "dev-"
+"""How the names of links to devices begin, which are pinned beside ours (``devices``)."""
+
 # A socket that connects between two attachments must find the later hooks of its life in place.
 _ORDER = (
     "kpb_release",
@@ -166,7 +169,11 @@ def _replace_pin(link: Link, pin: Path) -> None:
 
 
 def _pins(links_dir: Path) -> list[Path]:
-    return sorted(links_dir.iterdir()) if links_dir.is_dir() else []
+    """The links to cgroups."""
+    if not links_dir.is_dir():
+        return []
+    of_devices = (DEVICE_PIN, f"new-{DEVICE_PIN}")
+    return sorted(path for path in links_dir.iterdir() if not path.name.startswith(of_devices))
 
 
 def _open(cgroup: Path) -> int:

@@ -92,7 +92,7 @@ class CountingWatcher(DeviceWatcher):
 
     async def _read(self, route):
         self.reads += 1
-        await super()._read(route)
+        return await super()._read(route)
 
 
 def test_a_burst_of_events_is_one_read():

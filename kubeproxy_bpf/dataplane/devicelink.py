@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs at devices by links: tcx, first in the chain, and XDP; pinned, and adopted by a restart.
+
+A pinned link lives without this process, and ends with its device. A restart swaps the program
+inside it, so that there is no moment without one. The kernel looks devices up in the network
+namespace of the calling thread. Called by ``devices``; ``clsact`` does the same for kernels without
+tcx.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from kubeproxy_bpf.dataplane.places import Hold, Hook, Place
+from kubeproxy_bpf.libbpf import (
+    AttachFlag,
+    AttachType,
+    LibbpfError,
+    Link,
+    ObjectProgram,
+    Program,
+    device_chain,
+)
+
+_TCX = {Hook.INGRESS: AttachType.TCX_INGRESS, Hook.EGRESS: AttachType.TCX_EGRESS}
+_LOOPBACK_INDEX = 1
+
+XDP_GENERIC = 1 << 1
+XDP_NATIVE = 1 << 2
+
+
+def has_tcx() -> bool:
+    """Whether the kernel knows tcx (Linux 6.6): it answers who is attached to loopback."""
+    try:
+        device_chain(_LOOPBACK_INDEX, AttachType.TCX_INGRESS)
+    except LibbpfError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    return True
+
+
+class TcxHold(Hold):
+    """A tcx link that stands before all others at its hook."""
+
+    def __init__(self, place: Place, link: Link, pin: Path | None) -> None:
+        self._place = place
+        self._link = link
+        self._pin = pin
+        self._id = link.info().id
+
+    @classmethod
+    def attach(cls, place: Place, program: ObjectProgram, pin: Path | None) -> TcxHold:
+        """Attach a program, or put it into the link that an earlier process pinned."""
+        old = _open(pin)
+        if old is not None:
+            held = cls(place, old, pin)
+            if held.fault() is None:
+                _swap(old, program)
+                return held
+        # A link cannot move in the chain: the new one works before the old one ends.
+        link = Link.create(
+            program.fd, place.ifindex, _TCX[place.hook], AttachFlag.BEFORE, relative_fd=0
+        )
+        _keep(link, pin)
+        if old is not None:
+            _end(old)
+        return cls(place, link, pin)
+
+    def fault(self) -> str | None:
+        chain = device_chain(self._place.ifindex, _TCX[self._place.hook])
+        links = [entry.link_id for entry in chain]
+        if self._id not in links:
+            return "detached"
+        return None if links[0] == self._id else "no longer first"
+
+    def detach(self) -> None:
+        _end(self._link)
+        _unpin(self._pin)
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class XdpHold(Hold):
+    """An XDP link; there is one program per device, so nobody else's can stand beside it."""
+
+    def __init__(self, place: Place, link: Link, pin: Path | None) -> None:
+        self._place = place
+        self._link = link
+        self._pin = pin
+
+    @classmethod
+    def attach(cls, place: Place, program: ObjectProgram, pin: Path | None, mode: int) -> XdpHold:
+        """Attach in this mode (XDP_NATIVE or XDP_GENERIC), or swap the program of what is pinned.
+
+        The pin names the mode: what is found there has it.
+        """
+        old = _open(pin)
+        if old is not None:
+            held = cls(place, old, pin)
+            if held.fault() is None:
+                _swap(old, program)
+                return held
+            _end(old)
+        link = Link.create(program.fd, place.ifindex, AttachType.XDP, mode)
+        _keep(link, pin)
+        return cls(place, link, pin)
+
+    def fault(self) -> str | None:
+        return None if self._link.info().ifindex == self._place.ifindex else "detached"
+
+    def detach(self) -> None:
+        _end(self._link)
+        _unpin(self._pin)
+
+    def close(self) -> None:
+        self._link.close()
+
+
+def end_pinned(pin: Path) -> None:
+    """Detach what is pinned at a path, whatever device it is or was attached to."""
+    link = _open(pin)
+    if link is not None:
+        _end(link)
+    _unpin(pin)
+
+
+def _open(pin: Path | None) -> Link | None:
+    return Link.open_pinned(pin) if pin is not None and pin.exists() else None
+
+
+def _swap(link: Link, program: ObjectProgram) -> None:
+    with Program.from_id(program.info().id) as replacement:
+        link.update(replacement)
+
+
+def _keep(link: Link, pin: Path | None) -> None:
+    """Pin a link in place of another; close it if that fails, so that nothing is half attached."""
+    if pin is None:
+        return
+    try:
+        fresh = pin.with_name(f"new-{pin.name}")
+        fresh.unlink(missing_ok=True)  # left by a crash at this point
+        link.pin(fresh)
+        fresh.rename(pin)
+    except BaseException:
+        link.close()
+        raise
+
+
+def _end(link: Link) -> None:
+    try:
+        link.detach()
+    except LibbpfError as error:
+        if error.errno not in (errno.ENOLINK, errno.ENODEV):  # its device went first
+            raise
+    finally:
+        link.close()
+
+
+def _unpin(pin: Path | None) -> None:
+    if pin is not None:
+        pin.unlink(missing_ok=True)

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the packet programs attached to devices: what is wanted, no more, and before all others.
+
+``sync`` is given every place that shall have a program. It attaches what is missing, puts back what
+somebody removed or stood before, and ends what is not wanted any more; programs and qdiscs of
+others are never touched. One device that refuses does not concern the others, and XDP is never a
+reason to fail. Links are pinned as ``<links_dir>/dev-<ifindex>-<hook>``. Which device is wanted is
+decided by ``node.attachment``; called by ``packets``, in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from pathlib import Path
+from typing import Mapping, NamedTuple
+
+import structlog
+
+from kubeproxy_bpf.dataplane import clsact
+from kubeproxy_bpf.dataplane.attach import DEVICE_PIN
+from kubeproxy_bpf.dataplane.devicelink import (
+    XDP_GENERIC,
+    XDP_NATIVE,
+    TcxHold,
+    XdpHold,
+    end_pinned,
+    has_tcx,
+)
+from kubeproxy_bpf.dataplane.places import Hold, Hook, Place
+from kubeproxy_bpf.libbpf import ObjectProgram
+
+_log = structlog.get_logger(__name__)
+
+_XDP_MODES = {"native": XDP_NATIVE, "generic": XDP_GENERIC}
+_NOT_ATTACHED = "none"
+
+
+class Wish(NamedTuple):
+    """What shall be attached at a place."""
+
+    ethernet: bool = True
+    """Frames begin with an Ethernet header; else with that of IP."""
+    xdp_mode: str = "native"
+    """At the hook XDP: native or generic."""
+
+
+class DeviceHooks:
+    """All attachments of one instance to devices."""
+
+    def __init__(
+        self,
+        programs: Mapping[str, ObjectProgram],
+        links_dir: Path | None,
+        *,
+        tcx: bool | None = None,
+    ) -> None:
+        """``tcx`` False makes use of clsact; None asks the kernel."""
+        self._programs = programs
+        self._links_dir = links_dir
+        self._tcx = has_tcx() if tcx is None else tcx
+        self._holds: dict[Place, Hold] = {}
+        self._wishes: dict[Place, Wish] = {}
+        self._began = False
+        self.refused: dict[Place, str] = {}
+        """Places that could not be served, and why."""
+        self.reattached: Counter[Place] = Counter()
+        """How often a program was put back."""
+
+    @property
+    def attached(self) -> list[Place]:
+        return list(self._holds)
+
+    def xdp_modes(self) -> dict[str, str]:
+        """The mode of each device where XDP is wanted: native, generic or none."""
+        return {
+            place.device: wish.xdp_mode if place in self._holds else _NOT_ATTACHED
+            for place, wish in self._wishes.items()
+            if place.hook == Hook.XDP
+        }
+
+    def sync(self, wanted: Mapping[Place, Wish]) -> None:
+        """Make everything as it is wanted; what is refused is logged and tried again."""
+        for place in self._holds.keys() - wanted.keys():
+            self._forget(place)
+        self.refused = {p: why for p, why in self.refused.items() if wanted.get(p) is not None}
+        for place, wish in wanted.items():
+            if place in self._holds and self._wishes.get(place) != wish:
+                self._forget(place)
+            self._check(place)
+            if place not in self._holds and self._worth_trying(place, wish):
+                self._attach(place, wish)
+        self._wishes = dict(wanted)
+        if not self._began:
+            self._began = True
+            self._end_leftovers(wanted)
+
+    def close(self) -> None:
+        """Let go of everything; what is pinned, and filters, go on."""
+        for hold in self._holds.values():
+            hold.close()
+        self._holds.clear()
+
+    def _worth_trying(self, place: Place, wish: Wish) -> bool:
+        """A device that refused XDP is not asked again: some drivers restart for an attempt."""
+        known = place in self.refused and self._wishes.get(place) == wish
+        return not (known and place.hook == Hook.XDP)
+
+    def _check(self, place: Place) -> None:
+        """Let go of a place that has lost its program, or its rank."""
+        hold = self._holds.get(place)
+        if hold is None:
+            return
+        try:
+            fault = hold.fault()
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                _log.warning("attachment_not_checked", place=str(place), error=str(error))
+                return
+            self._forget(place)
+            return
+        if fault is not None:
+            self.reattached[place] += 1
+            _log.warning("program_put_back", place=str(place), fault=fault)
+            self._forget(place)
+
+    def _attach(self, place: Place, wish: Wish) -> None:
+        try:
+            self._holds[place] = self._made(place, wish)
+        except OSError as error:
+            if self.refused.get(place) != str(error):
+                tell = _log.info if place.hook == Hook.XDP else _log.warning
+                tell("device_refused_program", place=str(place), error=str(error))
+            self.refused[place] = str(error)
+        else:
+            self.refused.pop(place, None)
+            _log.debug("program_attached", place=str(place))
+
+    def _made(self, place: Place, wish: Wish) -> Hold:
+        pin = self._pin(place, wish)
+        if place.hook == Hook.XDP:
+            program = self._programs.get("kpb_xdp")
+            if program is None:
+                raise OSError(errno.EOPNOTSUPP, "the kernel refused the XDP program")
+            return XdpHold.attach(place, program, pin, _XDP_MODES[wish.xdp_mode])
+        program = self._programs[f"kpb_tc_{place.hook.value}" + ("" if wish.ethernet else "_l3")]
+        if self._tcx:
+            return TcxHold.attach(place, program, pin)
+        return clsact.ClsactHold.attach(place, program)
+
+    def _pin(self, place: Place, wish: Wish) -> Path | None:
+        if self._links_dir is None or not (self._tcx or place.hook == Hook.XDP):
+            return None
+        mode = f"-{wish.xdp_mode}" if place.hook == Hook.XDP else ""
+        return self._links_dir / f"{DEVICE_PIN}{place.ifindex}-{place.hook.value}{mode}"
+
+    def _forget(self, place: Place) -> None:
+        hold = self._holds.pop(place)
+        try:
+            hold.detach()
+        except OSError as error:
+            _log.warning("program_not_detached", place=str(place), error=str(error))
+
+    def _end_leftovers(self, wanted: Mapping[Place, Wish]) -> None:
+        """End what an earlier process attached and nobody wants any more."""
+        kept = {pin for place in self._holds if (pin := self._pin(place, wanted[place]))}
+        for path in self._pins():
+            if path in kept:
+                continue
+            try:
+                end_pinned(path)
+            except OSError as error:
+                _log.warning("old_link_kept", link=str(path), error=str(error))
+            else:
+                _log.info("old_link_detached", link=str(path))
+
+    def _pins(self) -> list[Path]:
+        if self._links_dir is None:
+            return []
+        names = (f"{DEVICE_PIN}*", f"new-{DEVICE_PIN}*")
+        return sorted(path for name in names for path in self._links_dir.glob(name))

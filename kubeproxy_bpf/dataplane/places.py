@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words for attaching to devices: where a program belongs, and what holds it there.
+
+Shared by ``devices``, which decides, and by ``devicelink`` and ``clsact``, which attach.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+
+class Hook(Enum):
+    INGRESS = "ingress"
+    EGRESS = "egress"
+    XDP = "xdp"
+
+
+class Place(NamedTuple):
+    """A hook of a device."""
+
+    ifindex: int
+    device: str
+    """Its name: the kernel gives the numbers of devices that are gone to others."""
+    hook: Hook
+
+    def __str__(self) -> str:
+        return f"{self.device} {self.hook.value}"
+
+
+class Hold(Protocol):
+    """What keeps a program at its place."""
+
+    def fault(self) -> str | None:
+        """Say what is wrong with the place of our program; None if nothing is.
+
+        Raises:
+            OSError: the device is gone.
+        """
+        ...
+
+    def detach(self) -> None:
+        """End it, also when its device is gone."""
+        ...
+
+    def close(self) -> None:
+        """Let go; what is pinned stays attached."""
+        ...
