@@ -109,6 +109,8 @@ FLAGS = FlagSet(
         Flag(
             "bpf-forwarding", str, "snat", "remote backends' answers: snat, dsr, hybrid (TCP dsr)"
         ),
+        Flag("bpf-devices", parse_list, (), "uplinks, names or globs; empty: found by themselves"),
+        Flag("bpf-xdp", str, "off", "XDP at uplinks: off, auto, native, generic"),
         Flag("bpf-algorithm", str, "random", "choice of backends: random, maglev (consistent)"),
         Flag(
             "bpf-redirect-peer",
@@ -206,6 +208,8 @@ def _common(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def _packets(flags: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        "devices": tuple(flags["bpf-devices"]),
+        "xdp": flags["bpf-xdp"],
         "local_source": flags["bpf-local-source"],
         "snat_ports": flags["bpf-snat-ports"],
         "forwarding": flags["bpf-forwarding"],

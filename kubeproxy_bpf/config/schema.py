@@ -107,6 +107,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tcp_origin: bool = True
     map_sizes: MapSizes = MapSizes()
     masquerade_all: bool = False
+    devices: tuple[str, ...] = ()
+    """Uplinks by name or glob; empty: found by themselves."""
+    xdp: str = "off"
+    """off, auto, native or generic."""
     local_source: str = "masquerade"
     """What local backends see of clients: "preserve" or "masquerade"."""
     snat_ports: tuple[int, int] = (10000, 29999)

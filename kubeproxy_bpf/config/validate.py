@@ -11,6 +11,7 @@ NODE_PORTS = (30000, 32767)
 """The API server's default range."""
 _FLOWS_MIN = 1024
 _CHOICES = {
+    "xdp": ("off", "auto", "native", "generic"),
     "local_source": ("preserve", "masquerade"),
     "forwarding": ("snat", "dsr", "hybrid"),
     "algorithm": ("random", "maglev"),
