@@ -116,13 +116,13 @@ def trace(maps: Maps, client: Client, address: bytes, port: int, protocol: int) 
         return Verdict(Reason.NONE)
     if flags & VipFlags.ON_DEVICE:
         return Verdict(Reason.ON_DEVICE)
-    frontend = _frontend(maps, flags, FrontendKey(address, port, protocol))
+    frontend = find_frontend(maps, flags, FrontendKey(address, port, protocol))
     if frontend is None:
         known = flags & VipFlags.CLUSTER_IP
         return Verdict(Reason.UNKNOWN_PORT if known else Reason.NONE)
     if frontend.flags & FrontendFlags.SOURCE_RANGES:
         return Verdict(Reason.SOURCE_RANGES)
-    record = _record(maps, frontend.service)
+    record = find_record(maps, frontend.service)
     if record is None:
         return Verdict(Reason.HALF_STATE)
     return _choices(maps, client, record, _wants_local(frontend, record, client))
@@ -135,7 +135,7 @@ def _vip_address(address: bytes) -> bytes:
     return _LOOPBACK_V4 if address.startswith(_V4_PREFIX + b"\x7f") else address
 
 
-def _frontend(maps: Maps, vip_flags: int, key: FrontendKey) -> Frontend | None:
+def find_frontend(maps: Maps, vip_flags: int, key: FrontendKey) -> Frontend | None:
     exact = maps.frontends.get(key)
     if exact is not None or not vip_flags & (VipFlags.NODE_PORT | VipFlags.HOST_PORT):
         return exact
@@ -150,7 +150,7 @@ def _frontend(maps: Maps, vip_flags: int, key: FrontendKey) -> Frontend | None:
     return frontend if allowed else None
 
 
-def _record(maps: Maps, index: int) -> Record | None:
+def find_record(maps: Maps, index: int) -> Record | None:
     word = maps.services.get(index)
     return maps.records.get(word.record) if word and word.record else None
 
@@ -179,13 +179,13 @@ def _choices(maps: Maps, client: Client, record: Record, local: bool) -> Verdict
         found = [backend for backend in found if backend.flags & BackendFlags.HOST]
         if not found:
             return Verdict(Reason.LOOPBACK_SOURCE)
-    return Verdict(Reason.TRANSLATED, frozenset((_text(b.address), b.port) for b in found))
+    return Verdict(Reason.TRANSLATED, frozenset((text_of(b.address), b.port) for b in found))
 
 
 def dump_text(maps: Maps) -> str:
     """What the maps mean, one line per entry, sorted within each kind."""
     lines = [
-        *(f"vip {_text(a)} {_names(VipFlags(f))}" for a, f in sorted(maps.vips.items())),
+        *(f"vip {text_of(a)} {_names(VipFlags(f))}" for a, f in sorted(maps.vips.items())),
         *(_frontend_line(key, value) for key, value in sorted(maps.frontends.items())),
         *_range_lines(maps),
         *_service_lines(maps),
@@ -205,7 +205,7 @@ def _frontend_line(key: FrontendKey, value: Frontend) -> str:
 def _range_lines(maps: Maps) -> Iterator[str]:
     for bits, service, source in sorted(maps.source_ranges):
         length = bits - (128 if source.startswith(_V4_PREFIX) else 32)
-        yield f"source_range service={service} {_text(source)}/{length}"
+        yield f"source_range service={service} {text_of(source)}/{length}"
 
 
 def _service_lines(maps: Maps) -> Iterator[str]:
@@ -253,12 +253,12 @@ def _names(flags: VipFlags | RecordFlags | BackendFlags) -> str:
 
 
 def _at(address: bytes, port: int, protocol: int) -> str:
-    text = _text(address)
+    text = text_of(address)
     where = f"[{text}]" if ":" in text else text
     return f"{where}:{port}/{IpProtocol(protocol).name}"
 
 
-def _text(address: bytes) -> str:
+def text_of(address: bytes) -> str:
     if address.startswith(_V4_PREFIX):
         return str(ipaddress.IPv4Address(address[12:]))
     return str(ipaddress.IPv6Address(address))

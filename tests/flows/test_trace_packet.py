@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of packets on planned maps in memory: model, planner and packet tracer in one go."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Sequence
+
+import pytest
+
+from kubeproxy_bpf.dataplane import trace_packet
+from kubeproxy_bpf.dataplane.fake import DEFAULT_CAPACITY, FakeDataplane
+from kubeproxy_bpf.dataplane.settings import ConfigFlags
+from kubeproxy_bpf.dataplane.trace_packet import Arrival, Facts, Packet, Reason
+from kubeproxy_bpf.model.services import PROTOCOLS
+from kubeproxy_bpf.plan.planner import Planner
+from tests.fix_objects import ip
+from tests.flows.packets import (
+    DETECTED,
+    PACKET_FLOWS,
+    SERVICE_CIDRS,
+    Option,
+    Outcome,
+    PacketFlow,
+    Sender,
+    Target,
+    Way,
+)
+from tests.flows.table import WORLD
+from tests.golden.scenario import Scenario, documents
+
+DETECTOR = ConfigFlags.POD_SHORTCUT_IPV4 | ConfigFlags.POD_SHORTCUT_IPV6
+FLAGS = {
+    Option.PRESERVE_SOURCE: ConfigFlags.PRESERVE_SOURCE,
+    Option.MASQUERADE_ALL: ConfigFlags.MASQUERADE_ALL,
+    Option.DSR: ConfigFlags.DSR_TCP | ConfigFlags.DSR_UDP | ConfigFlags.CONSISTENT,
+}
+ARRIVALS = {Sender.HOST: Arrival.HOST} | dict.fromkeys(
+    (Sender.POD, Sender.STRAY_POD, Sender.BACKEND), Arrival.POD
+)
+OUTCOMES = {
+    Outcome.REJECTED: (Reason.NO_ENDPOINTS, Reason.UNKNOWN_PORT),
+    Outcome.DROPPED: (Reason.NO_LOCAL_ENDPOINT, Reason.UNUSED_ADDRESS, Reason.SOURCE_RANGES),
+    Outcome.LEFT_ALONE: (Reason.NONE, Reason.ON_DEVICE, Reason.SCTP_PORT),
+}
+
+
+@pytest.fixture(scope="module")
+def dataplane() -> FakeDataplane:
+    """The whole world, planned and written."""
+    scenario = Scenario()
+    for document in documents(WORLD.read_text()):
+        scenario.apply(document)
+    made = FakeDataplane()
+    applied = made.execute(Planner(DEFAULT_CAPACITY).plan(scenario.model.take().changes))
+    assert not applied.failed
+    return made
+
+
+def config_flags(options: Sequence[Option]) -> int:
+    """ConfigFlags of a row."""
+    flags = 0 if Option.NO_DETECTOR in options else DETECTOR
+    for option in options:
+        flags |= FLAGS.get(option, 0)
+    return flags
+
+
+def detected_networks(options: Sequence[Option]) -> Sequence[str]:
+    """What the local detector knows."""
+    return () if Option.NO_DETECTOR in options else DETECTED
+
+
+def _network(text: str) -> tuple[bytes, bytes]:
+    network = ip_network(text)
+    return ip(str(network.network_address)), network.netmask.packed.rjust(16, b"\xff")
+
+
+@pytest.mark.parametrize("flow", PACKET_FLOWS, ids=str)
+def test_flow_ends_where_the_table_says(flow: PacketFlow, dataplane: FakeDataplane) -> None:
+    """Each row: exactly these targets may get the flow, or exactly this happens instead."""
+    source = ip_address(flow.source)
+    networks = [ip_network(text) for text in detected_networks(flow.options)]
+    packet = Packet(
+        ARRIVALS.get(flow.sender, Arrival.OUTSIDE),
+        ip(flow.source),
+        ip(flow.address),
+        flow.port,
+        PROTOCOLS[flow.protocol],
+        any(source in network for network in networks),
+    )
+    facts = Facts(config_flags(flow.options), [_network(text) for text in SERVICE_CIDRS])
+    verdict = trace_packet.trace_packet(dataplane, facts, packet)
+    if isinstance(flow.expected, Outcome):
+        assert verdict.reason in OUTCOMES[flow.expected]
+        assert verdict.reason.value == flow.counter.lower()
+        assert not verdict.choices
+    else:
+        assert verdict.reason is Reason.TRANSLATED
+        assert {_target(choice) for choice in verdict.choices} == flow.expected
+
+
+def _target(choice: trace_packet.Choice) -> Target:
+    separator = " " if ":" in choice.address else ":"
+    backend = f"{choice.address}{separator}{choice.port}"
+    return Target(backend, Way[choice.way.name], choice.masqueraded)
