@@ -151,8 +151,11 @@ def _report_failures(outcome: Outcome) -> None:
 
 def _report(problems: Sequence[Problem]) -> None:
     for problem in problems:
-        _log.warning(
-            "object_problem",
+        log, event = (
+            (_log.info, "object_note") if problem.note else (_log.warning, "object_problem")
+        )
+        log(
+            event,
             kind=problem.kind,
             object=f"{problem.namespace}/{problem.name}",
             field=problem.field,

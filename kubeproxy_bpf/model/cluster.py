@@ -11,9 +11,11 @@ its own memory; not for several threads. Called by ``sync``.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Iterable, NamedTuple
 
+from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service
+from kubeproxy_bpf.model.access import api_server_ports
 from kubeproxy_bpf.model.addresses import is_link_local
 from kubeproxy_bpf.model.desired import compile_service
 from kubeproxy_bpf.model.endpoints import problems_of
@@ -21,7 +23,7 @@ from kubeproxy_bpf.model.facts import ModelConfig, NodeAddresses, NodeFacts
 from kubeproxy_bpf.model.health import HealthCheck, health_checks_of
 from kubeproxy_bpf.model.hostports import compile_pod
 from kubeproxy_bpf.model.ledger import Compiled, Given, Ledger, Source
-from kubeproxy_bpf.model.slices import SliceIndex
+from kubeproxy_bpf.model.slices import API_SERVER, SliceIndex
 from kubeproxy_bpf.model.types import Changes, Problem
 from kubeproxy_bpf.model.vips import VipTable
 
@@ -70,14 +72,12 @@ class ClusterModel:
 
     def set_slice(self, endpoint_slice: EndpointSlice) -> None:
         self._judge_slice(endpoint_slice)
-        for service in self._slices.put(endpoint_slice):
-            self._touch_service(service)
+        self._slices_changed(self._slices.put(endpoint_slice))
 
     def remove_slice(self, key: ObjectKey) -> None:
         self._slice_problems.pop(key, None)
         self._new_slice_problems.pop(key, None)
-        for service in self._slices.remove(key):
-            self._touch_service(service)
+        self._slices_changed(self._slices.remove(key))
 
     def set_pod(self, pod: Pod) -> None:
         if self._pods.get(pod.key) != pod:
@@ -112,6 +112,20 @@ class ClusterModel:
                 self._touch_service(service)
         for pod in self._pods:
             self._touch(Source("pod", *pod))
+        self._find_api_server()
+        for key, named in self._services.items():
+            if not moved.isdisjoint(_external_addresses(named)):
+                self._touch_service(key)
+
+    def set_node_ips(self, ips: Iterable[bytes]) -> None:
+        """Take in by which address of each family the cluster knows this node [K3]."""
+        node_ips = frozenset(ips)
+        if node_ips == self._facts.node_ips:
+            return
+        self._facts = self._facts._replace(node_ips=node_ips)
+        for key, service in self._services.items():
+            if service.source_ranges:
+                self._touch_service(key)
 
     def mark_complete(self, prune: bool = True) -> None:
         """Say that all lists are known: the next ``take`` gives everything, as ``complete``.
@@ -168,6 +182,22 @@ class ClusterModel:
         if self._known:  # until then all are, as ``mark_complete`` says
             self._touch(Source("service", *key))
 
+    def _slices_changed(self, services: Iterable[ObjectKey]) -> None:
+        for service in services:
+            self._touch_service(service)
+            if service == API_SERVER:
+                self._find_api_server()
+
+    def _find_api_server(self) -> None:
+        """See on which ports of this node an API server listens; no Service may take them."""
+        ports = api_server_ports(self._slices.of(API_SERVER), self._facts.local)
+        if ports == self._facts.api_server_ports:
+            return
+        self._facts = self._facts._replace(api_server_ports=ports)
+        for key, service in self._services.items():
+            if service.external_ips or service.ingress:
+                self._touch_service(key)
+
     def _judge_slice(self, endpoint_slice: EndpointSlice) -> None:
         problems = problems_of(endpoint_slice)
         if not (problems or self._slice_problems):
@@ -203,3 +233,11 @@ class ClusterModel:
         for source, result in compiled.items():
             moved |= self._ledger.settle(source, result)
         return moved - compiled.keys()
+
+
+def _external_addresses(service: Service) -> list[bytes | None]:
+    """All that the Service names, to be served or not."""
+    return [
+        parse_address(text)
+        for text in (*service.external_ips, *(ingress.ip for ingress in service.ingress))
+    ]

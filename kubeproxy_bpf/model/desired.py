@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Sequence
 
 from kubeproxy_bpf.api.objects import EndpointSlice, Service
+from kubeproxy_bpf.model.access import allowed_sources, without_protected
 from kubeproxy_bpf.model.endpoints import Endpoints, endpoints_of
 from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
 from kubeproxy_bpf.model.frontends import frontends_of
@@ -25,7 +26,9 @@ from kubeproxy_bpf.model.services import (
     external_local,
     family_views,
     internal_local,
+    is_consistent,
     is_served,
+    note_sctp,
     ports_of,
     sets_in_use,
 )
@@ -39,6 +42,7 @@ _HOST = int(BackendFlags.HOST)
 _INTERNAL_LOCAL = int(RecordFlags.INTERNAL_LOCAL)
 _EXTERNAL_LOCAL = int(RecordFlags.EXTERNAL_LOCAL)
 _HAS_ENDPOINTS = int(RecordFlags.HAS_ENDPOINTS)
+_CONSISTENT = int(RecordFlags.CONSISTENT)
 
 Ports = dict[ServicePortId, Desired]
 
@@ -56,6 +60,8 @@ def compile_service(
     report = Report("Service", service.namespace, service.name)
     check_affinity(service, report)
     valid_ports = ports_of(service, report)
+    note_sctp(valid_ports, report)
+    policy = _policy_flags(service, is_consistent(service, config, report))
     for view in family_views(service, config, report):
         for port in valid_ports:
             port_id = ServicePortId(
@@ -67,7 +73,9 @@ def compile_service(
                 int(view.family),
             )
             endpoints = endpoints_of(slices, view.family, port.name, port.protocol)
-            ports[port_id] = _desired(service, view, port, endpoints, facts, config)
+            served = without_protected(view, port, facts, config, report)
+            desired = _desired(service, served, port, endpoints, facts, config)
+            ports[port_id] = desired._replace(flags=desired.flags | policy)
     return ports, report.problems
 
 
@@ -94,12 +102,14 @@ def _desired(
         local_first=before_local if local_count else 0,
         local_count=local_count,
         affinity_timeout_s=affinity_timeout_s(service),
-        flags=_record_flags(service, has_endpoints),
+        flags=_HAS_ENDPOINTS if has_endpoints else 0,
+        source_ranges=allowed_sources(view, facts),
     )
 
 
-def _record_flags(service: Service, has_endpoints: bool) -> int:
-    flags = _HAS_ENDPOINTS if has_endpoints else 0
+def _policy_flags(service: Service, consistent: bool) -> int:
+    """What the record says of a Service whatever its endpoints."""
+    flags = _CONSISTENT if consistent else 0
     if internal_local(service):
         flags |= _INTERNAL_LOCAL
     if external_local(service):

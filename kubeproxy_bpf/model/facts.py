@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kubeproxy_bpf.model.types import Family
+from kubeproxy_bpf.model.types import Family, Protocol
+
+PortNumber = tuple[int, int]
+"""A port and its IP protocol."""
+
+KUBELET_PORTS = frozenset((number, int(Protocol.TCP)) for number in (10248, 10250, 10255))
+"""Its health check, its API, its API without authentication."""
 
 
 class ModelConfig(NamedTuple):
@@ -21,6 +27,10 @@ class ModelConfig(NamedTuple):
     """Those that the node supports [I3, I4]."""
     allow_external_ips: bool = True
     """Feature gate AllowServiceExternalIPs [F4]."""
+    consistent_default: bool = False
+    """The client decides the backend of every Service whose annotation does not say otherwise."""
+    protected_ports: frozenset[PortNumber] = KUBELET_PORTS
+    """What no Service gets on the node's own addresses: the ports of those who run the node."""
 
 
 class NodeAddresses(NamedTuple):
@@ -39,3 +49,7 @@ class NodeFacts(NamedTuple):
     """Label topology.kubernetes.io/zone [D1, D7]."""
     local: frozenset[bytes] = frozenset()
     """The node's own addresses: a backend there is reached by loopback sources too."""
+    node_ips: frozenset[bytes] = frozenset()
+    """One of each family, by which the cluster knows the node [K3, F7]."""
+    api_server_ports: frozenset[PortNumber] = frozenset()
+    """Those of an API server on this node."""

@@ -20,6 +20,10 @@ class Report:
     def add(self, field: str, message: str) -> None:
         self._problems[Problem(*self._object, field, message)] = None
 
+    def note(self, field: str, message: str) -> None:
+        """Nothing is wrong, but less is done than one may think."""
+        self._problems[Problem(*self._object, field, message, note=True)] = None
+
     @property
     def problems(self) -> tuple[Problem, ...]:
         return tuple(self._problems)

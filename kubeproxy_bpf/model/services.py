@@ -24,6 +24,13 @@ DEFAULT_AFFINITY_TIMEOUT_S = 10800
 MAX_AFFINITY_TIMEOUT_S = 86400
 """[G4]"""
 
+ALGORITHM = "kubeproxy-bpf.io/algorithm"
+"""Annotation of a Service: how its backends are chosen, whatever the instance's default."""
+
+_CONSISTENT = {"random": False, "maglev": True, "rendezvous": True, "consistent": True}
+"""Whether the client decides the backend. There is one way to do so, and it is that of rendezvous
+hashing; the other names are those under which people look for it."""
+
 _WIRE_FAMILY = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
 
@@ -108,6 +115,31 @@ def check_affinity(service: Service, report: Report) -> None:
     if used_s not in (0, service.affinity_timeout_s):
         field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
         report.add(field, f"{service.affinity_timeout_s} is out of range; {used_s} used")
+
+
+def is_consistent(service: Service, config: ModelConfig, report: Report) -> bool:
+    """Whether the client decides the backend, the same on every node, or chance."""
+    default = config.consistent_default
+    text = dict(service.annotations).get(ALGORITHM)
+    if text is None:
+        return default
+    if text not in _CONSISTENT:
+        used = "maglev" if default else "random"
+        report.add(
+            f"metadata.annotations[{ALGORITHM}]",
+            f"{text!r} is none of {', '.join(_CONSISTENT)}; {used} used",
+        )
+    return _CONSISTENT.get(text, default)
+
+
+def note_sctp(ports: Iterable[Port], report: Report) -> None:
+    """Say once what an SCTP port does not get."""
+    if any(port.protocol == Protocol.SCTP for port in ports):
+        report.note(
+            "spec.ports",
+            "SCTP is translated by packet only, and only by address: target port and port must be "
+            "the same",
+        )
 
 
 def ports_of(service: Service, report: Report) -> list[Port]:

@@ -7,6 +7,7 @@ A scenario is a stream of YAML documents, applied in order:
     kind: Service ...                             a manifest, as kubectl would apply it
     delete: Service default/web                   an object goes
     addresses: {local: [..], node_port: [..]}     the node's own addresses
+    node_ips: [..]                                those by which the cluster knows it
     expect: |                                     the whole state now, one sorted line per entry
 
 The proxy runs on the node "node-a". Nothing is taken from the model but at ``expect``, so what lies
@@ -26,7 +27,14 @@ from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Servi
 from kubeproxy_bpf.model.addresses import format_address
 from kubeproxy_bpf.model.cluster import ClusterModel, Step
 from kubeproxy_bpf.model.facts import ModelConfig, NodeAddresses
-from kubeproxy_bpf.model.types import BackendSpec, Desired, Family, Protocol, ServicePortId
+from kubeproxy_bpf.model.types import (
+    BackendSpec,
+    Desired,
+    Family,
+    Prefix,
+    Protocol,
+    ServicePortId,
+)
 from kubeproxy_bpf.plan.records import BackendFlags, FrontendFlags, RecordFlags, VipFlags
 from tests.fix_objects import NODE, ip
 
@@ -63,6 +71,8 @@ class Scenario:
             sets = document["addresses"]
             local, node_port = (frozenset(map(ip, sets[k])) for k in ("local", "node_port"))
             self.model.set_node_addresses(NodeAddresses(local, node_port))
+        elif "node_ips" in document:
+            self.model.set_node_ips(map(ip, document["node_ips"]))
         else:
             self.put(parse_manifest(document))
 
@@ -110,7 +120,8 @@ class Scenario:
             )
         for problem in self.model.problems():
             name = "/".join(filter(None, (problem.namespace, problem.name)))
-            lines.append(f"problem {problem.kind} {name} {problem.field}: {problem.message}")
+            what = "note" if problem.note else "problem"
+            lines.append(f"{what} {problem.kind} {name} {problem.field}: {problem.message}")
         return "".join(f"{line}\n" for line in sorted(lines))
 
 
@@ -123,11 +134,18 @@ def _service_lines(port_id: ServicePortId, desired: Desired) -> Iterator[str]:
     parts = [f"{name}=[{' '.join(map(_backend, w))}]" for name, w in windows.items() if w]
     if desired.affinity_timeout_s:
         parts.append(f"affinity={desired.affinity_timeout_s}s")
+    if desired.source_ranges:
+        parts.append(f"sources=[{' '.join(map(_prefix, desired.source_ranges))}]")
     yield " ".join(["service", str(port_id), *parts, _names(RecordFlags(desired.flags))])
     for spec in desired.frontends:
         where = f"{_host(spec.address)}:{spec.port}/{Protocol(spec.protocol).name}"
         flags = _names(FrontendFlags(spec.flags))
         yield f"frontend {where} {spec.kind.name} {flags} -> {port_id}"
+
+
+def _prefix(prefix: Prefix) -> str:
+    bits = prefix.bits - 96 if prefix.family == Family.IPV4 else prefix.bits
+    return f"{format_address(prefix.address)}/{bits}"
 
 
 def _backend(backend: BackendSpec) -> str:
