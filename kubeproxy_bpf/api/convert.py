@@ -18,7 +18,7 @@ from msgspec import UNSET
 from kubeproxy_bpf.api import objects, wire
 from kubeproxy_bpf.api.addresses import V4_PREFIX, parse_address
 
-ANNOTATION_PREFIX = "kube-proxy-bpf/"
+ANNOTATION_PREFIX = "kubeproxy-bpf.io/"
 """Annotations under this prefix are kept, all others are dropped."""
 
 AFFINITY_TIMEOUT_S = 10800
@@ -92,6 +92,13 @@ def node(source: wire.Node) -> tuple[objects.Node, tuple[Complaint, ...]]:
         taints=tuple(taint.key or "" for taint in spec.taints or ()),
     )
     return result, ()
+
+
+def service_cidr(
+    source: wire.ServiceCIDR,
+) -> tuple[objects.ServiceCIDR, tuple[Complaint, ...]]:
+    spec = source.spec or wire.ServiceCIDRSpec()
+    return objects.ServiceCIDR(source.metadata.name or "", spec.cidrs or ()), ()
 
 
 def pod(source: wire.Pod) -> tuple[objects.Pod, tuple[Complaint, ...]]:

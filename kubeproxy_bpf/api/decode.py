@@ -15,10 +15,10 @@ from typing import Any, Callable, NamedTuple, Protocol
 import msgspec
 
 from kubeproxy_bpf.api import convert, wire
-from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service
+from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service, ServiceCIDR
 from kubeproxy_bpf.errors import KubeProxyError
 
-ApiObject = Service | EndpointSlice | Node | Pod
+ApiObject = Service | EndpointSlice | Node | Pod | ServiceCIDR
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What the decoders raise for bad input, whatever is bad about it; RecursionError is for documents
@@ -34,6 +34,7 @@ class Kind(str, Enum):
     ENDPOINT_SLICE = "EndpointSlice"
     NODE = "Node"
     POD = "Pod"
+    SERVICE_CIDR = "ServiceCIDR"
 
     def __str__(self) -> str:
         return self.value
@@ -160,6 +161,12 @@ _DECODERS = {
         ),
         ObjectDecoder(Kind.NODE, wire.Node, wire.EventOf[wire.Node], convert.node),
         ObjectDecoder(Kind.POD, wire.Pod, wire.EventOf[wire.Pod], convert.pod),
+        ObjectDecoder(
+            Kind.SERVICE_CIDR,
+            wire.ServiceCIDR,
+            wire.EventOf[wire.ServiceCIDR],
+            convert.service_cidr,
+        ),
     )
 }
 

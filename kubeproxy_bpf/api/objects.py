@@ -119,6 +119,15 @@ class Node(NamedTuple):
         return ObjectKey("", self.name)
 
 
+class ServiceCIDR(NamedTuple):
+    name: str
+    cidrs: tuple[str, ...]
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("", self.name)
+
+
 class HostPort(NamedTuple):
     host_ip: str
     host_port: int

@@ -171,7 +171,7 @@ class Reflector:
                 (("sendInitialEvents", "true"), ("resourceVersionMatch", "NotOlderThan"))
             )
         except StatusError as error:
-            if self._intake.collecting and _refuses(error):
+            if self._intake.collecting and _refuses(error) and not self._refused(error):
                 raise WatchListRefused(str(error)) from None
             raise
 
@@ -256,8 +256,7 @@ class Reflector:
         if relist:
             self._bad_streams = 0
             self._intake.forget_position()
-        forbidden = isinstance(failure, StatusError) and failure.status == 403
-        self._refusals = self._refusals + 1 if forbidden else 0
+        self._refusals = self._refusals + 1 if self._refused(failure) else 0
         if self._resource.optional and self._refusals > len(self._settings.forbidden_first_s):
             self._intake.unavailable()
         if self._refusals < 2:
@@ -270,10 +269,13 @@ class Reflector:
                 exc_info=failure if unforeseen else None,
             )
 
+    def _refused(self, failure: Exception) -> bool:
+        return isinstance(failure, StatusError) and failure.status in self._resource.refusals
+
     def _delay_s(self, failure: Exception) -> float:
         if not isinstance(failure, StatusError):
             return self._backoff.next()
-        if failure.status == 403 and self._resource.optional:
+        if self._resource.optional and self._refused(failure):
             return self._forbidden_delay_s()
         asked_s = min(failure.retry_after_s or 0.0, self._settings.retry_after_max_s)
         return max(asked_s, self._backoff.next())

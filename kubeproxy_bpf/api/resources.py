@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The four resources that the proxy follows, with the selectors of kube-proxy 1.36.
+"""The five resources that the proxy follows, with the selectors of kube-proxy 1.36.
 
 ``wanted`` repeats each selector on the decoded object, for API servers that ignore selectors; an
 object that it refuses counts as absent. Called by ``api.source``; read by the reflector.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Callable, NamedTuple
 
 from kubeproxy_bpf.api.decode import ApiObject, Kind
-from kubeproxy_bpf.api.objects import EndpointSlice, Node, Pod, Service
+from kubeproxy_bpf.api.objects import EndpointSlice, Node, Pod, Service, ServiceCIDR
 from kubeproxy_bpf.api.wire import HEADLESS, PROXY_NAME
 
 
@@ -21,6 +21,8 @@ class Resource(NamedTuple):
     wanted: Callable[[ApiObject], bool]
     optional: bool = False
     """The proxy works without it, so being forbidden to read it is no failure."""
+    refusals: frozenset[int] = frozenset({403})
+    """HTTP status codes by which a server says that it will not show an optional resource."""
 
 
 def services() -> Resource:
@@ -59,3 +61,15 @@ def pods_of(node_name: str) -> Resource:
 
     selectors = (("fieldSelector", f"spec.nodeName={node_name}"),)
     return Resource(Kind.POD, "/api/v1/pods", selectors, wanted, optional=True)
+
+
+def service_cidrs() -> Resource:
+    """The ranges of cluster IPs. Kubernetes before 1.33 serves no such resource, and a role may
+    lack it: then unused addresses of Services are not told apart from any others [H2]."""
+
+    def wanted(candidate: ApiObject) -> bool:
+        return isinstance(candidate, ServiceCIDR)
+
+    path = "/apis/networking.k8s.io/v1/servicecidrs"
+    refusals = frozenset({403, 404})
+    return Resource(Kind.SERVICE_CIDR, path, (), wanted, optional=True, refusals=refusals)

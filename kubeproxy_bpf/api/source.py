@@ -17,7 +17,14 @@ from kubeproxy_bpf.api.clock import Clock, SystemClock
 from kubeproxy_bpf.api.decode import Kind
 from kubeproxy_bpf.api.objects import Node
 from kubeproxy_bpf.api.reflector import Reflector, ReflectorSettings
-from kubeproxy_bpf.api.resources import Resource, endpoint_slices, node, pods_of, services
+from kubeproxy_bpf.api.resources import (
+    Resource,
+    endpoint_slices,
+    node,
+    pods_of,
+    service_cidrs,
+    services,
+)
 from kubeproxy_bpf.api.store import Objects, Store, anything
 
 log = structlog.get_logger("api")
@@ -30,7 +37,7 @@ def node_store() -> Store:
     """A store that opens when everything is known.
 
     That is Services, EndpointSlices, our Node with its addresses, and our Pods unless we may not
-    see them: until then host ports would look deleted.
+    see them: until then host ports would look deleted. Nobody waits for ServiceCIDRs.
     """
     return Store(
         {
@@ -44,7 +51,7 @@ def node_store() -> Store:
 
 
 def resources_for(node_name: str) -> tuple[Resource, ...]:
-    return services(), endpoint_slices(), node(node_name), pods_of(node_name)
+    return services(), endpoint_slices(), node(node_name), pods_of(node_name), service_cidrs()
 
 
 class ApiSource:

@@ -227,6 +227,15 @@ class Node(Wire, frozen=True):
     status: NodeStatus | None = None
 
 
+class ServiceCIDRSpec(Wire, frozen=True):
+    cidrs: tuple[str, ...] | None = None
+
+
+class ServiceCIDR(Wire, frozen=True):
+    metadata: Meta
+    spec: ServiceCIDRSpec | None = None
+
+
 class ContainerPort(Wire, frozen=True):
     host_ip: str | None = field(name="hostIP", default=None)
     host_port: int | None = None

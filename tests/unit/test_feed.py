@@ -5,9 +5,10 @@ import pytest
 
 from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.decode import Kind
-from kubeproxy_bpf.api.objects import Node, Service, ServicePort
+from kubeproxy_bpf.api.objects import Node, Service, ServiceCIDR, ServicePort
 from kubeproxy_bpf.config.load import load
-from kubeproxy_bpf.feed import Feed, node_ips
+from kubeproxy_bpf.feed import Feed
+from kubeproxy_bpf.model.addresses import parse_prefix
 from kubeproxy_bpf.model.cluster import ClusterModel
 from kubeproxy_bpf.model.facts import ModelConfig
 from kubeproxy_bpf.node.devices import LocalAddress
@@ -87,23 +88,47 @@ def test_the_node_is_judged_also_when_it_goes(parts):
     assert [NODE, None] == nodes
 
 
-def test_node_ips_prefer_internal_addresses_and_the_bind_address():
-    """K3: InternalIP, then ExternalIP, one per family; a specific bindAddress wins its family."""
-    node = NODE._replace(
-        addresses=(
-            ("ExternalIP", "203.0.113.1"),
-            ("InternalIP", "192.0.2.1"),
-            ("ExternalIP", "2001:db8::1"),
-        )
+def test_who_the_node_is_is_told_from_the_gate_on():
+    """First when all is known, then whenever an address or a ServiceCIDR changes."""
+    told = []
+    feed = Feed(
+        ClusterModel(ModelConfig("n1")),
+        load(["--hostname-override=n1", "--detect-local-mode=NodeCIDR"]),
+        wake=lambda: None,
+        node_seen=lambda node: None,
+        node_known=told.append,
     )
+    cidr = ServiceCIDR("kubernetes", ("10.96.0.0/16",))
+    feed.on_change(Kind.SERVICE_CIDR, cidr.key, None, cidr)
+    feed.on_change(Kind.NODE, NODE.key, None, NODE)
+    feed.addresses_changed(ADDRESSES)
+    assert [] == told
 
-    assert ("192.0.2.1", "2001:db8::1") == tuple(map(_text, node_ips(node, "0.0.0.0")))
-    assert ("192.0.2.9", "2001:db8::1") == tuple(map(_text, node_ips(node, "192.0.2.9")))
-    assert () == node_ips(None, "::")
+    feed.on_synced()
+    assert (parse_address("192.0.2.1"), 1) == (told[-1].ipv4, len(told[-1].service_cidrs))
+
+    feed.on_change(Kind.SERVICE_CIDR, cidr.key, cidr, None)
+    assert () == told[-1].service_cidrs
+
+    feed.on_change(Kind.NODE, NODE.key, NODE, NODE._replace(pod_cidrs=("10.244.0.0/24",)))
+    assert parse_prefix("10.244.0.0/24") == told[-1].pods_ipv4
+
+    feed.addresses_changed(frozenset())
+    assert told[-1].ipv4 is None
 
 
-def _text(address):
-    from ipaddress import IPv6Address
+def test_an_unreadable_service_cidr_prunes_all_the_same():
+    """It names no Service, so nothing that was programmed can be its."""
+    model = ClusterModel(ModelConfig("n1"))
+    unreadable = {(Kind.SERVICE_CIDR, ServiceCIDR("x", ()).key)}
+    feed = Feed(
+        model,
+        load(["--hostname-override=n1"]),
+        wake=lambda: None,
+        node_seen=lambda node: None,
+        unreadable=lambda: unreadable,
+    )
+    feed.on_synced()
+    feed.addresses_changed(ADDRESSES)
 
-    parsed = IPv6Address(address)
-    return str(parsed.ipv4_mapped or parsed)
+    assert model.take().changes.complete

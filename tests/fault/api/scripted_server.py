@@ -22,6 +22,7 @@ KINDS = {
     "/apis/discovery.k8s.io/v1/endpointslices": "EndpointSlice",
     "/api/v1/nodes": "Node",
     "/api/v1/pods": "Pod",
+    "/apis/networking.k8s.io/v1/servicecidrs": "ServiceCIDR",
 }
 
 

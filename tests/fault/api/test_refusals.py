@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 
 from kubeproxy_bpf.api.decode import Kind
-from kubeproxy_bpf.api.resources import pods_of
+from kubeproxy_bpf.api.resources import pods_of, service_cidrs
 from kubeproxy_bpf.api.store import State
 
 from .conftest import FastClock, Rig, until
@@ -225,6 +225,20 @@ async def test_a_forbidden_optional_resource_is_unavailable_not_empty(
     assert clock.slept[:2] == [0.2, 0.6] and min(clock.slept[2:]) >= 48
     assert rig.store.state(Kind.POD) is State.UNAVAILABLE
     assert capsys.readouterr().out.count("watch_failed") == 1
+
+
+@pytest.mark.parametrize("code", [403, 404])
+async def test_a_server_without_service_cidrs_is_asked_seldom(
+    rig: Rig, clock: FastClock, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    """Before Kubernetes 1.33 nothing is found there: said once, as a role that lacks them is."""
+    rig.server.always = answer(code, "No")
+    async with rig.following(service_cidrs()):
+        await until(lambda: sum(clock.slept) >= 600)
+    assert len(rig.server.requests) <= 16
+    assert rig.store.state(Kind.SERVICE_CIDR) is State.UNAVAILABLE
+    told = capsys.readouterr().out
+    assert told.count("watch_failed") == 1 and "watchlist_refused" not in told
 
 
 @pytest.mark.parametrize(

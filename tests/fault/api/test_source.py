@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All four resources into one store."""
+"""All resources into one store."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import AsyncIterator
 
+from aiohttp import web
+
 from kubeproxy_bpf.api.client import ApiClient, keepalive_socket
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.decode import Kind
+from kubeproxy_bpf.api.objects import ServiceCIDR
 from kubeproxy_bpf.api.source import ApiSource, node_store
 from kubeproxy_bpf.api.store import State, Store
 
 from .conftest import PROMPT, FastClock, until
 from .scripted_server import ScriptedServer, service
+
+CIDR = "ServiceCIDR"
 
 
 class PatientClock(FastClock):
@@ -72,12 +77,34 @@ async def test_all_resources_arrive_and_only_ours(server: ScriptedServer) -> Non
     assert {"metadata.name=n1", "spec.nodeName=n1"} <= selectors
 
 
+async def test_service_cidrs_arrive_and_nobody_waits_for_them(server: ScriptedServer) -> None:
+    """A server that does not know the resource delays nothing; one that does tells its changes."""
+    server.put({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}, CIDR)
+    server.put(node("n1"), "Node")
+
+    async def unknown(request: web.Request) -> web.StreamResponse | None:
+        if not hidden or not request.path.endswith("servicecidrs"):
+            return None
+        return web.json_response({"code": 404}, status=404)
+
+    server.always, hidden = unknown, True
+    store = node_store()
+    async with following(server, store, FastClock()):
+        await until(lambda: store.synced and store.state(Kind.SERVICE_CIDR) is State.UNAVAILABLE)
+        assert not store.objects(Kind.SERVICE_CIDR)
+        hidden = False
+        await until(lambda: store.state(Kind.SERVICE_CIDR) is State.LISTED)
+    assert [ServiceCIDR("kubernetes", ("10.96.0.0/16",))] == [
+        *store.objects(Kind.SERVICE_CIDR).values()
+    ]
+
+
 async def test_without_our_node_the_store_opens_after_the_wait(server: ScriptedServer) -> None:
     """30 s are given to the Node [K2]; then the others are served without it."""
     server.put(service("a"))
     store, clock = node_store(), PatientClock()
     async with following(server, store, clock):
-        await until(lambda: store.state(Kind.NODE) is State.LISTED and server.watching == 4)
+        await until(lambda: store.state(Kind.NODE) is State.LISTED and server.watching == 5)
         await until(lambda: store.missing() == (Kind.NODE,))
         assert not store.synced and 30.0 in clock.waiting
         clock.released.set()
