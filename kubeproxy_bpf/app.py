@@ -143,7 +143,7 @@ class App:
         )
         store.subscribe(feed)
         source = ApiSource(client, store, config.hostname)
-        devices = DeviceWatcher(feed.addresses_changed)
+        devices = DeviceWatcher(feed.addresses_changed, instance.devices_changed)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_eternal("API source", source.run))
             tasks.create_task(_eternal("device watcher", devices.run))
@@ -151,6 +151,7 @@ class App:
             metrics = MetricsServer(read, *split_host_port(config.metrics_bind_address))
             tasks.create_task(_eternal("metrics server", metrics.run))
             tasks.create_task(_eternal("socket terminator", instance.run_terminator))
+            tasks.create_task(_eternal("packet path", instance.run_packets))
 
     async def _sync_finished(self, instance: Instance) -> None:
         first = not instance.attached

@@ -2,9 +2,10 @@
 """One instance of the datapath in the kernel: its lock, maps, programs and links, and their life.
 
 ``open`` takes the writer's lock and loads the programs on the pinned maps; ``attach`` puts them to
-work once the maps are filled; ``close`` lets go and leaves everything running. An instance is named
-by its pin path. Called by ``app``; what is written to the maps is the business of
-``dataplane.program``.
+work once the maps are filled; ``close`` lets go and leaves everything running. A kernel that
+refuses the packet programs still gets the sockets. An instance is named by its pin path. Called by
+``app``; what is written to the maps is the business of ``dataplane.program``, which devices have
+packet programs that of ``packets``.
 """
 
 from __future__ import annotations
@@ -16,24 +17,27 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from subprocess import SubprocessError
-from typing import Callable, Iterable, TypeVar
+from typing import Callable, Collection, Iterable
 
 import structlog
 
 from kubeproxy_bpf.config.schema import Config, MapSizes
 from kubeproxy_bpf.dataplane import attach as hooks
 from kubeproxy_bpf.dataplane.canary import prove_hooks
-from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
+from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.lock import WriterLock
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
 from kubeproxy_bpf.dataplane.probe import probe_kernel, require
-from kubeproxy_bpf.dataplane.settings import netns_cookie
+from kubeproxy_bpf.dataplane.settings import Settings, netns_cookie
 from kubeproxy_bpf.dataplane.sock_diag import Peer
 from kubeproxy_bpf.dataplane.terminator import Terminator
 from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel, WriterBusy
-from kubeproxy_bpf.libbpf import Link
-from kubeproxy_bpf.program_settings import settings_of
+from kubeproxy_bpf.libbpf import LibbpfError, Link
+from kubeproxy_bpf.node.devices import Device
+from kubeproxy_bpf.packets import PacketPath
+from kubeproxy_bpf.program_settings import packet_entries, settings_of
+from kubeproxy_bpf.threads import in_thread
 
 _log = structlog.get_logger(__name__)
 
@@ -41,8 +45,6 @@ _LINKS = "links"
 _MAPS_DIR = re.compile("[0-9a-f]{12}")
 """Named by the digest of layouts and sizes (``dataplane.loader``)."""
 _SECOND_LOOK_S = 1.0
-
-T = TypeVar("T")
 
 
 class Instance:
@@ -55,10 +57,13 @@ class Instance:
         self._datapath: Datapath | None = None
         self._writer: Writer | None = None
         self._links: dict[str, Link] = {}
+        self.packets: PacketPath | None = None
+        """None: not open yet, or the kernel refused the packet programs."""
         self._root = Path(config.cgroup_root)
         self._terminator: Terminator | None = None
         self._lost: set[Peer] = set()
         self._sockets_lost = asyncio.Event()
+        self._at_work = asyncio.Event()
 
     @property
     def writer(self) -> Writer:
@@ -78,9 +83,14 @@ class Instance:
             waiting()
 
         await self._lock.acquire(busy)
-        self._datapath = await _in_thread(self._load)
+        self._datapath = await in_thread(self._load)
         self._terminator = Terminator.load(object_path("sock_destroy.bpf.o"), self._datapath.maps)
-        self._writer = Writer(self._datapath.maps, self._datapath.btf)
+        packets = self.packets.datapath if self.packets else None
+        self._writer = Writer(
+            {**self._datapath.maps, **(packets.maps if packets else {})},
+            self._datapath.btf,
+            packet_btf=packets.btf if packets else None,
+        )
 
     @property
     def attached(self) -> bool:
@@ -90,7 +100,8 @@ class Instance:
     async def attach(self) -> None:
         """Put the programs to work at the cgroup; only the first call does something."""
         if not self.attached:
-            await _in_thread(self._attach)
+            await in_thread(self._attach)
+            self._at_work.set()
 
     def abort_lost_sockets(self, backends: Iterable[int] = ()) -> None:
         """UDP services changed, these backends left them: abort sockets that hold on to any.
@@ -122,12 +133,24 @@ class Instance:
         assert self._terminator is not None
         run = partial(self._terminator.run, lost)
         try:
-            aborted = await _in_thread(run)
+            aborted = await in_thread(run)
         except (OSError, DataplaneError) as error:
             _log.warning("udp_sockets_not_aborted", error=str(error))
             return
         if aborted.sockets:
             _log.info("udp_sockets_aborted", **aborted._asdict())
+
+    def devices_changed(self, devices: tuple[Device, ...]) -> None:
+        """The node's devices, all of them."""
+        if self.packets is not None:
+            self.packets.devices_changed(devices)
+
+    async def run_packets(self) -> None:
+        """Keep the packet programs at the devices that come and go; runs for ever."""
+        await self._at_work.wait()
+        if self.packets is not None:
+            await self.packets.run()
+        await asyncio.Event().wait()
 
     def verdicts(self) -> dict[str, int]:
         """What the programs decided so far, by the names of ``enum counter``."""
@@ -147,6 +170,8 @@ class Instance:
             self._writer.close()
         if self._terminator is not None:
             self._terminator.close()
+        if self.packets is not None:
+            self.packets.close()
         if self._datapath is not None:
             self._datapath.close()
         self._lock.release()
@@ -164,7 +189,18 @@ class Instance:
             object_path("kube_proxy.bpf.o"), self._pins, _entries(self._config.map_sizes), settings
         )
         _log.info("datapath_loaded", maps=str(datapath.maps_dir))
+        self.packets = self._load_packets(datapath, settings)
         return datapath
+
+    def _load_packets(self, sockets: Datapath, settings: Settings) -> PacketPath | None:
+        sizes = packet_entries(self._config)
+        path = object_path("packets.bpf.o")
+        try:
+            datapath = load_packets(path, self._pins, sizes, settings, sockets)
+        except (UnsupportedKernel, LibbpfError) as error:
+            _log.error("packet_path_unavailable", error=str(error))
+            return None
+        return PacketPath(datapath, self._pins / _LINKS, self._config)
 
     def _attach(self) -> None:
         assert self._datapath is not None
@@ -175,7 +211,11 @@ class Instance:
             _log.error("hooks_inactive", hooks=inactive, cgroup=str(root))
         _log.info("hooks_attached", hooks=len(self._links), cgroup=str(root))
         self._prove(self._datapath, root)
-        self._drop_old_maps(self._datapath.maps_dir)
+        in_use = {self._datapath.maps_dir}
+        if self.packets is not None:
+            self.packets.sync()
+            in_use.add(self.packets.datapath.maps_dir)
+        self._drop_old_maps(in_use)
 
     def _find_root(self) -> Path:
         """The cgroup to hook; one that cannot be hooked is told at the start, not after a sync."""
@@ -200,13 +240,13 @@ class Instance:
         else:
             _log.info("hooks_proved", cgroup=str(root))
 
-    def _drop_old_maps(self, current: Path | None) -> None:
+    def _drop_old_maps(self, in_use: Collection[Path | None]) -> None:
         """Our maps of another layout or size end with the programs that used them.
 
         Only what looks like ours: the directory may be shared with others.
         """
         for path in self._pins.iterdir():
-            if path == current or not _MAPS_DIR.fullmatch(path.name):
+            if path in in_use or not _MAPS_DIR.fullmatch(path.name):
                 continue
             for pin in path.glob("kpb_*"):
                 pin.unlink()
@@ -216,17 +256,6 @@ class Instance:
                 _log.warning("old_maps_kept", maps=str(path), error=str(error))
             else:
                 _log.info("old_maps_dropped", maps=str(path))
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    """Run in a thread, and to its end even when this task is cancelled: who closes the instance
-    must not find somebody still at work on it."""
-    work = asyncio.ensure_future(asyncio.to_thread(function))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
 
 
 def object_path(name: str) -> Path:

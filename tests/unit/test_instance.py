@@ -65,7 +65,7 @@ def test_only_our_own_old_maps_are_dropped(tmp_path):
     (tmp_path / "aaaaaaaaaaaa/foreign").touch()
     (tmp_path / "tc/kpb_vips").touch()
 
-    Looks(tmp_path)._drop_old_maps(tmp_path / "ba9876543210")
+    Looks(tmp_path)._drop_old_maps([tmp_path / "ba9876543210"])
 
     left = {str(path.relative_to(tmp_path)) for path in Path(tmp_path).rglob("*")}
     assert {"links", "tc", "tc/kpb_vips", "ba9876543210"} < left

@@ -121,7 +121,8 @@ class Stage:
 
     def maps(self, node: str = "node1") -> dict[str, dict[bytes, bytes]]:
         """What the pinned hash maps and words of a node hold."""
-        directory = next(p for p in self.sandbox.pin_path(node).iterdir() if p.name != "links")
+        (found,) = self.sandbox.pin_path(node).glob("*/kpb_frontends")
+        directory = found.parent
         held = {}
         for name in ("kpb_vips", "kpb_frontends"):
             with BpfMap.open_pinned(directory / name) as opened:

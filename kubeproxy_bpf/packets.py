@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packet path of one instance: its programs, and the devices that they stand at.
+
+Joins ``node.attachment``, which judges devices, with ``dataplane.devices`` and
+``dataplane.devicemap``, which act on it. Woken by ``node.devices``; looks by itself now and then,
+since nobody tells when another program pushes ours aside. Owned by ``instance``, which loads the
+programs and says when the maps are filled. What the flows do is no business of this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Mapping, NamedTuple, Sequence
+
+import structlog
+
+from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.dataplane.devicemap import DeviceFlags, DeviceMap, DeviceRecord
+from kubeproxy_bpf.dataplane.devices import DeviceHooks, Wish
+from kubeproxy_bpf.dataplane.loader import Datapath
+from kubeproxy_bpf.dataplane.places import Hook, Place
+from kubeproxy_bpf.node.attachment import (
+    Attachment,
+    LocalDevices,
+    Role,
+    attachments,
+    source_address,
+)
+from kubeproxy_bpf.node.devices import Device
+from kubeproxy_bpf.threads import in_thread
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_S = 10.0
+_HOOKS: Mapping[Role, tuple[Hook, ...]] = {
+    Role.UPLINK: (Hook.INGRESS, Hook.EGRESS),
+    Role.OVERLAY: (Hook.INGRESS, Hook.EGRESS),
+    Role.POD: (Hook.INGRESS, Hook.EGRESS),
+    Role.LOOPBACK: (Hook.INGRESS,),
+    Role.NONE: (),
+}
+
+
+class DeviceReading(NamedTuple):
+    """What stands where, for the metrics."""
+
+    attached: tuple[tuple[str, str], ...] = ()
+    """(device, hook) of all programs."""
+    put_back: Mapping[tuple[str, str], int] = {}
+    """How often a program had to be attached again."""
+    refused: int = 0
+    """Places that shall have a program of TC and cannot."""
+    xdp_modes: Mapping[str, str] = {}
+    """Of each uplink: native, generic or none."""
+
+
+class PacketPath:
+    """Loaded packet programs at the devices of the node."""
+
+    def __init__(
+        self, datapath: Datapath, links_dir: Path | None, config: Config, tcx: bool | None = None
+    ) -> None:
+        self.datapath = datapath
+        self._config = config
+        self._hooks = DeviceHooks(datapath.programs, links_dir, tcx=tcx)
+        self._map = DeviceMap(datapath.maps["kpb_devices"], datapath.btf)
+        self._local = _local_devices(config)
+        self._devices: tuple[Device, ...] | None = None
+        self._changed = asyncio.Event()
+        self._uplinks: tuple[str, ...] = ()
+
+    def devices_changed(self, devices: tuple[Device, ...]) -> None:
+        """The devices of the node, all of them."""
+        self._devices = devices
+        self._changed.set()
+
+    def sync(self) -> None:
+        """Attach where it is wanted, and tell the programs of the devices; blocks."""
+        if self._devices is None:
+            return
+        judged = attachments(self._devices, self._config.devices, self._local)
+        # First what the programs have to know, then the programs.
+        self._map.sync({item.device.ifindex: _record(item) for item in judged})
+        self._hooks.sync(_wishes(judged, self._config.xdp))
+        uplinks = tuple(item.device.name for item in judged if item.role == Role.UPLINK)
+        if uplinks != self._uplinks:
+            self._uplinks = uplinks
+            _log.info("uplinks_chosen", devices=list(uplinks))
+
+    async def run(self) -> None:
+        """Keep it so; runs for ever, once ``sync`` was called for the first time."""
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            await in_thread(self.sync)
+
+    def reading(self) -> DeviceReading:
+        """The state of the moment."""
+        modes = self._hooks.xdp_modes()
+        return DeviceReading(
+            tuple((place.device, place.hook.value) for place in self._hooks.attached),
+            {(p.device, p.hook.value): count for p, count in self._hooks.reattached.items()},
+            sum(place.hook != Hook.XDP for place in self._hooks.refused),
+            {name: modes.get(name, "none") for name in self._uplinks},
+        )
+
+    def close(self) -> None:
+        """Let go of everything; what is pinned goes on."""
+        self._hooks.close()
+        self.datapath.close()
+
+
+def _local_devices(config: Config) -> LocalDevices:
+    if config.detect_local_mode == "BridgeInterface":
+        return LocalDevices(bridge=config.bridge_interface)
+    if config.detect_local_mode == "InterfaceNamePrefix":
+        return LocalDevices(prefix=config.interface_name_prefix)
+    return LocalDevices()
+
+
+def _wishes(judged: Sequence[Attachment], xdp: str) -> dict[Place, Wish]:
+    wishes = {}
+    for item in judged:
+        device = item.device
+        for hook in _HOOKS[item.role]:
+            wishes[Place(device.ifindex, device.name, hook)] = Wish(item.ethernet)
+        mode = _xdp_mode(item, xdp)
+        if mode is not None:
+            wishes[Place(device.ifindex, device.name, Hook.XDP)] = Wish(True, mode)
+    return wishes
+
+
+def _xdp_mode(item: Attachment, xdp: str) -> str | None:
+    """Automatically only where nothing can be lost by it: a veth takes what XDP sends only if its
+    peer has XDP too, or GRO, and drops it silently otherwise."""
+    if item.role != Role.UPLINK or not item.ethernet or xdp == "off":
+        return None
+    if xdp == "auto":
+        return None if item.device.kind == "veth" else "native"
+    return xdp
+
+
+def _record(item: Attachment) -> DeviceRecord:
+    device = item.device
+    flags = DeviceFlags(0)
+    for flag, applies in (
+        (DeviceFlags.POD, item.role == Role.POD),
+        (DeviceFlags.POD_LOCAL, item.pod_local),
+        (DeviceFlags.ETHERNET, item.ethernet),
+        (DeviceFlags.UP, device.up),
+    ):
+        if applies:
+            flags |= flag
+    return DeviceRecord(
+        source_address(device, ipv4=True),
+        source_address(device, ipv4=False),
+        device.mac,
+        int(flags),
+        device.mtu,
+    )
