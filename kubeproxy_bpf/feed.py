@@ -104,11 +104,11 @@ class Feed:
     def _set_addresses(self) -> None:
         assert self._addresses is not None
         if self._policy is None:
+            ips = node_ips(self._node, self._config.bind_address)
             self._policy = NodePortPolicy(
-                self._config.node_port_addresses,
-                node_ips(self._node, self._config.bind_address),
-                self._config.localhost_node_ports,
+                self._config.node_port_addresses, ips, self._config.localhost_node_ports
             )
+            self._model.set_node_ips(ips)
         devices = [(address.device, address.address) for address in self._addresses]
         self._model.set_node_addresses(node_addresses(devices, self._policy))
         self._tell_node()

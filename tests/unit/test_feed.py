@@ -5,7 +5,7 @@ import pytest
 
 from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.decode import Kind
-from kubeproxy_bpf.api.objects import Node, Service, ServiceCIDR, ServicePort
+from kubeproxy_bpf.api.objects import Ingress, Node, Service, ServiceCIDR, ServicePort
 from kubeproxy_bpf.config.load import load
 from kubeproxy_bpf.feed import Feed
 from kubeproxy_bpf.model.addresses import parse_prefix
@@ -132,3 +132,21 @@ def test_an_unreadable_service_cidr_prunes_all_the_same():
     feed.addresses_changed(ADDRESSES)
 
     assert model.take().changes.complete
+
+
+def test_source_ranges_know_the_node_by_its_ip(parts):
+    """F7, K3: the IP of the Node object is what a range is compared with, as of the start."""
+    feed, model, _, _ = parts
+    balanced = SERVICE._replace(
+        type="LoadBalancer",
+        ingress=(Ingress("198.51.100.1", "VIP"),),
+        source_ranges=("192.0.2.0/24",),
+    )
+    fill(feed)
+    feed.on_change(Kind.SERVICE, balanced.key, SERVICE, balanced)
+    feed.on_synced()
+    feed.addresses_changed(ADDRESSES)
+
+    (desired,) = model.take().changes.services.values()
+    expected = [parse_prefix(text) for text in ("192.0.2.0/24", "198.51.100.1/32")]
+    assert expected == list(desired.source_ranges)

@@ -67,7 +67,7 @@ def test_a_service_with_everything() -> None:
             "uid": "u1",
             "creationTimestamp": "2026-01-02T03:04:05Z",
             "labels": {"service.kubernetes.io/service-proxy-name": "", "a": "b"},
-            "annotations": {"kube-proxy-bpf/b": "2", "kube-proxy-bpf/a": "1", "other": "3"},
+            "annotations": {"kubeproxy-bpf.io/b": "2", "kubeproxy-bpf.io/a": "1", "other": "3"},
         },
         spec={
             "type": "LoadBalancer",
@@ -105,7 +105,7 @@ def test_a_service_with_everything() -> None:
         affinity_timeout_s=60,
         health_check_node_port=32000,
         proxy_name="",
-        annotations=(("kube-proxy-bpf/a", "1"), ("kube-proxy-bpf/b", "2")),
+        annotations=(("kubeproxy-bpf.io/a", "1"), ("kubeproxy-bpf.io/b", "2")),
     )
 
 
