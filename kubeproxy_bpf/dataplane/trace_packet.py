@@ -189,23 +189,27 @@ def _wants_local(packet: Packet, frontend: Frontend, record: Record) -> bool:
 def _choice(
     facts: Facts, packet: Packet, frontend: Frontend, record: Record, backend: Backend
 ) -> Choice:
-    dsr = _answers_itself(facts, packet, frontend, record, backend)
-    masqueraded = not dsr and _masquerades(facts, packet, frontend, record, backend)
-    way = Way.DSR if dsr else _way(packet, backend, masqueraded)
+    remote = not backend.flags & (BackendFlags.LOCAL | BackendFlags.HOST)
+    dsr = _answers_itself(facts, packet, frontend)
+    masqueraded = _masquerades(facts, packet, frontend, record, backend) and not dsr
+    if dsr and remote:
+        way = Way.DSR
+    elif packet.arrival is Arrival.HOST:
+        way = Way.DIRECT
+    else:
+        # Whatever comes from or goes to a local pod meets the rules that the CNI has for it.
+        past = packet.arrival is Arrival.OUTSIDE and remote and masqueraded
+        way = Way.DIRECT if past else Way.STACK
     return Choice(text_of(backend.address), backend.port, masqueraded, way)
 
 
-def _answers_itself(
-    facts: Facts, packet: Packet, frontend: Frontend, record: Record, backend: Backend
-) -> bool:
-    """Direct server return: an address that all nodes have, and a choice that all nodes make."""
-    protocols = {Protocol.TCP: ConfigFlags.DSR_TCP, Protocol.UDP: ConfigFlags.DSR_UDP}
-    wanted = facts.flags & protocols.get(Protocol(packet.protocol), ConfigFlags(0))
-    same = facts.flags & ConfigFlags.CONSISTENT or record.flags & RecordFlags.CONSISTENT
+def _answers_itself(facts: Facts, packet: Packet, frontend: Frontend) -> bool:
+    """Direct server return: for clients of the outside, to addresses that all nodes have."""
+    tcp = packet.protocol == Protocol.TCP
+    wanted = facts.flags & (ConfigFlags.DSR_TCP if tcp else ConfigFlags.DSR_UDP)
     everywhere = frontend.kind in (FrontendKind.EXTERNAL_IP, FrontendKind.LOAD_BALANCER)
     outside = packet.arrival is Arrival.OUTSIDE and not packet.detected
-    remote = not backend.flags & (BackendFlags.LOCAL | BackendFlags.HOST)
-    return bool(wanted and same and everywhere and outside and remote)
+    return bool(wanted and everywhere and outside)
 
 
 def _masquerades(
@@ -213,23 +217,23 @@ def _masquerades(
 ) -> bool:
     """Whether the backend sees the node instead of the client.
 
-    1. A pod that reaches itself: always; no packet may come from where it goes.
-    2. A backend in the host's own namespace: never; its packets are delivered, not sent.
-    3. External scope: local policy keeps the client of the outside or of a pod that the detector
-       knows; else always, but for local backends if the source is to be preserved.
-    4. Internal scope: what no detected pod sent, if there is a detector; all if configured.
+    1. What the host sends, and a pod that reaches itself: always; no packet may come from where
+       it goes.
+    2. A backend in the host's own namespace: never; its packets are delivered, not sent. Host
+       ports neither, as with the portmap plugin.
+    3. Internal scope: what no detected pod sent, if there is a detector; all if configured.
+    4. External scope: local policy keeps the client; else always, but for local backends if the
+       source is to be preserved.
     """
-    if packet.source == backend.address and not backend.flags & BackendFlags.HOST:
+    if packet.arrival is Arrival.HOST or packet.source == backend.address:
         return True
-    if packet.arrival is Arrival.HOST:
-        return True
-    if backend.flags & BackendFlags.HOST:
+    if backend.flags & BackendFlags.HOST or frontend.kind == FrontendKind.HOST_PORT:
+        return False
+    if backend.flags & BackendFlags.LOCAL and facts.flags & ConfigFlags.PRESERVE_SOURCE:
         return False
     if not frontend.flags & FrontendFlags.EXTERNAL:
         return _masquerades_internal(facts, packet)
-    if record.flags & RecordFlags.EXTERNAL_LOCAL:
-        return False
-    return not (backend.flags & BackendFlags.LOCAL and facts.flags & ConfigFlags.PRESERVE_SOURCE)
+    return not record.flags & RecordFlags.EXTERNAL_LOCAL
 
 
 def _masquerades_internal(facts: Facts, packet: Packet) -> bool:
@@ -238,12 +242,3 @@ def _masquerades_internal(facts: Facts, packet: Packet) -> bool:
     if facts.flags & ConfigFlags.MASQUERADE_ALL:
         return True
     return bool(facts.flags & detector) and not packet.detected
-
-
-def _way(packet: Packet, backend: Backend, masqueraded: bool) -> Way:
-    """Whatever comes from or goes to a local pod meets the rules that the CNI has for it."""
-    if packet.arrival is Arrival.HOST:
-        return Way.DIRECT
-    remote = not backend.flags & (BackendFlags.LOCAL | BackendFlags.HOST)
-    outside = packet.arrival is Arrival.OUTSIDE
-    return Way.DIRECT if outside and remote and masqueraded else Way.STACK

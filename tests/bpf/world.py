@@ -68,7 +68,7 @@ class World:
         "kpb_sock_flows",
         "kpb_tcp_origin",
     )
-    """Hash maps that ``clear`` empties, where the object has them."""
+    """Hash maps that ``clear`` empties."""
 
     def __init__(self, datapath: Datapath) -> None:
         self.maps = datapath.maps
@@ -84,17 +84,20 @@ class World:
         self._backends: dict[tuple[str, int, int], int] = {}
         self._generations: dict[int, int] = {}
 
-    def clear(self) -> None:
-        """Remove all entries that a test made."""
-        for name in self.hashes:
-            if name in self.maps:
-                for key in list(self.maps[name].keys()):
-                    self.maps[name].delete(key)
+    def clear(self, names: Iterable[str] = ()) -> None:
+        """Remove all entries that a test made, or those of some maps, and all counts."""
+        for name in names or self.hashes:
+            for key in list(self.maps[name].keys()):
+                self.maps[name].delete(key)
+        if not names:
+            self.clear_node_ports()
+        per_cpu = self.maps["kpb_counters"].value_bytes
+        for number in range(len(COUNTERS)):
+            self.maps["kpb_counters"].update(u32(number), bytes(per_cpu))
+
+    def clear_node_ports(self) -> None:
         for number in range(1024):
             self.maps["kpb_node_ports"].update(u32(number), bytes(8))
-        for number in range(len(COUNTERS)):
-            per_cpu = self.maps["kpb_counters"].value_bytes
-            self.maps["kpb_counters"].update(u32(number), bytes(per_cpu))
 
     # ---- what clients see ----
 

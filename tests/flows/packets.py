@@ -56,7 +56,7 @@ class Option(Enum):
     PRESERVE_SOURCE = "local backends see the client"
     MASQUERADE_ALL = "masqueradeAll"
     NO_DETECTOR = "detectLocalMode finds nothing"
-    DSR = "remote backends answer themselves; the choice is consistent"
+    DSR = "remote backends answer the client themselves"
 
 
 class Target(NamedTuple):
@@ -244,12 +244,12 @@ CLUSTER_IPS = (
     _left("E9", OUTSIDE, "TCP", "10.244.1.10", 8080),
 )
 HOST_PORTS = (
-    _to("L2", OUTSIDE, "TCP", NODE_2, 8000, _hidden("10.244.1.21:8080")),
-    _to("L2", OUTSIDE, "TCP", NODE_V6, 8000, _hidden("fd00:10:244:1::15 8080")),
+    _to("L2", OUTSIDE, "TCP", NODE_2, 8000, _stack("10.244.1.21:8080")),
+    _to("L2", OUTSIDE, "TCP", NODE_V6, 8000, _stack("fd00:10:244:1::15 8080")),
     _to("L2", POD, "TCP", NODE, 8000, _stack("10.244.1.21:8080")),
     _left("L2", OUTSIDE, "UDP", NODE, 8000),
-    _to("L4", OUTSIDE, "TCP", NODE, 54323, _hidden("10.244.1.23:8080")),
-    _to("L4", OUTSIDE, "UDP", NODE, 54323, _hidden("10.244.1.24:5353")),
+    _to("L4", OUTSIDE, "TCP", NODE, 54323, _stack("10.244.1.23:8080")),
+    _to("L4", OUTSIDE, "UDP", NODE, 54323, _stack("10.244.1.24:5353")),
     _left("L4", OUTSIDE, "TCP", NODE_2, 54323),
 )
 OPTIONS = (

@@ -4,37 +4,28 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
-from typing import Sequence
 
 import pytest
 
 from kubeproxy_bpf.dataplane import trace_packet
 from kubeproxy_bpf.dataplane.fake import DEFAULT_CAPACITY, FakeDataplane
-from kubeproxy_bpf.dataplane.settings import ConfigFlags
 from kubeproxy_bpf.dataplane.trace_packet import Arrival, Facts, Packet, Reason
 from kubeproxy_bpf.model.services import PROTOCOLS
 from kubeproxy_bpf.plan.planner import Planner
 from tests.fix_objects import ip
 from tests.flows.packets import (
-    DETECTED,
     PACKET_FLOWS,
     SERVICE_CIDRS,
-    Option,
     Outcome,
     PacketFlow,
     Sender,
     Target,
     Way,
 )
+from tests.flows.settings import config_flags, detected_networks
 from tests.flows.table import WORLD
 from tests.golden.scenario import Scenario, documents
 
-DETECTOR = ConfigFlags.POD_SHORTCUT_IPV4 | ConfigFlags.POD_SHORTCUT_IPV6
-FLAGS = {
-    Option.PRESERVE_SOURCE: ConfigFlags.PRESERVE_SOURCE,
-    Option.MASQUERADE_ALL: ConfigFlags.MASQUERADE_ALL,
-    Option.DSR: ConfigFlags.DSR_TCP | ConfigFlags.DSR_UDP | ConfigFlags.CONSISTENT,
-}
 ARRIVALS = {Sender.HOST: Arrival.HOST} | dict.fromkeys(
     (Sender.POD, Sender.STRAY_POD, Sender.BACKEND), Arrival.POD
 )
@@ -55,19 +46,6 @@ def dataplane() -> FakeDataplane:
     applied = made.execute(Planner(DEFAULT_CAPACITY).plan(scenario.model.take().changes))
     assert not applied.failed
     return made
-
-
-def config_flags(options: Sequence[Option]) -> int:
-    """ConfigFlags of a row."""
-    flags = 0 if Option.NO_DETECTOR in options else DETECTOR
-    for option in options:
-        flags |= FLAGS.get(option, 0)
-    return flags
-
-
-def detected_networks(options: Sequence[Option]) -> Sequence[str]:
-    """What the local detector knows."""
-    return () if Option.NO_DETECTOR in options else DETECTED
 
 
 def _network(text: str) -> tuple[bytes, bytes]:

@@ -8,7 +8,7 @@ network namespace of the calling thread, so every run happens ``inside`` of it.
     node-b (10.244.2.0/24) ─────┴ up0   up1 ── a second network      tun0 (no Ethernet header)
                                     node
                          pod0 ──────┘ └────── pod1
-                  10.244.1.10, 8.0.1.10        10.244.1.11
+                  10.244.1.10, 8.0.1.10        10.244.1.20
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OUTSIDE = ("203.0.113.50", "2001:db8:86dd::50")
 """A client behind the gateway. Its IPv6 address is also one for test-runs of L3 devices."""
 OUTSIDE_L3 = ("8.0.0.50", "2001:db8:86dd::50")
 LOCAL_POD = ("10.244.1.10", "fd00:10:244:1::a")
-LOCAL_POD_2 = ("10.244.1.11", "fd00:10:244:1::b")
+LOCAL_POD_2 = ("10.244.1.20", "fd00:10:244:1::14")
 LOCAL_POD_L3 = ("8.0.1.10", "2001:db8:86dd:1::a")
 REMOTE_POD = ("10.244.2.10", "fd00:10:244:2::a")
 REMOTE_POD_L3 = ("8.0.2.10", "2001:db8:86dd:2::a")
@@ -67,18 +67,25 @@ def _setup() -> Iterator[str]:
     for device, addresses in ((UPLINK, NODE), (UPLINK_SECOND, NODE_SECOND)):
         yield f"address add {addresses[0]}/24 dev {device}"
         yield f"address add {addresses[1]}/64 dev {device} nodad"
+    for network in LOCAL_NETS:
+        yield f"route add {network} dev {POD}"
     for peer, mac in PEER_MAC.items():
-        device = next(d for d, own in MAC.items() if own[:-2] == mac[:-2])
-        for address in peer:
-            if device in (POD, POD_2):
-                yield f"route add {address} dev {device}"
-            yield f"neighbour add {address} lladdr {mac} dev {device}"
+        yield from _peer(peer, mac)
     for family, gateway in enumerate(GATEWAY):
         yield f"route add default via {gateway} dev {UPLINK}"
-        for net in REMOTE_NETS[family]:
-            yield f"route add {net} via {NODE_B[family]} dev {UPLINK}"
+        for network in REMOTE_NETS[family]:
+            yield f"route add {network} via {NODE_B[family]} dev {UPLINK}"
 
 
+def _peer(peer: tuple[str, str], mac: str) -> Iterator[str]:
+    device = next(name for name, own in MAC.items() if own[:-2] == mac[:-2])
+    for address in peer:
+        if device in (POD, POD_2):
+            yield f"route add {address} dev {device}"
+        yield f"neighbour add {address} lladdr {mac} dev {device}"
+
+
+LOCAL_NETS = ("10.244.1.0/24", "10.250.1.0/24", "fd00:10:244:1::/64", "fd00:10:250:1::/64")
 REMOTE_NETS = (
     ("10.244.2.0/24", "8.0.2.0/24"),
     ("fd00:10:244:2::/64", "2001:db8:86dd:2::/64"),

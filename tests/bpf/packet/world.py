@@ -95,9 +95,7 @@ class PacketWorld(World):
     def prepare(self, detect: Sequence[str] = DETECTED_PODS) -> None:
         """An empty world of this node; ``detect`` are the networks of the local detector."""
         self.clear()
-        for flow in range(256):
-            self.maps["kpb_stats"].update(u32(flow), bytes(24))
-        self.maps["kpb_flow_turn"].update(u32(0), bytes(self.maps["kpb_flow_turn"].value_bytes))
+        self.forget()
         self.node(detect=detect)
         ethernet = DEVICE_ETHERNET | DEVICE_UP
         self.device(places.UPLINK, ethernet | DEVICE_XDP_TARGET, places.NODE)
@@ -108,6 +106,12 @@ class PacketWorld(World):
         self.device("lo", DEVICE_UP | DEVICE_ETHERNET, ("0.0.0.0", "::"))
         for address in (*places.NODE, *places.NODE_SECOND):
             self.vip(address, VipFlags.NODE_PORT | VipFlags.HOST_PORT)
+
+    def forget(self) -> None:
+        """Remove what the programs wrote."""
+        self.clear(("kpb_flows", "kpb_fragments", "kpb_affinity"))
+        for service in range(self.maps["kpb_stats"].max_entries):
+            self.maps["kpb_stats"].update(u32(service), bytes(24))
 
     # ---- the node ----
 
