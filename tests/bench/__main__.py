@@ -2,7 +2,7 @@
 """``make bench``: measure everything, print tables, write JSON and plots to ``.build/bench``.
 
 Not part of the tests: nothing here judges. ``--rounds N`` trades time for narrower intervals;
-``--only connect`` or ``--only control`` measures one half.
+``--only connect``, ``--only control`` or ``--only packets`` measures one part.
 """
 
 from __future__ import annotations
@@ -14,21 +14,27 @@ from typing import Any
 
 import connect
 import control
-from report import plot_bars, plot_lines
+import forward
+import nodeport
+import packets
+from report import plot_bars, plot_groups, plot_lines
 
 DIRECTORY = Path(".build/bench")
+RIVALS = ("XDP", "TC", "nftables", "iptables")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--changes", type=int, default=200)
-    parser.add_argument("--only", choices=("connect", "control"))
+    parser.add_argument("--only", choices=("connect", "control", "packets"))
     options = parser.parse_args()
     print(f"kernel {platform.release()}, figures are ratios of one run\n")
-    if options.only != "control":
+    if options.only in (None, "connect"):
         plot_connect(connect.main(DIRECTORY, options.rounds))
-    if options.only != "connect":
+    if options.only in (None, "packets"):
+        plot_packets(packets.main(DIRECTORY, options.rounds))
+    if options.only in (None, "control"):
         plot_control(control.main(DIRECTORY, changes=options.changes))
     print(f"results and plots: {DIRECTORY}")
 
@@ -60,6 +66,48 @@ def plot_connect(results: dict[str, Any]) -> None:
             )
         },
     )
+
+
+def plot_packets(results: dict[str, Any]) -> None:
+    """Cost, rate and connections of the packet path, each beside what it is compared with."""
+    plot_cost(results["cost"])
+    plot_rate(results["rate"])
+    series = {
+        name: {
+            f"{place} backend": results["nodeport"][f"{place} tcp"][f"{name} {nodeport.LARGEST}"][
+                "ratio"
+            ]
+            for place in ("remote", "local")
+        }
+        for name in RIVALS
+    }
+    title = f"TCP connect + close through a node port, {nodeport.LARGEST:,} Services"
+    plot_groups(DIRECTORY / "nodeport.svg", title, "of direct", series)
+
+
+def plot_cost(cost: dict[str, Any]) -> None:
+    """Nanoseconds of each kind of packet; new flows are of another size and stay away."""
+    series: dict[str, dict[str, float]] = {}
+    for layer, of_layer in cost.items():
+        for case, figures in of_layer["cases"].items():
+            if case != "new flow":
+                series.setdefault(f"{layer}, ours", {})[case] = figures["ours"]
+                series.setdefault(f"{layer}, bare", {})[case] = figures["other"]
+    plot_groups(DIRECTORY / "packet-cost.svg", "Cost of a packet", "ns", series)
+
+
+def plot_rate(rate: dict[str, Any]) -> None:
+    """Packets per second by Services and flows."""
+    series = {
+        name: {
+            f"{size:,} Services,\n{flows:,} flows": rate[f"{name} {size} {flows}"]["node_mpps"]
+            for size in forward.SIZES
+            for flows in forward.FLOWS
+        }
+        for name in RIVALS
+    }
+    title = "Packets that one processor of the node passes"
+    plot_groups(DIRECTORY / "packet-rate.svg", title, "Mpps", series)
 
 
 def plot_control(rounds: list[dict[str, Any]]) -> None:

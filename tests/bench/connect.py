@@ -88,11 +88,16 @@ class Hooked:
         return (after.run_time_ns - before.run_time_ns) / (after.run_cnt - before.run_cnt)
 
 
+def shape(count: int) -> rules.Shape:
+    """The tested Service has one backend, three times as in the rules of others."""
+    return rules.Shape(count, (f"{BACKEND}:{PORT}",) * rules.ENDPOINTS)
+
+
 def _services(count: int) -> Iterator[tuple[ServicePortId, Desired]]:
     """The Services of the rules, and the tested one over UDP and IPv6 too."""
-    for index, (vip, endpoints) in enumerate(rules.services(count, BACKEND, PORT)):
-        targets = [endpoint.rpartition(":") for endpoint in dict.fromkeys(endpoints)]
-        yield _service(index, vip, TCP, [(host, int(port)) for host, _, port in targets])
+    for index, service in enumerate(rules.services(shape(count))):
+        targets = [endpoint.rpartition(":") for endpoint in dict.fromkeys(service.endpoints)]
+        yield _service(index, service.vip, TCP, [(host, int(port)) for host, _, port in targets])
     yield _service(count, rules.TESTED_VIP, UDP, [(BACKEND, PORT)])
     yield _service(count + 1, VIP6, TCP, [(BACKEND6, PORT)])
 
@@ -189,15 +194,15 @@ def main(directory: Path, rounds: int = 40, count: int = 600) -> dict[str, Any]:
                 Variant(f"hook {size}", clean, rules.TESTED_VIP, rules.PORT, hook.cgroup)
             )
         established = list(variants)
-        for shape, command in (
-            ("iptables", ["iptables-legacy-restore"]),
-            ("nftables", ["nft", "-f", "-"]),
+        for kind, rules_of, command in (
+            ("iptables", rules.iptables, ["iptables-legacy-restore"]),
+            ("nftables", rules.nftables, ["nft", "-f", "-"]),
         ):
             for size in SIZES:
-                row = stack.enter_context(Row(f"{shape[:3]}{size}", load))
-                print(f"installing {shape} rules of {size} Services", flush=True)
-                row.run("n", command, stdin=getattr(rules, shape)(size, BACKEND, PORT))
-                variant = Variant(f"{shape} {size}", row, rules.TESTED_VIP, rules.PORT, None)
+                row = stack.enter_context(Row(f"{kind[:3]}{size}", load))
+                print(f"installing {kind} rules of {size} Services", flush=True)
+                row.run("n", command, stdin=rules_of(shape(size)))
+                variant = Variant(f"{kind} {size}", row, rules.TESTED_VIP, rules.PORT, None)
                 variants.append(variant)
         for mode, of, n, figure, title in (
             ("tcp", variants, count, "per_s", "TCP connect + close"),

@@ -113,3 +113,27 @@ def plot_bars(path: Path, title: str, ratios: Mapping[str, Mapping[str, float]])
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)
+
+
+def plot_groups(
+    path: Path, title: str, ylabel: str, series: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Draw bars side by side: one group per case, one bar of each group per series."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4))
+    cases = list(dict.fromkeys(case for values in series.values() for case in values))
+    width = 0.8 / len(series)
+    for number, (label, values) in enumerate(series.items()):
+        places = [cases.index(case) + (number - (len(series) - 1) / 2) * width for case in values]
+        axes.bar(places, list(values.values()), width=width, label=label)
+    axes.set_xticks(range(len(cases)), cases)
+    axes.set(title=title, ylabel=ylabel, ylim=(0, None))
+    axes.grid(True, axis="y", alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
