@@ -37,6 +37,7 @@ from kubeproxy_bpf.libbpf import LibbpfError, Link
 from kubeproxy_bpf.node.devices import Device
 from kubeproxy_bpf.packets import PacketPath
 from kubeproxy_bpf.program_settings import packet_entries, settings_of
+from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.threads import in_thread
 
 _log = structlog.get_logger(__name__)
@@ -151,6 +152,10 @@ class Instance:
         if self.packets is not None:
             await self.packets.run()
         await asyncio.Event().wait()
+
+    def device_reading(self) -> DeviceReading:
+        """Where packet programs stand."""
+        return self.packets.reading() if self.packets is not None else DeviceReading()
 
     def verdicts(self) -> dict[str, int]:
         """What the programs decided so far, by the names of ``enum counter``."""

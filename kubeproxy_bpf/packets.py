@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Mapping, NamedTuple, Sequence
+from typing import Mapping, Sequence
 
 import structlog
 
@@ -28,6 +28,7 @@ from kubeproxy_bpf.node.attachment import (
     source_address,
 )
 from kubeproxy_bpf.node.devices import Device
+from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.threads import in_thread
 
 _log = structlog.get_logger(__name__)
@@ -40,19 +41,6 @@ _HOOKS: Mapping[Role, tuple[Hook, ...]] = {
     Role.LOOPBACK: (Hook.INGRESS,),
     Role.NONE: (),
 }
-
-
-class DeviceReading(NamedTuple):
-    """What stands where, for the metrics."""
-
-    attached: tuple[tuple[str, str], ...] = ()
-    """(device, hook) of all programs."""
-    put_back: Mapping[tuple[str, str], int] = {}
-    """How often a program had to be attached again."""
-    refused: int = 0
-    """Places that shall have a program of TC and cannot."""
-    xdp_modes: Mapping[str, str] = {}
-    """Of each uplink: native, generic or none."""
 
 
 class PacketPath:
@@ -103,16 +91,21 @@ class PacketPath:
         """The state of the moment."""
         modes = self._hooks.xdp_modes()
         return DeviceReading(
-            tuple((place.device, place.hook.value) for place in self._hooks.attached),
-            {(p.device, p.hook.value): count for p, count in self._hooks.reattached.items()},
-            sum(place.hook != Hook.XDP for place in self._hooks.refused),
-            {name: modes.get(name, "none") for name in self._uplinks},
+            loaded=True,
+            attached=tuple(map(_label, self._hooks.attached)),
+            put_back={_label(place): n for place, n in dict(self._hooks.reattached).items()},
+            refused=tuple(map(_label, dict(self._hooks.refused))),
+            xdp_modes={name: modes.get(name, "none") for name in self._uplinks},
         )
 
     def close(self) -> None:
         """Let go of everything; what is pinned goes on."""
         self._hooks.close()
         self.datapath.close()
+
+
+def _label(place: Place) -> tuple[str, str]:
+    return place.device, place.hook.value
 
 
 def _local_devices(config: Config) -> LocalDevices:

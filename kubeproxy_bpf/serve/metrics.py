@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Callable, Iterable, Mapping, NamedTuple, NoRet
 
 from aiohttp import web
 
+from kubeproxy_bpf.serve import devices
+from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.serve.listener import serve
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class Reading(NamedTuple):
     service_ports: int
     last_sync: float
     """Unix time; 0 before the first."""
+    devices: DeviceReading = DeviceReading()
 
 
 class MetricsServer:
@@ -97,6 +100,7 @@ def _families(reading: Reading) -> Iterable[Metric]:
         "When all known changes were last programmed",
         reading.last_sync,
     )
+    yield from devices.families(reading.devices)
 
 
 async def _alive(_request: web.Request) -> web.Response:

@@ -5,10 +5,20 @@ import asyncio
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from kubeproxy_bpf.serve.devices import XDP_MODES, DeviceReading
 from kubeproxy_bpf.serve.metrics import MetricsServer, Reading, render
 from tests.unit.serve.test_healthz import free_port, get_text
 
-READING = Reading({"translated": 7, "no_endpoints": 2}, {"slots": 1}, 3, 40, 1_700_000_000.0)
+DEVICES = DeviceReading(
+    loaded=True,
+    attached=(("eth0", "ingress"), ("eth0", "egress")),
+    put_back={("eth0", "ingress"): 3},
+    refused=(("tun0", "egress"),),
+    xdp_modes={"eth0": "native"},
+)
+READING = Reading(
+    {"translated": 7, "no_endpoints": 2}, {"slots": 1}, 3, 40, 1_700_000_000.0, devices=DEVICES
+)
 
 
 def samples(text):
@@ -29,6 +39,18 @@ def test_every_reading_has_its_metric():
     assert 3 == seen["kubeproxy_bpf_refused_writes_total", ()]
     assert 40 == seen["kubeproxy_bpf_service_ports", ()]
     assert 1_700_000_000 == seen["kubeproxy_sync_proxy_rules_last_timestamp_seconds", ()]
+
+
+def test_devices_tell_where_programs_stand():
+    """Each hook where a program belongs is 1 or 0, and each uplink has exactly one XDP mode."""
+    seen = samples(render(READING)[0].decode())
+
+    assert 1 == seen["kubeproxy_bpf_packet_path_loaded", ()]
+    assert 1 == seen["kubeproxy_bpf_device_attached", ("eth0", "egress")]
+    assert 0 == seen["kubeproxy_bpf_device_attached", ("tun0", "egress")]
+    assert 3 == seen["kubeproxy_bpf_device_reattachments_total", ("eth0", "ingress")]
+    modes = {mode: seen["kubeproxy_bpf_device_xdp_mode", ("eth0", mode)] for mode in XDP_MODES}
+    assert {"native": 1, "generic": 0, "none": 0} == modes
 
 
 def test_the_format_follows_the_accept_header():
