@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* XDP: the packet path of TC, earlier, where a device has it. */
-#include "kpb.h"
-#include "kpb_packet_maps.h"
+/* XDP: the same path, earlier, for what needs neither the stack nor an answer of ours. */
+#define KPB_XDP
+#include "engine.h"
 
-SEC("xdp")
+SEC("xdp.frags")
 int kpb_xdp(struct xdp_md *ctx)
 {
-	(void)ctx;
-	return XDP_PASS;
+	return engine_ingress(ctx, true);
 }

@@ -32,9 +32,10 @@ enum track_flags {
 	TRACK_DIRECT = 1 << 2,	/* leaves by redirection: netfilter sees no packet of the flow */
 	TRACK_HOST = 1 << 3,	/* the receiver is a socket of this host */
 	TRACK_PASS = 1 << 4,	/* a flow of the host's own: left alone, no rewrite */
-	TRACK_DSR = 1 << 5,	/* unchanged to the backend's node, no partner */
+	TRACK_DSR = 1 << 5,	/* unchanged to the next hop of the backend */
 	TRACK_FIN = 1 << 6,	/* a FIN was seen in this direction */
 	TRACK_DYNAMIC = 1 << 7, /* the source port was allocated for this flow */
+	TRACK_ALONE = 1 << 8,	/* has no partner */
 };
 
 enum track_state {

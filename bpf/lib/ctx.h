@@ -20,11 +20,26 @@ typedef struct __sk_buff context;
 
 enum { CTX_MAX_OFFSET = 511 }; /* a header that begins later than this is not looked for */
 
+/*
+ * The two pointers, loaded afresh. In C the compiler keeps them as 32-bit numbers, as the context
+ * declares them, and the verifier loses sight of the packet.
+ */
+#define ctx_pointer(ctx, field)                                                                    \
+	({                                                                                         \
+		void *pointer;                                                                     \
+		asm volatile("%0 = *(u32 *)(%1 + %2)"                                              \
+			     : "=r"(pointer)                                                       \
+			     : "r"(ctx), "i"(offsetof(context, field)));                           \
+		pointer;                                                                           \
+	})
+
 static __always_inline void *ctx_at(context *ctx, __u32 offset, __u32 length)
 {
-	void *end = (void *)(long)ctx->data_end;
-	void *at = (void *)(long)ctx->data;
+	void *end = ctx_pointer(ctx, data_end);
+	void *at = ctx_pointer(ctx, data);
 
+	/* What is compared must be what is added, and not the same number read twice. */
+	barrier_var(offset);
 	if (offset > CTX_MAX_OFFSET)
 		return NULL;
 	at += offset;

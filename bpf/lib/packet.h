@@ -8,11 +8,8 @@
  */
 #pragma once
 
-#include <linux/icmp.h>
-#include <linux/icmpv6.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
-#include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include "addr.h"
@@ -20,6 +17,28 @@
 
 enum { KPB_IPPROTO_ICMP = 1, KPB_IPPROTO_ICMPV6 = 58, KPB_IPPROTO_SCTP = 132 };
 enum { IPV6_EXTENSIONS = 6 };
+
+/* Of headers that a BPF build cannot include. */
+enum { ICMP_DEST_UNREACH = 3, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETERPROB = 12 };
+enum { ICMPV6_DEST_UNREACH = 1, ICMPV6_PARAMPROB = 4 };
+
+struct ipv6_header {
+	__u8 version_and_class;
+	__u8 class_and_flow;
+	__be16 flow;
+	__be16 payload_length;
+	__u8 next_header;
+	__u8 hop_limit;
+	struct ip_addr source;
+	struct ip_addr destination;
+};
+
+struct icmp_header {
+	__u8 type;
+	__u8 code;
+	__be16 check;
+	__be32 rest;
+};
 
 enum packet_kind {
 	PACKET_OTHER, /* no concern of ours */
@@ -140,17 +159,17 @@ static __always_inline enum packet_kind packet_inner_ipv4(context *ctx, struct p
 
 static __always_inline enum packet_kind packet_inner_ipv6(context *ctx, struct packet *p)
 {
-	const struct ipv6hdr *ip = ctx_header(ctx, p->inner_l3, sizeof(*ip));
+	const struct ipv6_header *ip = ctx_header(ctx, p->inner_l3, sizeof(*ip));
 	const struct udphdr *ports;
 
-	if (!ip || ip->version != 6)
+	if (!ip || ip->version_and_class >> 4 != 6)
 		return PACKET_MALFORMED;
-	if (!packet_has_ports(ip->nexthdr))
+	if (!packet_has_ports(ip->next_header))
 		return PACKET_OTHER;
 	p->inner_l4 = p->inner_l3 + sizeof(*ip);
-	__builtin_memcpy(&p->tuple.source, &ip->daddr, sizeof(p->tuple.source));
-	__builtin_memcpy(&p->tuple.destination, &ip->saddr, sizeof(p->tuple.destination));
-	p->tuple.protocol = ip->nexthdr;
+	p->tuple.source = ip->destination;
+	p->tuple.destination = ip->source;
+	p->tuple.protocol = ip->next_header;
 	ports = ctx_header(ctx, p->inner_l4, sizeof(*ports));
 	if (!ports)
 		return PACKET_MALFORMED;
@@ -161,7 +180,7 @@ static __always_inline enum packet_kind packet_inner_ipv6(context *ctx, struct p
 
 static __noinline enum packet_kind packet_icmp(context *ctx, struct packet *p)
 {
-	const struct icmphdr *icmp;
+	const struct icmp_header *icmp;
 	__u8 type;
 
 	if (p->fragment != FRAGMENT_NONE)
@@ -255,19 +274,19 @@ static __noinline int packet_ipv6_extensions(context *ctx, struct packet *p)
 
 static __always_inline enum packet_kind packet_ipv6(context *ctx, struct packet *p)
 {
-	const struct ipv6hdr *ip = ctx_header(ctx, p->l3, sizeof(*ip));
+	const struct ipv6_header *ip = ctx_header(ctx, p->l3, sizeof(*ip));
 
-	if (!ip || ip->version != 6)
+	if (!ip || ip->version_and_class >> 4 != 6)
 		return PACKET_MALFORMED;
-	p->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	p->length = bpf_ntohs(ip->payload_length) + sizeof(*ip);
 	if (p->l3 + p->length > ctx_length(ctx))
 		return PACKET_MALFORMED;
 	p->l4 = p->l3 + sizeof(*ip);
 	p->hops = ip->hop_limit;
-	__builtin_memcpy(&p->tuple.source, &ip->saddr, sizeof(p->tuple.source));
-	__builtin_memcpy(&p->tuple.destination, &ip->daddr, sizeof(p->tuple.destination));
-	p->tuple.protocol = ip->nexthdr;
-	if (!packet_has_ports(ip->nexthdr) && ip->nexthdr != KPB_IPPROTO_ICMPV6 &&
+	p->tuple.source = ip->source;
+	p->tuple.destination = ip->destination;
+	p->tuple.protocol = ip->next_header;
+	if (!packet_has_ports(ip->next_header) && ip->next_header != KPB_IPPROTO_ICMPV6 &&
 	    packet_ipv6_extensions(ctx, p))
 		return PACKET_MALFORMED;
 	return packet_payload(ctx, p);
@@ -279,6 +298,7 @@ static __always_inline enum packet_kind packet_parse(context *ctx, struct packet
 	const struct ethhdr *eth;
 	const __u8 *first;
 
+	*p = (struct packet){};
 	if (ctx_is_tagged(ctx))
 		return PACKET_OTHER;
 	if (ethernet) {

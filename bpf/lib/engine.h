@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The life of a packet: parse → VIP → flow, or new flow → translate → out. The one piece of code
+ * behind every packet program; what a program is made for are constants of the call.
+ */
+#pragma once
+
+#include "out.h"
+
+enum { KPB_TCP_LISTEN = 10 };
+
+/* An unknown port is the packet's own business, but on a cluster IP nobody else will answer. */
+static __always_inline enum decision engine_unknown_port(__u32 vip_flags)
+{
+	if (!(vip_flags & VIP_CLUSTER_IP))
+		return DECIDE_LEAVE;
+	verdict_count(COUNT_PACKET_UNKNOWN_PORT);
+	return DECIDE_REJECT;
+}
+
+/* For local addresses: a connected socket has it, whatever port of ours it uses [F19]. */
+static __noinline int engine_socket_has(context *ctx, const struct packet *p)
+{
+	bool tcp = p->tuple.protocol == KPB_IPPROTO_TCP;
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = p->ipv4 ? sizeof(tuple.ipv4) : sizeof(tuple.ipv6);
+	struct bpf_sock *sk;
+	int has;
+
+	if (p->ipv4) {
+		tuple.ipv4.saddr = p->tuple.source.word[3];
+		tuple.ipv4.daddr = p->tuple.destination.word[3];
+		tuple.ipv4.sport = p->tuple.source_port;
+		tuple.ipv4.dport = p->tuple.destination_port;
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, &p->tuple.source, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, &p->tuple.destination, 16);
+		tuple.ipv6.sport = p->tuple.source_port;
+		tuple.ipv6.dport = p->tuple.destination_port;
+	}
+	if (tcp)
+		sk = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return false;
+	has = tcp ? sk->state != KPB_TCP_LISTEN : sk->dst_port != 0;
+	bpf_sk_release(sk);
+	return has;
+}
+
+#ifndef KPB_XDP
+
+struct bpf_ct_opts___kpb {
+	__s32 netns_id;
+	__s32 error;
+	__u8 l4proto;
+	__u8 dir;
+	__u8 reserved[2];
+};
+
+/* Defined, if to nobody's use: a mere declaration does not match the kernel's type. */
+struct nf_conn {
+	unsigned long status;
+} __attribute__((preserve_access_index));
+
+extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *ctx, struct bpf_sock_tuple *tuple,
+					 __u32 tuple_size, struct bpf_ct_opts___kpb *opts,
+					 __u32 opts_size) __weak __ksym;
+extern void bpf_ct_release(struct nf_conn *connection) __weak __ksym;
+
+/* A connection that netfilter translates since before we came: kube-proxy's. */
+static __noinline int engine_netfilter_has(context *ctx, const struct packet *p)
+{
+	struct bpf_ct_opts___kpb opts = {.netns_id = -1, .l4proto = p->tuple.protocol};
+	struct bpf_sock_tuple tuple = {};
+	struct nf_conn *connection;
+
+	if (!bpf_skb_ct_lookup || !bpf_ct_release)
+		return false;
+	if (p->ipv4) {
+		tuple.ipv4.saddr = p->tuple.source.word[3];
+		tuple.ipv4.daddr = p->tuple.destination.word[3];
+		tuple.ipv4.sport = p->tuple.source_port;
+		tuple.ipv4.dport = p->tuple.destination_port;
+		connection =
+			bpf_skb_ct_lookup(ctx, &tuple, sizeof(tuple.ipv4), &opts, sizeof(opts));
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, &p->tuple.source, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, &p->tuple.destination, 16);
+		tuple.ipv6.sport = p->tuple.source_port;
+		tuple.ipv6.dport = p->tuple.destination_port;
+		connection =
+			bpf_skb_ct_lookup(ctx, &tuple, sizeof(tuple.ipv6), &opts, sizeof(opts));
+	}
+	if (!connection)
+		return false;
+	bpf_ct_release(connection);
+	return true;
+}
+
+#endif
+
+/* Neither a SYN nor of a flow that we know: never forwarded by whatever route there is. */
+static __always_inline enum decision engine_unknown_tcp(context *ctx, const struct packet *p,
+							__u32 vip_flags, const struct request *r)
+{
+	struct service service = lb_service(r->index);
+	const struct record *record = lb_record(service);
+
+#ifdef KPB_XDP
+	(void)ctx, (void)p, (void)vip_flags, (void)record;
+	return DECIDE_LATER;
+#else
+	if ((vip_flags & VIP_HOST_PORT && engine_socket_has(ctx, p)) ||
+	    engine_netfilter_has(ctx, p)) {
+		verdict_count(COUNT_UNKNOWN_TCP_TO_STACK);
+		return DECIDE_LEAVE;
+	}
+	if (record && record->flags & RECORD_CONSISTENT && !(p->tcp_flags & TCP_RST) &&
+	    !(p->tcp_flags & TCP_SYN))
+		return DECIDE_FLOW;
+	verdict_count(COUNT_UNKNOWN_TCP);
+	return DECIDE_REJECT;
+#endif
+}
+
+static __always_inline const struct frontend *engine_frontend(const struct packet *p,
+							      __u32 vip_flags)
+{
+	struct frontend_key key = {
+		.address = p->tuple.destination,
+		.port = p->tuple.destination_port,
+		.protocol = p->tuple.protocol,
+	};
+
+	if (vip_flags & VIP_LOOPBACK)
+		key.address = lb_vip_address(&key.address);
+	return lb_frontend(vip_flags, &key);
+}
+
+/* What to do with a packet to a VIP that belongs to no flow. */
+static __noinline enum decision engine_new(context *ctx, struct scratch *work, __u32 vip_flags,
+					   bool egress)
+{
+	struct packet *p = &work->packet;
+	struct request *r = &work->request;
+	const struct frontend *frontend = engine_frontend(p, vip_flags);
+	enum decision decision = DECIDE_FLOW;
+
+	if (!frontend)
+		return engine_unknown_port(vip_flags);
+	__builtin_memset(r, 0, sizeof(*r));
+	r->ifindex = ctx_ifindex(ctx);
+	r->egress = egress;
+	r->index = frontend->service;
+	r->frontend_kind = frontend->kind;
+	r->frontend_flags = frontend->flags;
+	if (p->fragment == FRAGMENT_LATER) /* its first was refused */
+		return DECIDE_DROP;
+	if (!serve_opens(p))
+		decision = engine_unknown_tcp(ctx, p, vip_flags, r);
+	else if (vip_flags & VIP_HOST_PORT && p->tuple.protocol == KPB_IPPROTO_UDP &&
+		 engine_socket_has(ctx, p))
+		decision = DECIDE_LEAVE;
+	if (decision != DECIDE_FLOW)
+		return decision;
+	decision = serve(p, r);
+	if (decision != DECIDE_FLOW)
+		return decision;
+	/* A spoofed source: input routing drops it. */
+	if (r->place == CLIENT_HOST && !egress && r->ifindex != ROUTE_LOOPBACK)
+		return DECIDE_LEAVE;
+	return nat_open(ctx, p, r);
+}
+
+static __always_inline int engine_open(context *ctx, struct scratch *work, __u32 vip_flags,
+				       bool egress)
+{
+	struct packet *p = &work->packet;
+
+	if (vip_flags & (VIP_ON_DEVICE | VIP_CANARY | VIP_LINGER))
+		return OUT_LEAVE;
+	if (vip_flags & VIP_LOOPBACK && ctx_ifindex(ctx) != ROUTE_LOOPBACK)
+		return OUT_LEAVE;
+	switch (engine_new(ctx, work, vip_flags, egress)) {
+	case DECIDE_DROP:
+		return OUT_DROP;
+#ifndef KPB_XDP
+	case DECIDE_REJECT:
+		return reject(ctx, p, egress || ctx_ifindex(ctx) == ROUTE_LOOPBACK);
+#endif
+	case DECIDE_FLOW:
+		if (p->fragment == FRAGMENT_FIRST)
+			packet_remember_fragment(p);
+		return out(ctx, p, &work->pair[0].flow);
+	default:
+		return OUT_LEAVE;
+	}
+}
+
+/*
+ * UDP ends with its backend [J1-J5]: asked only when the service was published anew. A service
+ * without any endpoint, or one that is gone, ends nothing.
+ */
+static __noinline int engine_flow_ended(const struct packet *p, struct flow *flow)
+{
+	struct service service = lb_service(flow->service);
+	const struct record *record = lb_record(service);
+	const struct backend *backend = lb_backend(flow->backend);
+
+	if (!record || service.record == flow->record || !record->members)
+		return false;
+	if (backend && backend->port == flow->destination_port &&
+	    addr_equal(&backend->address, &flow->destination) &&
+	    lb_is_member(record->slots, record->members, flow->backend)) {
+		flow->record = service.record;
+		return false;
+	}
+	verdict_count(COUNT_FLOW_ENDED);
+	track_remove(&p->tuple, flow);
+	return true;
+}
+
+static __always_inline bool engine_is_over(const struct packet *p, struct flow *flow,
+					   const struct flow *copy)
+{
+	if (p->tuple.protocol == KPB_IPPROTO_TCP) {
+		if (!track_is_reopened(copy, p->tcp_flags))
+			return false;
+		track_remove(&p->tuple, copy);
+		return true;
+	}
+	if (p->tuple.protocol != KPB_IPPROTO_UDP || copy->flags & (TRACK_REPLY | TRACK_PASS))
+		return false;
+	return lb_service(copy->service).record != copy->record && engine_flow_ended(p, flow);
+}
+
+/* A packet of a flow. */
+static __always_inline int engine_follow(context *ctx, struct packet *p, struct flow *flow,
+					 struct flow *copy, __u32 now)
+{
+	if (!p->inner_l3)
+		track_seen(p, flow, copy, now);
+	else
+		verdict_count(COUNT_ICMP_ERROR);
+	if (copy->flags & TRACK_PASS)
+		return OUT_LEAVE;
+	if (p->fragment == FRAGMENT_FIRST)
+		packet_remember_fragment(p);
+	return out(ctx, p, copy);
+}
+
+#ifndef KPB_XDP
+
+/*
+ * A socket of the host sends from a port that is somebody's node port: its answers are its own.
+ */
+static __noinline void engine_note_own(context *ctx, const struct packet *p)
+{
+	struct scratch *work = scratch();
+	struct request r = {.egress = true};
+	struct backend peer = {.address = p->tuple.destination, .port = p->tuple.destination_port};
+
+	if (!work || !ctx->sk || !serve_opens(p) || !serve_is_local_address(&p->tuple.source))
+		return;
+	nat_describe(p, &r, &peer, &work->pair[0]);
+	work->pair[0].flow.flags |= TRACK_PASS;
+	work->pair[0].partner.flags |= TRACK_PASS;
+	track_make(&work->pair[0]);
+}
+
+#endif
+
+static __always_inline int engine_strange(enum packet_kind kind)
+{
+	if (kind == PACKET_MALFORMED)
+		verdict_count(COUNT_MALFORMED);
+	return OUT_LEAVE;
+}
+
+static __always_inline int engine_no_vip(const struct ip_addr *address)
+{
+	if (!serve_is_unused_address(address))
+		return OUT_LEAVE;
+	verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
+	return OUT_DROP;
+}
+
+static __always_inline int engine_ingress(context *ctx, bool ethernet)
+{
+	struct scratch *work = scratch();
+	struct packet *p = &work->packet;
+	enum packet_kind kind;
+	struct ip_addr address;
+	const struct vip *vip;
+	struct flow *flow;
+	__u32 vip_flags, now;
+
+	if (!work)
+		return OUT_LEAVE;
+	kind = packet_parse(ctx, p, ethernet);
+	if (kind == PACKET_OTHER || kind == PACKET_MALFORMED)
+		return engine_strange(kind);
+	address = p->tuple.destination;
+	if (ctx_ifindex(ctx) == ROUTE_LOOPBACK)
+		address = lb_vip_address(&address);
+	vip = bpf_map_lookup_elem(&kpb_vips, &address);
+	if (!vip)
+		return engine_no_vip(&address);
+	vip_flags = vip->flags;
+	if (kind == PACKET_LOST_FRAGMENT) {
+		verdict_count(COUNT_FRAGMENT_LOST);
+		return OUT_LEAVE;
+	}
+#ifdef KPB_XDP
+	if (kind != PACKET_PLAIN || p->fragment != FRAGMENT_NONE)
+		return OUT_LEAVE;
+#endif
+	now = track_now();
+	flow = track_find(&p->tuple, &work->flow, now);
+	if (flow && !(work->flow.flags & TRACK_EGRESS) && !engine_is_over(p, flow, &work->flow))
+		return engine_follow(ctx, p, flow, &work->flow, now);
+	if (kind == PACKET_ICMP_ERROR)
+		return OUT_LEAVE;
+	return engine_open(ctx, work, vip_flags, false);
+}
+
+#ifndef KPB_XDP
+
+static __always_inline int engine_egress(context *ctx, bool ethernet)
+{
+	struct scratch *work = scratch();
+	struct packet *p = &work->packet;
+	enum packet_kind kind;
+	const struct vip *vip;
+	struct flow *flow;
+	__u32 now;
+
+	if (!work)
+		return OUT_LEAVE;
+	kind = packet_parse(ctx, p, ethernet);
+	if (kind != PACKET_PLAIN && kind != PACKET_ICMP_ERROR)
+		return engine_strange(kind);
+	now = track_now();
+	flow = track_find(&p->tuple, &work->flow, now);
+	if (flow && work->flow.flags & TRACK_EGRESS && !engine_is_over(p, flow, &work->flow))
+		return engine_follow(ctx, p, flow, &work->flow, now);
+	if (kind == PACKET_ICMP_ERROR)
+		return OUT_LEAVE;
+	vip = bpf_map_lookup_elem(&kpb_vips, &p->tuple.destination);
+	if (vip && !(vip->flags & VIP_HOST_PORT))
+		return engine_open(ctx, work, vip->flags, true);
+	if (lb_node_port_in_use(p->tuple.source_port))
+		engine_note_own(ctx, p);
+	return OUT_LEAVE;
+}
+
+#endif

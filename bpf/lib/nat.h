@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Makes the entries of a new flow: outer, middle and inner tuples as docs/decisions/0005 has them,
+ * and source ports that are free.
+ */
+#pragma once
+
+#include "route.h"
+#include "serve.h"
+
+enum { NAT_PORT_TRIES = 128 };
+
+/* A global function, so that the verifier looks at it once and not at each turn of the loop. */
+__weak __noinline int nat_try_port(__u32 which, __u32 number)
+{
+	struct scratch *work = scratch();
+	struct track_pair *pair;
+
+	if (!work)
+		return -KPB_E2BIG;
+	pair = which ? &work->pair[1] : &work->pair[0];
+	pair->flow.source_port = bpf_htons(number);
+	return track_make(pair);
+}
+
+/* The pair under any free port of the range, tried in turn from a random one on. */
+__weak __noinline int nat_make_dynamic(__u32 which)
+{
+	__u32 count = kpb_config.snat_count;
+	__u32 start = lb_random_below(count);
+	int error = -KPB_EEXIST;
+
+	for (__u32 i = 0; i < NAT_PORT_TRIES && i < count; i++) {
+		__u32 place = start + i;
+
+		if (place >= count)
+			place -= count;
+		error = nat_try_port(which, kpb_config.snat_first + place);
+		if (error != -KPB_EEXIST)
+			break;
+	}
+	return error;
+}
+
+/* As wanted, or under another port if somebody has the reply's tuple already. */
+static __always_inline int nat_make(struct scratch *work, __u32 which, bool dynamic)
+{
+	struct track_pair *pair = &work->pair[which];
+	int error = -KPB_EEXIST;
+
+	if (!dynamic || pair->key.protocol == KPB_IPPROTO_SCTP)
+		error = track_make(pair);
+	if (error != -KPB_EEXIST || pair->key.protocol == KPB_IPPROTO_SCTP)
+		return error;
+	pair->flow.flags |= TRACK_DYNAMIC;
+	return nat_make_dynamic(which);
+}
+
+static __always_inline __u8 nat_first_state(const struct packet *p)
+{
+	switch (p->tuple.protocol) {
+	case KPB_IPPROTO_TCP: /* in mid-stream only where any node would choose the same */
+		return serve_opens(p) ? STATE_TCP_NEW : STATE_TCP_ESTABLISHED;
+	case KPB_IPPROTO_UDP:
+		return STATE_UDP_NEW;
+	default:
+		return STATE_OTHER;
+	}
+}
+
+/* Field by field, since a whole entry at once would pass through the stack. */
+static __always_inline void nat_entry(const struct packet *p, const struct request *r,
+				      struct flow *flow)
+{
+	__builtin_memset(flow, 0, sizeof(*flow));
+	flow->state = nat_first_state(p);
+	flow->deadline = track_now() + track_timeout(flow->state);
+	flow->backend = r->backend;
+	flow->service = r->index;
+	flow->record = r->service.record;
+}
+
+/* The pair that leads the packet to the backend, and answers back to where it came from. */
+static __always_inline void nat_describe(const struct packet *p, const struct request *r,
+					 const struct backend *backend, struct track_pair *pair)
+{
+	pair->key = p->tuple;
+	nat_entry(p, r, &pair->flow);
+	pair->flow.source = p->tuple.source;
+	pair->flow.source_port = p->tuple.source_port;
+	pair->flow.destination = backend->address;
+	pair->flow.destination_port = backend->port;
+	pair->flow.flags = r->egress ? TRACK_EGRESS : 0;
+	nat_entry(p, r, &pair->partner);
+	pair->partner.source = p->tuple.destination;
+	pair->partner.source_port = p->tuple.destination_port;
+	pair->partner.destination = p->tuple.source;
+	pair->partner.destination_port = p->tuple.source_port;
+	pair->partner.flags = TRACK_REPLY;
+}
+
+static __always_inline int nat_direct(context *ctx, const struct packet *p, const struct request *r,
+				      struct scratch *work)
+{
+	struct track_pair *pair = &work->pair[0];
+
+	pair->flow.flags |= TRACK_DIRECT;
+	pair->partner.flags |= TRACK_DIRECT;
+	if (r->backend_flags & BACKEND_HOST)
+		pair->flow.flags |= TRACK_HOST;
+	if (r->place == CLIENT_HOST)
+		pair->partner.flags |= TRACK_HOST;
+	else
+		pair->partner.ifindex = r->ifindex;
+	if (route_own_address(ctx, p, &pair->flow)) {
+		verdict_count(COUNT_NO_ROUTE);
+		return -KPB_E2BIG;
+	}
+	return nat_make(work, 0, true);
+}
+
+/* The second pair of a flow that netfilter sees: middle to inner, where packets leave. */
+static __always_inline int nat_masquerade(context *ctx, const struct packet *p,
+					  struct scratch *work)
+{
+	struct track_pair *first = &work->pair[0], *second = &work->pair[1];
+
+	second->key = p->tuple;
+	second->key.source_port = first->flow.source_port;
+	second->key.destination = first->flow.destination;
+	second->key.destination_port = first->flow.destination_port;
+	second->flow = first->flow;
+	second->flow.flags = TRACK_EGRESS;
+	second->partner = first->partner;
+	second->partner.source = first->flow.destination;
+	second->partner.source_port = first->flow.destination_port;
+	second->partner.destination_port = first->flow.source_port;
+	second->partner.flags = TRACK_REPLY;
+	second->partner.ifindex = 0;
+	if (route_own_address(ctx, p, &second->flow)) {
+		verdict_count(COUNT_NO_ROUTE);
+		return -KPB_E2BIG;
+	}
+	return nat_make(work, 1, true);
+}
+
+static __always_inline int nat_stack(context *ctx, const struct packet *p, const struct request *r,
+				     struct scratch *work)
+{
+	struct track_pair *pair = &work->pair[0];
+	int error;
+
+	pair->partner.flags |= TRACK_EGRESS;
+	if (r->place == CLIENT_OUTSIDE)
+		pair->partner.ifindex = r->ifindex;
+	error = nat_make(work, 0, false);
+	if (error || !r->masquerade)
+		return error;
+	error = nat_masquerade(ctx, p, work);
+	if (error < 0)
+		track_remove(&pair->key, &pair->flow);
+	return error < 0 ? error : 0;
+}
+
+static __always_inline int nat_dsr(struct scratch *work)
+{
+	work->pair[0].flow.flags |= TRACK_DSR | TRACK_DIRECT | TRACK_ALONE;
+	verdict_count(COUNT_DSR);
+	return track_make(&work->pair[0]);
+}
+
+static __always_inline bool nat_is_direct(const struct request *r)
+{
+	if (r->place == CLIENT_HOST || r->egress)
+		return true;
+	return r->place == CLIENT_OUTSIDE && r->masquerade &&
+	       !(r->backend_flags & (BACKEND_LOCAL | BACKEND_HOST));
+}
+
+static __always_inline enum decision nat_refuse(int error, const struct request *r)
+{
+	struct service_stats *stats = bpf_map_lookup_elem(&kpb_stats, &r->index);
+
+	if (error == -KPB_EEXIST) {
+		verdict_count(COUNT_SNAT_EXHAUSTED);
+		if (stats)
+			__sync_fetch_and_add(&stats->snat_exhausted, 1);
+		return DECIDE_DROP;
+	}
+	verdict_count(COUNT_FLOWS_FULL);
+	return DECIDE_DROP;
+}
+
+/* Make the flow that was decided on; its first entry is scratch()->pair[0].flow. */
+static __noinline enum decision nat_open(context *ctx, const struct packet *p, struct request *r)
+{
+	const struct backend *backend = bpf_map_lookup_elem(&kpb_backends, &r->backend);
+	struct service_stats *stats = bpf_map_lookup_elem(&kpb_stats, &r->index);
+	struct scratch *work = scratch();
+	int error;
+
+	if (!backend || !work)
+		return DECIDE_DROP;
+	if (p->tuple.protocol == KPB_IPPROTO_SCTP && backend->port != p->tuple.destination_port) {
+		verdict_count(COUNT_SCTP_PORT);
+		return DECIDE_LEAVE;
+	}
+	nat_describe(p, r, backend, &work->pair[0]);
+	if (r->dsr && !(r->backend_flags & (BACKEND_LOCAL | BACKEND_HOST)))
+		error = nat_dsr(work);
+	else if (nat_is_direct(r))
+		error = nat_direct(ctx, p, r, work);
+	else
+		error = nat_stack(ctx, p, r, work);
+	if (error < 0)
+		return nat_refuse(error, r);
+	if (!error) {
+		verdict_count(COUNT_FLOW_NEW);
+		if (stats)
+			__sync_fetch_and_add(&stats->flows, 1);
+	}
+	return DECIDE_FLOW;
+}

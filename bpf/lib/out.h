@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The ways out of a translated packet: on through the stack, straight out of a device, or to a
+ * socket of this host. The route is asked before anything is changed, so that a packet that
+ * cannot go is answered, or left to TC, as the client sent it.
+ */
+#pragma once
+
+#include "nat.h"
+#include "rewrite.h"
+#ifndef KPB_XDP
+#include "icmp.h"
+#include "reject.h"
+#endif
+
+static __always_inline __u32 out_hops(const struct packet *p, const struct flow *flow)
+{
+	(void)p;
+	return flow->flags & TRACK_EGRESS ? 0 : REWRITE_HOPS; /* the host's own packets: not yet */
+}
+
+#ifndef KPB_XDP
+
+enum { OUT_LEAVE = TC_ACT_UNSPEC, OUT_DROP = TC_ACT_SHOT };
+
+static __always_inline int out_rewrite(context *ctx, struct packet *p, const struct flow *flow,
+				       __u32 flags)
+{
+	if (p->inner_l3)
+		return icmp_rewrite(ctx, p, flow);
+	return rewrite(ctx, p, flow, flags);
+}
+
+/*
+ * Too large for the way straight out, and the sender allows fragments: the stack makes them. So
+ * that only the destination changes before it, an entry of its own finishes the work behind it.
+ */
+static __noinline int out_through_stack(context *ctx, struct packet *p, struct flow *flow)
+{
+	struct scratch *work = scratch();
+	struct tuple *middle;
+	struct flow *rest;
+
+	if (!work)
+		return OUT_DROP;
+	middle = &work->pair[1].key;
+	*middle = p->tuple;
+	middle->destination = flow->destination;
+	middle->destination_port = flow->destination_port;
+	rest = &work->pair[1].flow;
+	*rest = *flow;
+	rest->flags = TRACK_EGRESS | TRACK_ALONE;
+	rest->state = STATE_OTHER;
+	rest->check = track_check(middle);
+	bpf_map_update_elem(&kpb_flows, middle, rest, BPF_ANY);
+	flow->source = p->tuple.source;
+	flow->source_port = p->tuple.source_port;
+	return rewrite(ctx, p, flow, 0) ? OUT_DROP : OUT_LEAVE;
+}
+
+static __always_inline int out_too_big(context *ctx, struct packet *p, struct flow *flow, __u32 mtu)
+{
+	if (p->inner_l3)
+		return OUT_DROP;
+	if (p->ipv4 && p->may_fragment && !(flow->flags & TRACK_DSR))
+		return out_through_stack(ctx, p, flow);
+	verdict_count(COUNT_TOO_BIG);
+	return reject_too_big(ctx, p, mtu, flow->flags & TRACK_EGRESS);
+}
+
+static __always_inline bool out_knows_mac(const struct route *route)
+{
+	return route->own_mac[0] | route->own_mac[1] | route->own_mac[2] | route->own_mac[3] |
+	       route->own_mac[4] | route->own_mac[5];
+}
+
+/* The next hop is known: the frame is finished here. */
+static __always_inline int out_frame(context *ctx, const struct route *route)
+{
+	if (bpf_skb_store_bytes(ctx, 0, route->mac, 12, 0))
+		return OUT_DROP;
+	return bpf_redirect(route->ifindex, 0);
+}
+
+static __always_inline int out_next_hop(const struct packet *p, const struct route *route)
+{
+	struct bpf_redir_neigh hop = {.nh_family = p->ipv4 ? KPB_AF_INET : KPB_AF_INET6};
+
+	if (p->ipv4)
+		hop.ipv4_nh = route->next_hop.word[3];
+	else
+		__builtin_memcpy(hop.ipv6_nh, &route->next_hop, sizeof(hop.ipv6_nh));
+	return bpf_redirect_neigh(route->ifindex, &hop, sizeof(hop), 0);
+}
+
+static __always_inline struct flow out_unchanged(const struct packet *p)
+{
+	return (struct flow){
+		.source = p->tuple.source,
+		.destination = p->tuple.destination,
+		.source_port = p->tuple.source_port,
+		.destination_port = p->tuple.destination_port,
+	};
+}
+
+static __noinline int out_direct(context *ctx, struct packet *p, struct flow *flow)
+{
+	struct route route = {};
+	long found = route_find(ctx, p, flow, &route);
+	__u32 hops = out_hops(p, flow), ifindex = flow->ifindex;
+
+	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return out_too_big(ctx, p, flow, route.mtu);
+	if (!route_is_found(found) && !ifindex) {
+		verdict_count(COUNT_NO_ROUTE);
+		return OUT_DROP;
+	}
+	if (hops && p->hops <= 1) {
+		verdict_count(COUNT_HOP_LIMIT);
+		return OUT_DROP;
+	}
+	if (flow->flags & TRACK_DSR) {
+		*flow = out_unchanged(p);
+		return rewrite(ctx, p, flow, hops) ? OUT_DROP : out_next_hop(p, &route);
+	}
+	if (out_rewrite(ctx, p, flow, hops))
+		return OUT_DROP;
+	if (found == BPF_FIB_LKUP_RET_SUCCESS && p->l3 && out_knows_mac(&route) &&
+	    (!ifindex || ifindex == route.ifindex))
+		return out_frame(ctx, &route);
+	return bpf_redirect_neigh(ifindex ? ifindex : route.ifindex, NULL, 0, 0);
+}
+
+/*
+ * Attaches the local route to the packet: neither its source nor the device it came by is judged
+ * again.
+ */
+static __always_inline int out_host(context *ctx, struct packet *p, const struct flow *flow)
+{
+	if (out_rewrite(ctx, p, flow, 0))
+		return OUT_DROP;
+	return bpf_redirect_neigh(ROUTE_LOOPBACK, NULL, 0, 0);
+}
+
+static __always_inline int out_stack(context *ctx, struct packet *p, const struct flow *flow)
+{
+	if (out_rewrite(ctx, p, flow, 0))
+		return OUT_DROP;
+	if (flow->flags & TRACK_EGRESS && flow->ifindex && flow->ifindex != ctx_ifindex(ctx))
+		return bpf_redirect_neigh(flow->ifindex, NULL, 0, 0);
+	return OUT_LEAVE;
+}
+
+#else
+
+enum { OUT_LEAVE = XDP_PASS, OUT_DROP = XDP_DROP };
+
+/* Whatever is not plain goes up untouched: TC finds the same flow and can do more. */
+static __noinline int out_direct(context *ctx, struct packet *p, struct flow *flow)
+{
+	struct route route = {};
+	const struct device *device;
+	struct ethhdr *eth;
+
+	if (flow->flags & TRACK_DSR || p->hops <= 1 ||
+	    route_find(ctx, p, flow, &route) != BPF_FIB_LKUP_RET_SUCCESS ||
+	    (flow->ifindex && flow->ifindex != route.ifindex))
+		return OUT_LEAVE;
+	if (route.ifindex != ctx_ifindex(ctx)) {
+		device = bpf_map_lookup_elem(&kpb_devices, &route.ifindex);
+		if (!device || !(device->flags & DEVICE_XDP_TARGET))
+			return OUT_LEAVE;
+	}
+	if (rewrite(ctx, p, flow, REWRITE_HOPS))
+		return OUT_DROP;
+	eth = ctx_at(ctx, 0, sizeof(*eth));
+	if (!eth)
+		return OUT_DROP;
+	__builtin_memcpy(eth->h_dest, route.mac, sizeof(eth->h_dest));
+	__builtin_memcpy(eth->h_source, route.own_mac, sizeof(eth->h_source));
+	return route.ifindex == ctx_ifindex(ctx) ? XDP_TX : bpf_redirect(route.ifindex, 0);
+}
+
+static __always_inline int out_host(context *ctx, struct packet *p, const struct flow *flow)
+{
+	(void)ctx, (void)p, (void)flow;
+	return OUT_LEAVE;
+}
+
+/*
+ * Up the stack with its new destination. Not to the host itself: TC would look at the packet
+ * again, by an address that it serves.
+ */
+static __always_inline int out_stack(context *ctx, struct packet *p, const struct flow *flow)
+{
+	if (flow->flags & TRACK_HOST)
+		return OUT_LEAVE;
+	return rewrite(ctx, p, flow, 0) ? OUT_DROP : OUT_LEAVE;
+}
+
+#endif
+
+static __always_inline int out(context *ctx, struct packet *p, struct flow *flow)
+{
+	if (flow->flags & TRACK_HOST && (flow->flags & TRACK_DIRECT))
+		return out_host(ctx, p, flow);
+	if (flow->flags & TRACK_DIRECT)
+		return out_direct(ctx, p, flow);
+	return out_stack(ctx, p, flow);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the kernel's routes say, and with which of the node's addresses a packet leaves. */
+#pragma once
+
+#include "packet.h"
+
+enum { ROUTE_LOOPBACK = 1 }; /* every network namespace has it under this index */
+
+struct route {
+	struct ip_addr next_hop;
+	__u32 ifindex;
+	__u32 mtu; /* of a packet that does not fit */
+	__u8 mac[6];
+	__u8 own_mac[6];
+};
+
+static __always_inline void route_ask(const struct ip_addr *source, const struct ip_addr *to,
+				      bool ipv4, struct bpf_fib_lookup *ask)
+{
+	if (ipv4) {
+		ask->family = KPB_AF_INET;
+		ask->ipv4_src = source->word[3];
+		ask->ipv4_dst = to->word[3];
+		return;
+	}
+	ask->family = KPB_AF_INET6;
+	__builtin_memcpy(ask->ipv6_src, source, sizeof(*source));
+	__builtin_memcpy(ask->ipv6_dst, to, sizeof(*to));
+}
+
+/*
+ * BPF_FIB_LKUP_RET_*. `length` is checked against the route's MTU if it is not 0. The answer is
+ * whole if the neighbour is known (SUCCESS), and lacks the MACs if it is not (NO_NEIGH).
+ */
+static __noinline long route_find(context *ctx, const struct packet *p, const struct flow *to,
+				  struct route *route)
+{
+	struct bpf_fib_lookup ask = {.ifindex = ctx_ifindex(ctx), .tot_len = p->length};
+	long found;
+
+	route_ask(&to->source, &to->destination, p->ipv4, &ask);
+	found = bpf_fib_lookup(ctx, &ask, sizeof(ask), 0);
+	route->ifindex = ask.ifindex;
+	route->mtu = found == BPF_FIB_LKUP_RET_FRAG_NEEDED ? ask.mtu_result : 0;
+	if (ask.family == KPB_AF_INET)
+		route->next_hop = addr_from_ipv4(ask.ipv4_dst);
+	else
+		__builtin_memcpy(&route->next_hop, ask.ipv6_dst, sizeof(route->next_hop));
+	__builtin_memcpy(route->mac, ask.dmac, sizeof(route->mac));
+	__builtin_memcpy(route->own_mac, ask.smac, sizeof(route->own_mac));
+	return found;
+}
+
+static __always_inline bool route_is_found(long found)
+{
+	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH;
+}
+
+static __always_inline bool addr_is_set(const struct ip_addr *a)
+{
+	return a->word[3] || a->word[0] || a->word[1];
+}
+
+/* The node's address on the device that leads to `to->destination`; it becomes `to->source`. */
+static __noinline int route_own_address(context *ctx, const struct packet *p, struct flow *to)
+{
+	struct bpf_fib_lookup ask = {.ifindex = ctx_ifindex(ctx)};
+	const struct device *device;
+	const struct node *node;
+	__u32 index = 0;
+
+	node = bpf_map_lookup_elem(&kpb_node, &index);
+	if (!node)
+		return -1;
+	to->source = p->ipv4 ? node->ipv4 : node->ipv6;
+	route_ask(&to->source, &to->destination, p->ipv4, &ask);
+	if (!route_is_found(bpf_fib_lookup(ctx, &ask, sizeof(ask), 0)))
+		return addr_is_set(&to->source) ? 0 : -1;
+	index = ask.ifindex;
+	device = bpf_map_lookup_elem(&kpb_devices, &index);
+	if (device && addr_is_set(p->ipv4 ? &device->ipv4 : &device->ipv6))
+		to->source = p->ipv4 ? device->ipv4 : device->ipv6;
+	return addr_is_set(&to->source) ? 0 : -1;
+}
