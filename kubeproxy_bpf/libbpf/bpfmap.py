@@ -162,6 +162,18 @@ class BpfMap(OwnedFd):
         except _BatchRefused:
             yield from self._items_by_key()
 
+    def batches(self, size: int = _LOOKUP_BATCH) -> Iterator[tuple[bytes, bytes, int]]:
+        """Iterate over all elements as they lie in memory: keys, values, and how many.
+
+        The caller may pause between batches for as long as it likes; elements that are there all
+        the time appear exactly once. More than ``size`` come where one hash bucket holds more.
+        """
+        try:
+            yield from self._batches(size)
+        except _BatchRefused:
+            for key, value in self._items_by_key():
+                yield key, value, 1
+
     def keys(self) -> Iterator[bytes]:
         """Iterate over all keys."""
         return (key for key, _ in self.items())
@@ -218,8 +230,8 @@ class BpfMap(OwnedFd):
                     values[i * value_size : (i + 1) * value_size],
                 )
 
-    def _batches(self) -> Iterator[tuple[bytes, bytes, int]]:
-        room = min(_LOOKUP_BATCH, max(self.max_entries, 1))
+    def _batches(self, size: int = _LOOKUP_BATCH) -> Iterator[tuple[bytes, bytes, int]]:
+        room = min(size, max(self.max_entries, 1))
         cursor = None
         while True:
             following = create_string_buffer(max(self.key_size, 8))
