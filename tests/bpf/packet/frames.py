@@ -82,3 +82,12 @@ def ends_of(ip: Packet) -> Ends:
     """From whom to whom a packet goes, by its own headers."""
     header = next(ip[layer] for layer in (TCP, UDP, SCTP) if layer in ip)
     return Ends(ip.src, header.sport, ip.dst, header.dport)
+
+
+def difference(data: bytes, expected: Packet, header: int = 14) -> str:
+    """What is wrong with the IP packet of a frame; nothing if it is as expected, byte for byte."""
+    wanted = bytes(raw(expected))
+    if data[header:] == wanted:
+        return ""
+    seen = (Ether(data).payload if header else type(expected)(data)).show(dump=True)
+    return f"{seen}{data[header:].hex()}\n{wanted.hex()} is expected:\n{expected.show2(dump=True)}"

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flows in both directions, by every way through the node: what either side sees, byte for byte."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from . import frames
+from .conversation import Conversation
+from .frames import Ends
+from .hooks import Hooks, Verdict
+from .node import (
+    GATEWAY,
+    LOCAL_POD,
+    LOCAL_POD_2,
+    MAC,
+    NODE,
+    NODE_B,
+    OUTSIDE,
+    PEER_MAC,
+    POD,
+    POD_2,
+    REMOTE_POD,
+    UPLINK,
+    UPLINK_SECOND,
+)
+from .world import CLUSTER_IP, EXTERNAL_IP, EXTERNAL_LOCAL, NODE_PORT, TRACK_DIRECT, PacketWorld
+
+pytestmark = pytest.mark.root
+
+NUMBER = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": 132}
+VIP = ("10.96.0.1", "fd00:10:96::1")
+OUTER_VIP = ("203.0.113.1", "2001:db8::1")
+SERVED = 30080
+
+families = pytest.mark.parametrize("family", (0, 1), ids=("ipv4", "ipv6"))
+protocols = pytest.mark.parametrize("protocol", ("TCP", "UDP", "SCTP"))
+
+
+def port_of(protocol: str) -> int:
+    """SCTP is translated by address alone."""
+    return SERVED if protocol == "SCTP" else 8080
+
+
+def talk(conversation: Conversation, leaves_by: str = "") -> None:
+    """Open, and exchange data: the same flow all along."""
+    more = {"flags": "PA"} if conversation.protocol == "TCP" else {}
+    conversation.ask()
+    conversation.answer(leaves_by)
+    for size in (0, 1, 2, 333, 1400):
+        payload = bytes(range(256)) * 6
+        conversation.ask(payload=payload[:size], **more)
+        conversation.answer(leaves_by, payload=payload[: size + 1], **more)
+
+
+@families
+@protocols
+def test_outside_to_a_remote_backend(
+    hooks: Hooks, world: PacketWorld, family: int, protocol: str
+) -> None:
+    """A node port with a remote backend: both rewrites at ingress, straight out, one hop less."""
+    port = port_of(protocol)
+    world.service(
+        (NODE_PORT, VIP[family], SERVED),
+        remote=[REMOTE_POD[family]],
+        protocol=NUMBER[protocol],
+        port=port,
+    )
+    outer = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
+    backend = (REMOTE_POD[family], port)
+    talk(Conversation(hooks, protocol, outer, backend, UPLINK, UPLINK, NODE[family], direct=True))
+    assert all(flow.flags & TRACK_DIRECT for flow in world.flows().values())
+    assert len(world.flows()) == 2
+    assert world.counted() == {"FLOW_NEW": 1}
+
+
+@families
+@protocols
+def test_outside_to_a_local_backend(
+    hooks: Hooks, world: PacketWorld, family: int, protocol: str
+) -> None:
+    """A masqueraded flow to a local pod: netfilter sees client and backend in both directions."""
+    port = port_of(protocol)
+    world.service(
+        (EXTERNAL_IP, OUTER_VIP[family], SERVED),
+        local=[LOCAL_POD[family]],
+        protocol=NUMBER[protocol],
+        port=port,
+    )
+    outer = Ends(OUTSIDE[family], 40000, OUTER_VIP[family], SERVED)
+    backend = (LOCAL_POD[family], port)
+    talk(Conversation(hooks, protocol, outer, backend, UPLINK, POD, NODE[family]))
+    assert len(world.flows()) == 4
+
+
+@families
+@protocols
+@pytest.mark.parametrize("leaves_by", ("", UPLINK_SECOND))
+def test_local_policy_keeps_the_client(
+    hooks: Hooks, world: PacketWorld, family: int, protocol: str, leaves_by: str
+) -> None:
+    """The pod sees the client (E7); its answer goes back by the client's device in any case."""
+    port = port_of(protocol)
+    world.service(
+        (NODE_PORT, VIP[family], SERVED),
+        local=[LOCAL_POD[family]],
+        protocol=NUMBER[protocol],
+        port=port,
+        flags=EXTERNAL_LOCAL,
+    )
+    outer = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
+    backend = (LOCAL_POD[family], port)
+    talk(Conversation(hooks, protocol, outer, backend, UPLINK, POD), leaves_by)
+    assert len(world.flows()) == 2
+
+
+@families
+@protocols
+def test_pod_to_a_remote_backend(
+    hooks: Hooks, world: PacketWorld, family: int, protocol: str
+) -> None:
+    """A pod's packet to a cluster IP leaves with the pod's address, through the stack (E1)."""
+    port = port_of(protocol)
+    world.service(
+        (CLUSTER_IP, VIP[family], SERVED),
+        remote=[REMOTE_POD[family]],
+        protocol=NUMBER[protocol],
+        port=port,
+    )
+    outer = Ends(LOCAL_POD_2[family], 40000, VIP[family], SERVED)
+    talk(Conversation(hooks, protocol, outer, (REMOTE_POD[family], port), POD_2, UPLINK))
+    assert len(world.flows()) == 2
+
+
+@families
+@protocols
+def test_hairpin(hooks: Hooks, world: PacketWorld, family: int, protocol: str) -> None:
+    """A pod that reaches itself through a VIP sees the node's address as client (E8)."""
+    port = port_of(protocol)
+    world.service(
+        (CLUSTER_IP, VIP[family], SERVED),
+        local=[LOCAL_POD[family]],
+        protocol=NUMBER[protocol],
+        port=port,
+    )
+    outer = Ends(LOCAL_POD[family], 40000, VIP[family], SERVED)
+    backend = (LOCAL_POD[family], port)
+    talk(Conversation(hooks, protocol, outer, backend, POD, POD, NODE[family]))
+
+
+@families
+@protocols
+@pytest.mark.parametrize("where", ("local", "remote"))
+def test_host(hooks: Hooks, world: PacketWorld, family: int, protocol: str, where: str) -> None:
+    """What a socket of the host sends to a VIP is translated as it leaves (E2)."""
+    port = port_of(protocol)
+    pod, device = (LOCAL_POD, POD) if where == "local" else (REMOTE_POD, UPLINK)
+    world.service(
+        (CLUSTER_IP, VIP[family], SERVED),
+        local=[pod[family]] if where == "local" else [],
+        remote=[pod[family]] if where == "remote" else [],
+        protocol=NUMBER[protocol],
+        port=port,
+    )
+    outer = Ends(NODE[family], 40000, VIP[family], SERVED)
+    talk(
+        Conversation(
+            hooks,
+            protocol,
+            outer,
+            (pod[family], port),
+            UPLINK,
+            device,
+            NODE[family],
+            direct=True,
+            host=True,
+        )
+    )
+
+
+@families
+@protocols
+def test_two_clients_with_one_port(
+    hooks: Hooks, world: PacketWorld, family: int, protocol: str
+) -> None:
+    """Flows that differ in the client's address alone, or in the VIP alone, stay apart."""
+    if protocol == "SCTP":
+        pytest.skip("SCTP has no port to give")
+    world.service(
+        (NODE_PORT, VIP[family], SERVED),
+        (EXTERNAL_IP, OUTER_VIP[family], 80),
+        local=[LOCAL_POD[family]],
+        protocol=NUMBER[protocol],
+        flags=EXTERNAL_LOCAL,
+    )
+    backend = (LOCAL_POD[family], 8080)
+    first = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
+    neighbour = Ends(GATEWAY[family], 40000, NODE[family], SERVED)
+    for outer in (first, neighbour):
+        talk(Conversation(hooks, protocol, outer, backend, UPLINK, POD))
+    assert len(world.flows()) == 4
+    # The same client and port, to the same pod, by another VIP: the pod cannot see the same.
+    sent = frames.packet(protocol, Ends(OUTSIDE[family], 40000, OUTER_VIP[family], 80))
+    seen = hooks.ingress(UPLINK, frames.frame(sent, MAC[UPLINK]))
+    came = frames.ends_of(frames.read(seen.data))
+    assert came.destination_port == 8080 and came[:2] != first[:2]
+    back = frames.packet(protocol, came.reply())
+    left = hooks.egress(UPLINK, frames.frame(back, MAC[UPLINK]))
+    assert frames.ends_of(frames.read(left.data)) == Ends(
+        OUTER_VIP[family], 80, OUTSIDE[family], 40000
+    )
+
+
+@families
+@pytest.mark.parametrize("protocol", ("TCP", "UDP"))
+def test_xdp_turns_around(hooks: Hooks, world: PacketWorld, family: int, protocol: str) -> None:
+    """XDP does with a remote backend's flow what TC does, and finishes the frames itself."""
+    world.service(
+        (NODE_PORT, VIP[family], SERVED), remote=[REMOTE_POD[family]], protocol=NUMBER[protocol]
+    )
+    outer = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
+    asked = hooks.xdp(UPLINK, frames.frame(frames.packet(protocol, outer), MAC[UPLINK]))
+    assert asked.verdict is Verdict.TX
+    inner = frames.ends_of(frames.read(asked.data))
+    assert (inner.source, *inner[2:]) == (NODE[family], REMOTE_POD[family], 8080)
+    assert frames.difference(asked.data, frames.packet(protocol, inner, 63)) == ""
+    assert asked.data[:12] == macs(PEER_MAC[NODE_B], MAC[UPLINK])
+    reply = frames.packet(protocol, inner.reply())
+    answered = hooks.xdp(UPLINK, frames.frame(reply, MAC[UPLINK]))
+    assert answered.verdict is Verdict.TX
+    assert frames.difference(answered.data, frames.packet(protocol, outer.reply(), 63)) == ""
+    assert answered.data[:12] == macs(PEER_MAC[GATEWAY], MAC[UPLINK])
+    assert len(world.flows()) == 2
+
+
+@families
+@pytest.mark.parametrize("protocol", ("TCP", "UDP"))
+def test_xdp_hands_up_what_goes_to_pods(
+    hooks: Hooks, world: PacketWorld, family: int, protocol: str
+) -> None:
+    """A flow to a local pod is rewritten by XDP and passed up; TC behind it finds it done."""
+    world.service(
+        (NODE_PORT, VIP[family], SERVED),
+        local=[LOCAL_POD[family]],
+        protocol=NUMBER[protocol],
+        flags=EXTERNAL_LOCAL,
+    )
+    outer = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
+    conversation = Conversation(hooks, protocol, outer, (LOCAL_POD[family], 8080), UPLINK, POD)
+    up = hooks.xdp(UPLINK, frames.frame(frames.packet(protocol, outer), MAC[UPLINK]))
+    conversation.check(up, Verdict.UNSPEC, conversation.middle)
+    behind = hooks.ingress(UPLINK, up.data)
+    assert behind == (Verdict.UNSPEC, up.data)
+    conversation.arrived(hooks.egress(POD, behind.data), 64)
+    conversation.answer()
+
+
+@families
+def test_frames_carry_the_next_hop(hooks: Hooks, world: PacketWorld, family: int) -> None:
+    """With a resolved neighbour the frame that TC redirects is complete."""
+    world.service((NODE_PORT, VIP[family], SERVED), remote=[REMOTE_POD[family]])
+    outer = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
+    seen = hooks.ingress(UPLINK, frames.frame(frames.packet("TCP", outer), MAC[UPLINK]))
+    assert seen.data[:12] == macs(PEER_MAC[NODE_B], MAC[UPLINK])
+
+
+def macs(destination: str, source: str) -> bytes:
+    """The first bytes of a frame."""
+    return bytes.fromhex((destination + source).replace(":", ""))
