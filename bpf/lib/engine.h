@@ -179,8 +179,11 @@ static __always_inline int engine_open(context *ctx, struct scratch *work, __u32
 {
 	struct packet *p = &work->packet;
 
-	if (vip_flags & (VIP_ON_DEVICE | VIP_CANARY | VIP_LINGER))
+	if (vip_flags & (VIP_ON_DEVICE | VIP_CANARY | VIP_LINGER)) {
+		if (vip_flags & VIP_ON_DEVICE)
+			verdict_count(COUNT_ON_DEVICE);
 		return OUT_LEAVE;
+	}
 	if (vip_flags & VIP_LOOPBACK && ctx_ifindex(ctx) != ROUTE_LOOPBACK)
 		return OUT_LEAVE;
 	switch (engine_new(ctx, work, vip_flags, egress)) {

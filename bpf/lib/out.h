@@ -13,10 +13,12 @@
 #include "reject.h"
 #endif
 
-static __always_inline __u32 out_hops(const struct packet *p, const struct flow *flow)
+/* Packets that start on this host have come no way yet. */
+static __always_inline __u32 out_hops(context *ctx, const struct flow *flow)
 {
-	(void)p;
-	return flow->flags & TRACK_EGRESS ? 0 : REWRITE_HOPS; /* the host's own packets: not yet */
+	bool own = flow->flags & TRACK_EGRESS || ctx_ifindex(ctx) == ROUTE_LOOPBACK;
+
+	return own ? 0 : REWRITE_HOPS;
 }
 
 #ifndef KPB_XDP
@@ -107,7 +109,7 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 {
 	struct route route = {};
 	long found = route_find(ctx, p, flow, &route);
-	__u32 hops = out_hops(p, flow), ifindex = flow->ifindex;
+	__u32 hops = out_hops(ctx, flow), ifindex = flow->ifindex;
 
 	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return out_too_big(ctx, p, flow, route.mtu);
