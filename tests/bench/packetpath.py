@@ -140,7 +140,8 @@ class PacketPath:
             for spec in desired.frontends
             if spec.kind == FrontendKind.CLUSTER_IP
         }
-        vips[packed(shape.node)] = int(VipFlags.NODE_PORT | VipFlags.HOST_PORT)
+        for address, _ in self._row.node_devices.values():
+            vips[packed(address)] = int(VipFlags.NODE_PORT | VipFlags.HOST_PORT)
         outcome = await programmer.apply(Changes(wanted, vips, complete=True))
         assert outcome.clean, outcome
         await programmer.close()
