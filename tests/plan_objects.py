@@ -7,12 +7,21 @@ import ipaddress
 from typing import Iterable, Mapping
 
 from kubeproxy_bpf.dataplane.fake import FakeDataplane
-from kubeproxy_bpf.model.types import BackendSpec, Changes, Desired, FrontendSpec, ServicePortId
+from kubeproxy_bpf.model.types import (
+    BackendSpec,
+    Changes,
+    Desired,
+    FrontendSpec,
+    Prefix,
+    ServicePortId,
+)
 from kubeproxy_bpf.plan.planner import Planner
 from kubeproxy_bpf.plan.records import FrontendFlags, FrontendKind, RecordFlags, VipFlags
 from kubeproxy_bpf.plan.writes import Capacity, Plan
 
 SMALL = Capacity(vips=64, frontends=64, services=32, records=64, slots=256, backends=128)
+PACKETS = SMALL._replace(source_ranges=64)
+"""With a packet path: source ranges count and VIPs linger."""
 WILDCARD = "0.0.0.0"
 
 
@@ -32,6 +41,17 @@ def cluster_ip(address: str, port: int = 80) -> FrontendSpec:
 
 def external_ip(address: str, port: int = 80) -> FrontendSpec:
     return FrontendSpec(ip(address), port, 6, FrontendKind.EXTERNAL_IP, int(FrontendFlags.EXTERNAL))
+
+
+def load_balancer(address: str, port: int = 80, ranges: bool = True) -> FrontendSpec:
+    flags = FrontendFlags.EXTERNAL | (FrontendFlags.SOURCE_RANGES if ranges else 0)
+    return FrontendSpec(ip(address), port, 6, FrontendKind.LOAD_BALANCER, int(flags))
+
+
+def prefixes(*texts: str) -> tuple[Prefix, ...]:
+    """IPv4 CIDRs, as in ``Desired.source_ranges``."""
+    networks = map(ipaddress.IPv4Network, texts)
+    return tuple(sorted(Prefix(ip(str(n.network_address)), 96 + n.prefixlen) for n in networks))
 
 
 def node_port(port: int, protocol: int = 6) -> FrontendSpec:

@@ -60,7 +60,7 @@ class VipTable:
 
     def plan(self, vips: Mapping[bytes, int], complete: bool, plan: Plan) -> bool:
         """Add the writes that lead to these flags; tell whether room was made."""
-        wanted = {**self._waiting, **vips}
+        wanted = {**({} if complete else self._waiting), **vips}
         self._waiting.clear()
         for address, flags in wanted.items():
             if flags:

@@ -10,26 +10,33 @@ from hypothesis import strategies as st
 
 from kubeproxy_bpf.dataplane.fake import Crash, FakeDataplane
 from kubeproxy_bpf.dataplane.trace import POD, Verdict, trace
-from kubeproxy_bpf.model.types import Changes, Desired, FrontendSpec, ServicePortId
+from kubeproxy_bpf.model.types import Changes, Desired, FrontendSpec, Prefix, ServicePortId
 from kubeproxy_bpf.plan.planner import NOTHING
 from kubeproxy_bpf.plan.records import (
     Backend,
     BackendFlags,
     Frontend,
+    FrontendFlags,
     FrontendKey,
+    FrontendKind,
     Record,
     Service,
+    SourceRange,
+    SourceRangeKey,
+    VipFlags,
 )
 from kubeproxy_bpf.plan.writes import Plan
 from tests.plan_objects import (
-    SMALL,
+    PACKETS,
     Bench,
     cluster_ip,
     complete,
     desired,
     external_ip,
+    load_balancer,
     node_port,
     port_id,
+    prefixes,
     vips_of,
 )
 
@@ -40,8 +47,11 @@ PORTS = [port_id(name) for name in "abcd"]
 FRONTENDS = [
     *(cluster_ip(f"10.96.0.{i}") for i in range(1, 5)),
     *(external_ip(f"203.0.113.{i}") for i in range(1, 3)),
+    *(load_balancer(f"198.51.100.{i}") for i in range(1, 3)),
     *(node_port(30000 + i) for i in range(2)),
 ]
+RANGES = ["192.0.2.0/24", "192.0.2.0/28", "10.1.0.0/16"]
+EVERYBODY = Prefix(bytes(16), 0)
 ADDRESSES = [f"10.0.0.{i}" for i in range(1, 7)]
 FEW = settings(
     max_examples=20,
@@ -64,8 +74,18 @@ def worlds(draw: st.DrawFn) -> World:
         if fronts:
             backends = draw(st.lists(st.sampled_from(ADDRESSES), unique=True, max_size=4))
             affinity = draw(st.sampled_from([0, 10]))
-            world[port] = desired(fronts, backends, affinity)
+            ranges = draw(st.lists(st.sampled_from(RANGES), unique=True, max_size=2))
+            world[port] = desired(_filtered(fronts, bool(ranges)), backends, affinity)._replace(
+                source_ranges=prefixes(*ranges)
+            )
     return world
+
+
+def _filtered(fronts: list[FrontendSpec], ranges: bool) -> list[FrontendSpec]:
+    """Load-balancer frontends of a service port without ranges are open to everybody."""
+    flags = int(FrontendFlags.EXTERNAL)
+    balanced = FrontendKind.LOAD_BALANCER
+    return [s if ranges or s.kind != balanced else s._replace(flags=flags) for s in fronts]
 
 
 histories = st.lists(worlds(), min_size=1, max_size=5)
@@ -99,6 +119,23 @@ def wanted_of(world: World | None) -> dict[Key, frozenset[Key]]:
     }
 
 
+def ranges_of(fake: FakeDataplane, index: int) -> set[Prefix]:
+    """Who may come to a service index."""
+    keys = (key for key in fake.source_ranges if key.service == index)
+    return {Prefix(key.source, key.prefix_bits - 32) for key in keys}
+
+
+def let_in(fake: FakeDataplane, frontend: Frontend) -> set[Prefix]:
+    """Who may come through a frontend."""
+    filtered = frontend.flags & FrontendFlags.SOURCE_RANGES
+    return ranges_of(fake, frontend.service) if filtered else {EVERYBODY}
+
+
+def wanted_in(want: Desired, spec: FrontendSpec) -> set[Prefix]:
+    """Who should come through a frontend."""
+    return set(want.source_ranges) if spec.flags & FrontendFlags.SOURCE_RANGES else {EVERYBODY}
+
+
 def led_to(fake: FakeDataplane, index: int) -> frozenset[Key] | None:
     """The backends behind a service index; None for a half state."""
     word = fake.services.get(index)
@@ -115,7 +152,8 @@ class Readers:
     """Programs that stop after any of their reads and go on later, until a grace period ends.
 
     They remember everything that was reachable since the last one; none of it may be written, and
-    an index that they took from a frontend must lead to what that frontend was to lead to.
+    an index that they took from a frontend must lead to what that frontend was to lead to. Nobody
+    comes through a frontend whom no owner of it lets in, and whom all worlds let in always does.
     """
 
     def __init__(self, fake: FakeDataplane) -> None:
@@ -124,6 +162,8 @@ class Readers:
         self._indexes: set[tuple[Key, int]] = set()
         self._allowed: dict[Key, set[frozenset[Key] | None]] = {}
         self._ports: dict[Key, set[ServicePortId]] = {}
+        self._doors: dict[Key, list[set[Prefix]]] = {}
+        self._inside: dict[Key, set[Prefix]] = {}
 
     def expect(self, old: World | None, new: World) -> None:
         """From now on frontends may also lead as the new world says.
@@ -134,11 +174,12 @@ class Readers:
             for port, want in world.items():
                 for spec in want.frontends:
                     self._ports.setdefault(key_of(spec), set()).add(port)
+                    self._doors.setdefault(key_of(spec), []).append(wanted_in(want, spec))
+                    self._inside.setdefault(key_of(spec), set()).update(wanted_in(want, spec))
         for key, ports in self._ports.items():
-            sets = self._allowed.setdefault(key, set())
-            sets.update(
-                backends_of(world[p]) for world in (old or {}, new) for p in ports & set(world)
-            )
+            owners = [world[p] for world in (old or {}, new) for p in ports & set(world)]
+            self._allowed.setdefault(key, set()).update(map(backends_of, owners))
+            self._inside[key].update(*(want.source_ranges for want in owners))
 
     def grace(self) -> None:
         """Whoever came from a frontend has gone on."""
@@ -154,10 +195,19 @@ class Readers:
         for key, frontend in self._fake.frontends.items():
             self._indexes.add((tuple(key), frontend.service))
             self._remember(frontend.service)
+            self._look_at_door(tuple(key), frontend)
         for key, index in self._indexes:
             assert led_to(self._fake, index) in self._allowed[key], (key, index)
         for (name, number), value in self._held.items():
             assert value == self._value(name, number), (name, number)
+
+    def _look_at_door(self, key: Key, frontend: Frontend) -> None:
+        """An open door lets in everybody of every range."""
+        inside = let_in(self._fake, frontend)
+        assert inside <= self._inside[key], key
+        filtered = [door for door in self._doors[key] if door != {EVERYBODY}]
+        if EVERYBODY not in inside and filtered:
+            assert set.intersection(*filtered) <= inside, key
 
     def _remember(self, index: int) -> None:
         record_id = self._fake.services[index].record
@@ -179,7 +229,17 @@ def assert_programmed(fake: FakeDataplane, world: World) -> None:
     """The maps say exactly what the world says, and nothing is left over."""
     wanted = wanted_of(world)
     assert wanted == {tuple(key): led_to(fake, f.service) for key, f in fake.frontends.items()}
-    assert vips_of(world) == fake.vips
+    lingering = {a for a, flags in fake.vips.items() if flags == VipFlags.LINGER}
+    assert vips_of(world) == {a: f for a, f in fake.vips.items() if a not in lingering}
+    for port, want in world.items():
+        for spec in want.frontends:
+            frontend = fake.frontends[FrontendKey(*key_of(spec))]
+            assert wanted_in(want, spec) == let_in(fake, frontend)
+            assert set(want.source_ranges) == ranges_of(fake, frontend.service)
+    assert {key.service for key in fake.source_ranges} <= {
+        frontend.service for frontend in fake.frontends.values()
+    }
+    assert set(fake.source_ranges.values()) <= {SourceRange(1)}
     live = {b[:3] for b in fake.backends.values() if b.flags & BackendFlags.LIVE}
     assert live == set().union(*wanted.values()) if wanted else not live
     used = {frontend.service for frontend in fake.frontends.values()}
@@ -213,7 +273,7 @@ def execute_watched(bench: Bench, plan: Plan, readers: Readers) -> None:
 @given(histories)
 def test_every_history_ends_in_what_is_desired(history: list[World]) -> None:
     """Only the end counts, nothing is left over, and the same changes again write nothing."""
-    bench = Bench()
+    bench = Bench(PACKETS)
     for i, world in enumerate(history):
         bench.sync(step_from(history[i - 1] if i else None, world))
 
@@ -226,7 +286,7 @@ def test_every_history_ends_in_what_is_desired(history: list[World]) -> None:
 @given(histories)
 def test_no_reader_ever_sees_a_half_state(history: list[World]) -> None:
     """At every prefix, and for readers that stay between reads while two plans are executed."""
-    bench = Bench()
+    bench = Bench(PACKETS)
     old: World | None = None
     for first, second in zip(history[::2], [*history[1::2], *history[-1:]]):
         readers = Readers(bench.fake)
@@ -247,7 +307,7 @@ def test_a_crash_at_any_write_is_repaired_without_a_gap(history: list[World], la
     """A restart after any prefix ends in the desired state and never leads anybody astray."""
     writes = _writes_of_last(history, last)
     for number in range(writes):
-        bench = Bench()
+        bench = Bench(PACKETS)
         old = play(bench, history)
         bench.fake.crash_at = bench.fake.writes + number
         try:
@@ -271,7 +331,7 @@ def test_a_crash_at_any_write_is_repaired_without_a_gap(history: list[World], la
 
 
 def _writes_of_last(history: list[World], last: World) -> int:
-    bench = Bench()
+    bench = Bench(PACKETS)
     old = play(bench, history)
     return len(list(bench.planner.plan(step_from(old, last)).steps()))
 
@@ -281,7 +341,7 @@ def _writes_of_last(history: list[World], last: World) -> int:
 def test_a_refused_write_is_healed_by_one_clean_sync(history: list[World], last: World) -> None:
     """Whichever write of a hash map fails, the next plan repeats it and all is as desired."""
     for number in range(_writes_of_last(history, last)):
-        bench = Bench()
+        bench = Bench(PACKETS)
         old = play(bench, history)
         bench.fake.fail_at = bench.fake.writes + number
         plan = bench.plan(step_from(old, last))
@@ -296,7 +356,7 @@ def test_a_refused_write_is_healed_by_one_clean_sync(history: list[World], last:
 @given(histories)
 def test_ids_are_stable_over_a_restart(history: list[World]) -> None:
     """A restart and the same complete changes write nothing at all."""
-    bench = Bench()
+    bench = Bench(PACKETS)
     old = play(bench, history)
     bench.restart()
 
@@ -325,6 +385,16 @@ damages = st.lists(
             st.sampled_from([FrontendKey(*key_of(spec)) for spec in FRONTENDS]),
             st.builds(Frontend, st.integers(0, 99), st.integers(0, 9), st.integers(0, 3)),
         ),
+        st.tuples(
+            st.just("source_ranges"),
+            st.builds(
+                lambda service, prefix: SourceRangeKey(32 + prefix.bits, service, prefix.address),
+                small,
+                st.sampled_from(prefixes(*RANGES)),
+            ),
+            st.builds(SourceRange, st.integers(0, 1)),
+        ),
+        st.tuples(st.just("vips"), st.sampled_from([f.address for f in FRONTENDS[:8]]), small),
         st.tuples(st.just("node_ports"), st.integers(0, 1023), st.integers(0, 2**64 - 1)),
     ),
     max_size=12,
@@ -335,7 +405,7 @@ damages = st.lists(
 @given(histories, damages, worlds())
 def test_any_damage_is_repaired(history: list[World], damage: list[Any], last: World) -> None:
     """Whatever the maps hold at start, the first complete changes and their graces put it right."""
-    bench = Bench()
+    bench = Bench(PACKETS)
     play(bench, history)
     for name, key, value in damage:
         getattr(bench.fake, name)[key] = value
@@ -350,8 +420,9 @@ def test_any_damage_is_repaired(history: list[World], damage: list[Any], last: W
 @given(histories, st.data())
 def test_what_does_not_fit_heals_when_room_appears(history: list[World], data: Any) -> None:
     """With maps of any size nobody is disturbed, and an emptied cluster fits again."""
-    sizes = {name: data.draw(st.integers(2, 7), name) for name in ("services", "slots", "backends")}
-    bench = Bench(SMALL._replace(**sizes))
+    maps = ("services", "slots", "backends", "vips", "source_ranges")
+    sizes = {name: data.draw(st.integers(2, 7), name) for name in maps}
+    bench = Bench(PACKETS._replace(**sizes))
     old: World | None = None
     for world in history:
         bench.sync(step_from(old, world))
@@ -377,7 +448,7 @@ def assert_old_or_nothing(bench: Bench, port: ServicePortId, spec: FrontendSpec)
 
 def test_the_tracer_agrees_with_the_maps() -> None:
     """The helper that these tests use sees what the tracer sees."""
-    bench = Bench()
+    bench = Bench(PACKETS)
     world = {PORTS[0]: desired([FRONTENDS[0]], ADDRESSES[:2])}
     bench.sync(complete(world))
     verdict: Verdict = trace(bench.fake, POD, *key_of(FRONTENDS[0]))
