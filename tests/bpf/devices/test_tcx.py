@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packet programs at real devices by tcx links: first, kept over restarts, put back."""
+
+import pytest
+
+from kubeproxy_bpf.dataplane.devices import DeviceHooks, Wish
+from kubeproxy_bpf.dataplane.places import Hook, Place
+from kubeproxy_bpf.libbpf import AttachFlag, AttachType, Link
+
+pytestmark = pytest.mark.root
+
+WISH = Wish()
+
+
+def program_id(bpf_object, name):
+    return bpf_object.programs[name].info().id
+
+
+class Process:
+    """What a process of ours has of the devices."""
+
+    def __init__(self, node, bpf_object, pins, **options):
+        self.node = node
+        self.hooks = node.do(lambda: DeviceHooks(bpf_object.programs, pins, **options))
+        self.ingress = program_id(bpf_object, "kpb_tc_ingress")
+        self.egress = program_id(bpf_object, "kpb_tc_egress")
+
+    def sync(self, *places, wish=WISH):
+        self.node.do(lambda: self.hooks.sync({place: wish for place in places}))
+
+    def end(self):
+        self.node.do(self.hooks.close)
+
+
+@pytest.fixture
+def process(node, load, pins):
+    made = []
+
+    def start(**options):
+        made.append(Process(node, load(), pins, **options))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.end()
+
+
+@pytest.fixture
+def foreign(node, load):
+    """Attaches a program of somebody else."""
+    links = []
+
+    def attach(ifindex, hook=AttachType.TCX_INGRESS, flags=0):
+        other = load()
+        program = other.programs["kpb_tc_ingress"]
+        links.append(node.do(lambda: Link.create(program.fd, ifindex, hook, flags)))
+        return program.info().id
+
+    yield attach
+    for link in links:
+        link.close()
+
+
+def places(ifindex, name):
+    return Place(ifindex, name, Hook.INGRESS), Place(ifindex, name, Hook.EGRESS)
+
+
+def pinned(pins):
+    return {path.name for path in pins.iterdir()}
+
+
+def test_programs_run_in_both_directions(node, process, load, pins):
+    """A packet that passes the device is seen at ingress and at egress."""
+    index = node.wire("v0")
+    counting = load()
+    running = Process(node, counting, pins)
+    running.sync(*places(index, "v0"))
+    node.ip("addr add 192.0.2.1/24 dev v0")
+    node.run("ip", "-n", node.peer, "addr", "add", "192.0.2.2/24", "dev", "eth0")
+    node.run("ping", "-c1", "-W5", "192.0.2.2")
+    running.end()
+
+    with counting.maps["t_passed"].map as passed:
+        hooks = {key[4] for key, _ in passed.items() if key[0] == index}
+    assert {1, 2} == hooks
+
+
+def test_ours_stands_before_those_that_were_there(node, process, foreign):
+    """A CNI's policy must see the addresses that we have made."""
+    index = node.wire("v0")
+    theirs = foreign(index)
+    ours = process()
+    ours.sync(*places(index, "v0"))
+
+    assert [ours.ingress, theirs] == node.chain(places(index, "v0")[0])
+    assert [ours.egress] == node.chain(places(index, "v0")[1])
+
+
+def test_a_restart_swaps_the_program_inside_the_link(node, process, pins):
+    """The pinned link keeps the old program running until the new one has its place."""
+    index = node.wire("v0")
+    first = process()
+    first.sync(*places(index, "v0"))
+    first.end()
+    assert [first.ingress] == node.chain(places(index, "v0")[0])
+    before = pinned(pins)
+
+    second = process()
+    second.sync(*places(index, "v0"))
+
+    assert [second.ingress] == node.chain(places(index, "v0")[0])
+    assert {f"dev-{index}-ingress", f"dev-{index}-egress"} == before == pinned(pins)
+    assert not second.hooks.reattached
+
+
+def test_a_restart_takes_the_first_place_again(node, process, foreign):
+    """Somebody came before us while no process of ours ran."""
+    index = node.wire("v0")
+    first = process()
+    first.sync(*places(index, "v0"))
+    first.end()
+    theirs = foreign(index, flags=AttachFlag.BEFORE)
+
+    second = process()
+    second.sync(*places(index, "v0"))
+
+    assert [second.ingress, theirs] == node.chain(places(index, "v0")[0])
+
+
+def test_what_is_removed_is_put_back(node, process, pins):
+    """A link that somebody detached is made anew, once, and counted."""
+    index = node.wire("v0")
+    ours = process()
+    ours.sync(*places(index, "v0"))
+    with Link.open_pinned(pins / f"dev-{index}-ingress") as link:
+        link.detach()
+    assert [] == node.chain(places(index, "v0")[0])
+
+    ours.sync(*places(index, "v0"))
+    ours.sync(*places(index, "v0"))
+
+    assert [ours.ingress] == node.chain(places(index, "v0")[0])
+    assert {places(index, "v0")[0]: 1} == ours.hooks.reattached
+
+
+def test_who_pushes_in_front_is_overtaken_and_left_alone(node, process, foreign):
+    """Foreign programs go on behind ours."""
+    index = node.wire("v0")
+    ours = process()
+    ours.sync(*places(index, "v0"))
+    theirs = foreign(index, flags=AttachFlag.BEFORE)
+    assert [theirs, ours.ingress] == node.chain(places(index, "v0")[0])
+
+    ours.sync(*places(index, "v0"))
+
+    assert [ours.ingress, theirs] == node.chain(places(index, "v0")[0])
+    assert {places(index, "v0")[0]: 1} == ours.hooks.reattached
+
+
+def test_a_device_that_is_gone_takes_its_pins_along(node, process, pins):
+    """Nothing is left for another device that gets the same number."""
+    index = node.wire("v0")
+    ours = process()
+    ours.sync(*places(index, "v0"))
+    node.ip("link del v0")
+    ours.sync()
+
+    assert set() == pinned(pins)
+    assert [] == ours.hooks.attached
+    assert not ours.hooks.reattached
+
+
+def test_a_number_that_is_used_again_gets_a_link_of_its_own(node, process, pins):
+    """The pinned link of the device that is gone is not taken for the new one's."""
+    index = node.wire("v0")
+    first = process()
+    first.sync(*places(index, "v0"))
+    first.end()
+    node.ip("link del v0")
+    netns = f"/run/netns/{node.peer}"
+    node.ip(f"link add name v1 index {index} type veth peer name eth1 netns {netns}")
+
+    second = process()
+    second.sync(*places(index, "v1"))
+
+    assert [second.ingress] == node.chain(places(index, "v1")[0])
+    assert {f"dev-{index}-ingress", f"dev-{index}-egress"} == pinned(pins)
+
+
+def test_the_same_name_again_is_a_new_device(node, process):
+    """A device that comes back has another number, and gets its programs."""
+    ours = process()
+    first = node.wire("v0")
+    ours.sync(*places(first, "v0"))
+    node.ip("link del v0")
+    second = node.wire("v0")
+    ours.sync(*places(second, "v0"))
+
+    assert first != second
+    assert [ours.ingress] == node.chain(places(second, "v0")[0])
+    assert set(places(second, "v0")) == set(ours.hooks.attached)
+
+
+def test_what_is_not_wanted_any_more_is_ended(node, process, foreign, pins):
+    """Also if another process had attached it; what is of others stays."""
+    index, other = node.wire("v0"), node.wire("v1", "eth1")
+    theirs = foreign(other)
+    first = process()
+    first.sync(*places(index, "v0"), *places(other, "v1"))
+    first.end()
+
+    second = process()
+    second.sync(*places(index, "v0"))
+
+    assert [theirs] == node.chain(places(other, "v1")[0])
+    assert [second.ingress] == node.chain(places(index, "v0")[0])
+    assert {f"dev-{index}-ingress", f"dev-{index}-egress"} == pinned(pins)
+
+
+def test_one_device_that_refuses_does_not_concern_the_others(node, process):
+    """What cannot be attached is told by place, and tried again when it can."""
+    index = node.wire("v0")
+    missing = places(index + 1000, "gone")
+    ours = process()
+    ours.sync(*missing, *places(index, "v0"))
+
+    assert [ours.ingress] == node.chain(places(index, "v0")[0])
+    assert set(missing) == set(ours.hooks.refused)
+    ours.sync(*places(index, "v0"))
+    assert not ours.hooks.refused
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "ethernet"),
+    [
+        ("tuntap add dev tun0 mode tun", "tun0", False),
+        ("tuntap add dev tap0 mode tap", "tap0", True),
+        ("link add name vx0 type vxlan id 7 dstport 4789", "vx0", True),
+        ("link add name br0 type bridge", "br0", True),
+    ],
+)
+def test_every_kind_of_device_takes_the_program_of_its_frames(
+    node, load, pins, line, name, ethernet
+):
+    """Devices without Ethernet header get the variant that starts at IP."""
+    node.ip(line)
+    index = node.ifindex(name)
+    bpf_object = load()
+    ours = Process(node, bpf_object, pins)
+    ours.sync(*places(index, name), wish=Wish(ethernet=ethernet))
+    suffix = "" if ethernet else "_l3"
+    wanted = [program_id(bpf_object, f"kpb_tc_{hook}{suffix}") for hook in ("ingress", "egress")]
+    seen = [node.chain(place)[0] for place in places(index, name)]
+    ours.end()
+
+    assert wanted == seen
