@@ -129,10 +129,8 @@ def _rejected(
     return PacketFlow(rule, sender, protocol, address, port, Outcome.REJECTED, counter)
 
 
-def _left(
-    rule: str, sender: Sender, protocol: str, address: str, port: int, counter: str = "NONE"
-) -> PacketFlow:
-    return PacketFlow(rule, sender, protocol, address, port, Outcome.LEFT_ALONE, counter)
+def _left(rule: str, sender: Sender, protocol: str, address: str, port: int) -> PacketFlow:
+    return PacketFlow(rule, sender, protocol, address, port, Outcome.LEFT_ALONE, "NONE")
 
 
 OUTSIDE, IN_RANGE, POD, STRAY, BACKEND, HOST = Sender
@@ -239,7 +237,7 @@ CLUSTER_IPS = (
     _dropped("H2", POD, "TCP", "10.96.0.99", 80, UNUSED),
     _dropped("H2", OUTSIDE, "UDP", "10.96.0.99", 80, UNUSED),
     _dropped("H2", POD, "TCP", "fd00:10:96::99", 80, UNUSED),
-    _left("H6", POD, "UDP", "10.96.0.30", 53, "ON_DEVICE"),
+    _left("H6", POD, "UDP", "10.96.0.30", 53),
     _left("E9", POD, "TCP", "10.244.2.10", 8080),
     _left("E9", OUTSIDE, "TCP", "10.244.1.10", 8080),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
+import structlog
 
 import kubeproxy_bpf
 from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
@@ -73,7 +74,8 @@ def load(node: Node, wanted: Settings) -> Datapath:
     with node.inside():
         wanted = wanted._replace(host_netns=netns_cookie())
         sizes = SIZES | {"kpb_flow_ring": wanted.flow_ring * possible_cpus()}
-        return load_datapath(OBJECT, None, sizes, wanted)
+        with structlog.testing.capture_logs():  # thousands of lines of libbpf, kept from the report
+            return load_datapath(OBJECT, None, sizes, wanted)
 
 
 @pytest.fixture(scope="session")

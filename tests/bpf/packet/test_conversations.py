@@ -181,13 +181,11 @@ def test_host(hooks: Hooks, world: PacketWorld, family: int, protocol: str, wher
 
 
 @families
-@protocols
+@pytest.mark.parametrize("protocol", ("TCP", "UDP"))
 def test_two_clients_with_one_port(
     hooks: Hooks, world: PacketWorld, family: int, protocol: str
 ) -> None:
     """Flows that differ in the client's address alone, or in the VIP alone, stay apart."""
-    if protocol == "SCTP":
-        pytest.skip("SCTP has no port to give")
     world.service(
         (NODE_PORT, VIP[family], SERVED),
         (EXTERNAL_IP, OUTER_VIP[family], 80),
