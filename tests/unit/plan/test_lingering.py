@@ -50,14 +50,23 @@ def test_it_lingers_before_its_frontends_go(bench: Bench) -> None:
 
 def test_many_that_go_at_once_cost_one_grace_period(bench: Bench) -> None:
     """A reader that meets another's element finds the same flags there as in its own."""
-    many = {ip(f"10.96.1.{i}"): CLUSTER_IP for i in range(1, 30)}
-    set_vips(bench, many | {VIP: CLUSTER_IP, VIP2: CLUSTER_IP})
-    plan = bench.planner.plan(Changes({}, {**dict.fromkeys(many, 0), VIP: EXTERNAL}))
+    addresses = [ip(f"10.96.1.{i}") for i in range(1, 30)]
+    set_vips(bench, dict.fromkeys(addresses, CLUSTER_IP))
+    steps = list(bench.planner.plan(Changes({}, dict.fromkeys(addresses, 0))).steps())
 
-    steps = list(plan.steps())
-    assert 30 == len(steps)
-    assert [EXTERNAL, LINGER] == [step.value for step in steps if step.grace]
-    assert steps[-1].grace
+    assert [LINGER] * 29 == [step.value for step in steps]
+    assert [step.grace for step in steps] == [False] * 28 + [True]
+
+
+def test_flags_that_differ_are_never_replaced_without_a_grace_period_between(bench: Bench) -> None:
+    """A reader may meet another's element, so within a group all say the same."""
+    addresses = [ip(f"10.96.1.{i}") for i in range(1, 9)]
+    set_vips(bench, dict.fromkeys(addresses, CLUSTER_IP))
+    mixed = {a: OWN if i % 2 else EXTERNAL for i, a in enumerate(addresses)}
+    groups = list(bench.planner.plan(Changes({}, mixed)).vips_by_flags())
+
+    assert [4, 4] == [len(group) for group in groups]
+    assert all(len({flags for _, flags in group}) == 1 for group in groups)
 
 
 def test_a_node_address_does_not_linger(bench: Bench) -> None:
