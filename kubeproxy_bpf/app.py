@@ -29,9 +29,12 @@ from kubeproxy_bpf.errors import KubeProxyError
 from kubeproxy_bpf.feed import Feed
 from kubeproxy_bpf.instance import Instance
 from kubeproxy_bpf.model.cluster import ClusterModel
-from kubeproxy_bpf.model.facts import ModelConfig
+from kubeproxy_bpf.model.facts import KUBELET_PORTS, ModelConfig
+from kubeproxy_bpf.model.types import Family, Protocol
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.node.families import supported_families
+from kubeproxy_bpf.packet_state import PacketState
+from kubeproxy_bpf.serve.flows import FlowReading
 from kubeproxy_bpf.serve.health import Health
 from kubeproxy_bpf.serve.healthz import HealthServer
 from kubeproxy_bpf.serve.metrics import MetricsServer, Reading
@@ -97,13 +100,7 @@ class App:
 
     async def _follow(self, client: ApiClient, instance: Instance, stack: AsyncExitStack) -> None:
         config = self._config
-        model = ClusterModel(
-            ModelConfig(
-                config.hostname,
-                families=self._families,
-                allow_external_ips=config.feature_gates.get("AllowServiceExternalIPs", True),
-            )
-        )
+        model = ClusterModel(model_config(config, self._families))
 
         def report(outcome: Outcome) -> None:
             sync.note(outcome)
@@ -113,6 +110,9 @@ class App:
         programmer = Programmer(instance.writer, report)
         stack.push_async_callback(programmer.close)
         await programmer.start()
+        packets = _packet_state(instance, programmer, config)
+        if packets:
+            stack.callback(packets.close)
         sync = SyncLoop(
             model,
             programmer,
@@ -129,9 +129,15 @@ class App:
 
         def read() -> Reading:
             unfit = Counter(sync.unfit.values())
-            ports = programmer.planner.programmed
-            last = self._health.last_sync
-            return Reading(instance.verdicts(), unfit, sync.refused_writes, ports, last)
+            return Reading(
+                instance.verdicts(),
+                unfit,
+                sync.refused_writes,
+                programmer.planner.programmed,
+                self._health.last_sync,
+                instance.device_reading(),
+                packets.reading() if packets else FlowReading(),
+            )
 
         store = node_store()
         feed = Feed(
@@ -140,6 +146,7 @@ class App:
             wake=wake,
             node_seen=self._health.node_seen,
             unreadable=lambda: store.unreadable,
+            node_known=packets.node_known if packets else lambda facts: None,
         )
         store.subscribe(feed)
         source = ApiSource(client, store, config.hostname)
@@ -152,6 +159,8 @@ class App:
             tasks.create_task(_eternal("metrics server", metrics.run))
             tasks.create_task(_eternal("socket terminator", instance.run_terminator))
             tasks.create_task(_eternal("packet path", instance.run_packets))
+            if packets:
+                tasks.create_task(_eternal("flow sweep", packets.run))
 
     async def _sync_finished(self, instance: Instance) -> None:
         first = not instance.attached
@@ -159,6 +168,26 @@ class App:
         self._health.sync_finished()
         if first:
             memory.synced()
+
+
+def _packet_state(instance: Instance, programmer: Programmer, config: Config) -> PacketState | None:
+    if instance.packets is None:
+        return None
+    return PacketState(instance.packets.datapath, programmer, config.service_metrics)
+
+
+def model_config(config: Config, families: tuple[Family, ...]) -> ModelConfig:
+    """What of the configuration decides about Services."""
+    listeners = (config.healthz_bind_address, config.metrics_bind_address)
+    own_ports = {(split_host_port(address)[1], int(Protocol.TCP)) for address in listeners}
+    return ModelConfig(
+        config.hostname,
+        families=families,
+        allow_external_ips=config.feature_gates.get("AllowServiceExternalIPs", True),
+        # With DSR the backend's node has to find the same backend by itself.
+        consistent_default=config.algorithm == "maglev" or config.forwarding != "snat",
+        protected_ports=KUBELET_PORTS | own_ports,
+    )
 
 
 async def _eternal(name: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> NoReturn:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from itertools import islice
 from typing import Awaitable, Callable, Iterator, Mapping, NoReturn
 
@@ -19,11 +20,12 @@ import structlog
 
 from kubeproxy_bpf.dataplane.flows import FlowTable, now_ticks
 from kubeproxy_bpf.libbpf import LibbpfError
+from kubeproxy_bpf.threads import in_thread
 
 _log = structlog.get_logger(__name__)
 
 _EVERY_S = 30.0
-_BATCH = 2048
+_BATCH = 1024
 _REMOVALS = 256
 """Dead entries looked at in one step; each costs a few system calls."""
 _REST = 99
@@ -59,10 +61,7 @@ class Sweeper:
     async def run(self) -> NoReturn:
         """Walk, rest, and walk again."""
         while True:
-            try:
-                await self.walk()
-            except LibbpfError as error:
-                _log.warning("flow_sweep_failed", error=str(error))
+            await self.walk()
             await asyncio.sleep(self._every_s)
 
     async def walk(self) -> None:
@@ -70,8 +69,13 @@ class Sweeper:
         lingering = dict(self._lingering())
         in_use: set[bytes] = set()
         steps = self._steps(lingering, in_use)
-        while (used_s := await asyncio.to_thread(_timed, steps)) is not None:
-            await asyncio.sleep(max(used_s * _REST, _REST_MIN_S))
+        step = partial(_timed, steps)
+        try:
+            while (used_s := await in_thread(step)) is not None:
+                await asyncio.sleep(max(used_s * _REST, _REST_MIN_S))
+        except LibbpfError as error:
+            _log.warning("flow_sweep_failed", error=str(error))
+            return
         # A flow that was there when the walk began was met, and new ones do not come to these.
         if unused := {a: token for a, token in lingering.items() if a not in in_use}:
             await self._forget(unused)

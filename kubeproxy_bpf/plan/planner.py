@@ -97,6 +97,11 @@ class Planner:
         return self._owners.get(entry.service) if entry else None
 
     @property
+    def owners(self) -> Mapping[int, ServicePortId]:
+        """Who has which service index; a live view."""
+        return self._owners
+
+    @property
     def lingering(self) -> Mapping[bytes, int]:
         """Addresses that stay for their flows alone, each with the plan since which it does."""
         return self._vips.lingering

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Callable, Iterable, Mapping, NamedTuple, NoRet
 
 from aiohttp import web
 
-from kubeproxy_bpf.serve import devices
+from kubeproxy_bpf.serve import devices, flows
 from kubeproxy_bpf.serve.devices import DeviceReading
+from kubeproxy_bpf.serve.flows import FlowReading
 from kubeproxy_bpf.serve.listener import serve
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Reading(NamedTuple):
     last_sync: float
     """Unix time; 0 before the first."""
     devices: DeviceReading = DeviceReading()
+    flows: FlowReading = FlowReading()
 
 
 class MetricsServer:
@@ -101,6 +103,7 @@ def _families(reading: Reading) -> Iterable[Metric]:
         reading.last_sync,
     )
     yield from devices.families(reading.devices)
+    yield from flows.families(reading.flows)
 
 
 async def _alive(_request: web.Request) -> web.Response:

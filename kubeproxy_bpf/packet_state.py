@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the loaded packet programs are told of this node, and what is learned from their maps.
+
+Joins the node's entry, the sweep of the flow table and the statistics of services; where the
+programs stand is the business of ``packets``. Built and run by ``app`` where the kernel took the
+packet programs; without them there is none.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from kubeproxy_bpf.dataplane.flows import FlowTable
+from kubeproxy_bpf.dataplane.loader import Datapath
+from kubeproxy_bpf.dataplane.node import NodeFacts, NodeMap
+from kubeproxy_bpf.dataplane.program import Programmer
+from kubeproxy_bpf.dataplane.stats import ServiceCounts, ServiceStats
+from kubeproxy_bpf.dataplane.sweep import Sweeper
+from kubeproxy_bpf.model.types import Protocol, ServicePortId
+from kubeproxy_bpf.serve.flows import FlowReading, ServiceReading
+
+
+class PacketState:
+    """The maps of the packet path beside those that the writer fills."""
+
+    def __init__(self, datapath: Datapath, programmer: Programmer, services: int) -> None:
+        """``services``: so many service ports have metrics of their own."""
+        maps, btf = datapath.maps, datapath.btf
+        self._programmer = programmer
+        self._services = services
+        self._node = NodeMap(maps["kpb_node"], btf)
+        self._stats: ServiceStats[ServicePortId] = ServiceStats(maps["kpb_stats"], btf)
+        self._sweeper = Sweeper(
+            FlowTable(maps["kpb_flows"], btf), lambda: programmer.lingering, programmer.forget
+        )
+
+    def node_known(self, facts: NodeFacts) -> None:
+        """Who this node is; told before the programs come to work, and after each change."""
+        self._node.write(facts)
+
+    async def run(self) -> NoReturn:
+        """Sweep the flow table for ever."""
+        await self._sweeper.run()
+
+    def reading(self) -> FlowReading:
+        """The state of the moment."""
+        busiest = self._stats.top(self._programmer.planner.owners, self._services)
+        return FlowReading(
+            self._sweeper.entries,
+            self._sweeper.capacity,
+            self._sweeper.removed,
+            tuple(_service(port, counts) for port, counts in busiest),
+        )
+
+    def close(self) -> None:
+        """Let go of what is mapped; the maps are the instance's."""
+        self._stats.close()
+
+
+def _service(port: ServicePortId, counts: ServiceCounts) -> ServiceReading:
+    protocol = Protocol(port.protocol).name
+    labels = port.namespace, port.name, port.port_name, protocol, f"IPv{port.family}"
+    return ServiceReading(labels, *counts)
