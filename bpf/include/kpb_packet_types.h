@@ -64,7 +64,7 @@ struct flow {
 	__be16 source_port;
 	__be16 destination_port;
 	__u32 ifindex; /* device to leave by; 0 = as the routes say */
-	__u32 backend;
+	__u32 backend; /* towards the client: with `service` the MAC that its packet came from */
 	__u32 service;
 	__u32 record; /* record id for which membership of the backend was last checked */
 	__u16 flags;  /* enum track_flags */

@@ -309,11 +309,13 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 	if (ctx_ifindex(ctx) == ROUTE_LOOPBACK)
 		address = lb_vip_address(&address);
 	vip = bpf_map_lookup_elem(&kpb_vips, &address);
-	if (!vip)
+	/* Answers of pods that are reached past netfilter go to any address. */
+	if (!vip && !(kpb_config.flags & CONFIG_REDIRECT_PEER))
 		return engine_no_vip(&address);
-	vip_flags = vip->flags;
+	vip_flags = vip ? vip->flags : 0;
 	if (kind == PACKET_LOST_FRAGMENT) {
-		verdict_count(COUNT_FRAGMENT_LOST);
+		if (vip)
+			verdict_count(COUNT_FRAGMENT_LOST);
 		return OUT_LEAVE;
 	}
 #ifdef KPB_XDP
@@ -324,6 +326,8 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 	flow = track_find(&p->tuple, &work->flow, now);
 	if (flow && !(work->flow.flags & TRACK_EGRESS) && !engine_is_over(p, flow, &work->flow))
 		return engine_follow(ctx, p, flow, &work->flow, now);
+	if (!vip)
+		return engine_no_vip(&address);
 	if (kind == PACKET_ICMP_ERROR)
 		return OUT_LEAVE;
 	return engine_open(ctx, work, vip_flags, false);
@@ -354,6 +358,10 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 	vip = bpf_map_lookup_elem(&kpb_vips, &p->tuple.destination);
 	if (vip && !(vip->flags & VIP_HOST_PORT))
 		return engine_open(ctx, work, vip->flags, true);
+	if (!vip && ctx->sk && serve_is_unused_address(&p->tuple.destination)) {
+		verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
+		return OUT_DROP;
+	}
 	if (lb_node_port_in_use(p->tuple.source_port))
 		engine_note_own(ctx, p);
 	return OUT_LEAVE;

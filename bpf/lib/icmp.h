@@ -13,6 +13,7 @@
 #error "for TC only: XDP leaves ICMP errors to it"
 #endif
 
+#include "csum.h"
 #include "packet.h"
 
 struct icmp_ends {
@@ -20,25 +21,11 @@ struct icmp_ends {
 	struct ip_addr destination;
 };
 
-static __always_inline __u16 icmp_fold(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
-}
-
-static __always_inline __u16 icmp_difference(const void *from, const void *to, __u32 size)
-{
-	return icmp_fold((__u32)bpf_csum_diff((__be32 *)from, size, (__be32 *)to, size, 0));
-}
-
 /* The two addresses of an IP header, and its checksum; the difference, negative on failure. */
 static __always_inline int icmp_readdress(context *ctx, const struct packet *p, __u32 l3,
 					  const struct icmp_ends *from, const struct icmp_ends *to)
 {
-	/* Of mapped addresses the prefixes cancel each other. */
-	__u32 difference = icmp_difference(from, to, sizeof(*to));
+	__u32 difference = csum_difference(from, to, sizeof(*to));
 	__be32 ipv4[2] = {to->source.word[3], to->destination.word[3]};
 	__u32 check = l3 + offsetof(struct iphdr, check);
 	__u32 six = l3 + offsetof(struct ipv6_header, source);
@@ -110,12 +97,12 @@ static __noinline int icmp_rewrite_check(context *ctx, const struct packet *p, _
 		return -1;
 	if (udp && !from)
 		return 0;
-	to = ~icmp_fold((__u16)~from + difference);
+	to = ~csum_fold((__u16)~from + difference);
 	if (udp && !to)
 		to = 0xffff;
 	if (bpf_skb_store_bytes(ctx, at, &to, sizeof(to), 0))
 		return -1;
-	return icmp_fold((__u16)~from + to);
+	return csum_fold((__u16)~from + to);
 }
 
 static __always_inline int icmp_rewrite_ports(context *ctx, const struct packet *p,
@@ -126,7 +113,7 @@ static __always_inline int icmp_rewrite_ports(context *ctx, const struct packet 
 
 	if (bpf_skb_store_bytes(ctx, p->inner_l4, to, sizeof(to), 0))
 		return -1;
-	return icmp_difference(from, to, sizeof(to));
+	return csum_difference(from, to, sizeof(to));
 }
 
 /*

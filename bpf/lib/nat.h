@@ -99,6 +99,26 @@ static __always_inline void nat_describe(const struct packet *p, const struct re
 	pair->partner.flags = TRACK_REPLY;
 }
 
+/*
+ * Where the client's packet came from: device and MAC. The answer goes the same way back, also if
+ * the routes of this node would lead it elsewhere.
+ */
+static __always_inline void nat_remember_way(context *ctx, const struct packet *p,
+					     const struct request *r, struct flow *reply)
+{
+	const struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
+	__u8 mac[8] = {};
+
+	if (r->place != CLIENT_OUTSIDE || r->dsr) /* another node may have sent it on */
+		return;
+	reply->ifindex = r->ifindex;
+	if (!p->l3 || !eth)
+		return;
+	__builtin_memcpy(mac, eth->h_source, sizeof(eth->h_source));
+	reply->backend = *(__u32 *)mac;
+	reply->service = *(__u32 *)(mac + 4);
+}
+
 static __always_inline int nat_direct(context *ctx, const struct packet *p, const struct request *r,
 				      struct scratch *work)
 {
@@ -110,8 +130,11 @@ static __always_inline int nat_direct(context *ctx, const struct packet *p, cons
 		pair->flow.flags |= TRACK_HOST;
 	if (r->place == CLIENT_HOST)
 		pair->partner.flags |= TRACK_HOST;
-	else
+	else if (r->place == CLIENT_POD)
 		pair->partner.ifindex = r->ifindex;
+	nat_remember_way(ctx, p, r, &pair->partner);
+	if (!r->masquerade)
+		return nat_make(work, 0, false);
 	if (route_own_address(ctx, p, &pair->flow)) {
 		verdict_count(COUNT_NO_ROUTE);
 		return -KPB_E2BIG;
@@ -151,8 +174,7 @@ static __always_inline int nat_stack(context *ctx, const struct packet *p, const
 	int error;
 
 	pair->partner.flags |= TRACK_EGRESS;
-	if (r->place == CLIENT_OUTSIDE)
-		pair->partner.ifindex = r->ifindex;
+	nat_remember_way(ctx, p, r, &pair->partner);
 	error = nat_make(work, 0, false);
 	if (error || !r->masquerade)
 		return error;
@@ -173,8 +195,11 @@ static __always_inline bool nat_is_direct(const struct request *r)
 {
 	if (r->place == CLIENT_HOST || r->egress)
 		return true;
-	return r->place == CLIENT_OUTSIDE && r->masquerade &&
-	       !(r->backend_flags & (BACKEND_LOCAL | BACKEND_HOST));
+	if (r->place != CLIENT_OUTSIDE || r->backend_flags & BACKEND_HOST)
+		return false;
+	if (r->backend_flags & BACKEND_LOCAL)
+		return kpb_config.flags & CONFIG_REDIRECT_PEER;
+	return r->masquerade;
 }
 
 static __always_inline enum decision nat_refuse(int error, const struct request *r)

@@ -76,12 +76,39 @@ static __always_inline bool out_knows_mac(const struct route *route)
 	       route->own_mac[4] | route->own_mac[5];
 }
 
+static __always_inline bool out_is_pod(__u32 ifindex)
+{
+	const struct device *device = bpf_map_lookup_elem(&kpb_devices, &ifindex);
+
+	return device && device->flags & DEVICE_POD;
+}
+
 /* The next hop is known: the frame is finished here. */
-static __always_inline int out_frame(context *ctx, const struct route *route)
+static __always_inline int out_frame(context *ctx, const struct flow *flow,
+				     const struct route *route)
 {
 	if (bpf_skb_store_bytes(ctx, 0, route->mac, 12, 0))
 		return OUT_DROP;
+	if (kpb_config.flags & CONFIG_REDIRECT_PEER && kernel_has(redirect_peer) &&
+	    !(flow->flags & (TRACK_REPLY | TRACK_EGRESS)) && out_is_pod(route->ifindex))
+		return bpf_redirect_peer(route->ifindex, 0);
 	return bpf_redirect(route->ifindex, 0);
+}
+
+/* Back to where the client's packet came from, which the routes do not know. */
+static __noinline int out_back(context *ctx, const struct flow *flow)
+{
+	__u32 mac[2] = {flow->backend, flow->service}, ifindex = flow->ifindex;
+	const struct device *device = bpf_map_lookup_elem(&kpb_devices, &ifindex);
+	struct ethhdr eth = {};
+
+	if (!device || !(device->flags & DEVICE_ETHERNET) || !(mac[0] | mac[1]))
+		return bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	__builtin_memcpy(eth.h_dest, mac, sizeof(eth.h_dest));
+	__builtin_memcpy(eth.h_source, device->mac, sizeof(eth.h_source));
+	if (bpf_skb_store_bytes(ctx, 0, &eth, offsetof(struct ethhdr, h_proto), 0))
+		return OUT_DROP;
+	return bpf_redirect(ifindex, 0);
 }
 
 static __always_inline int out_next_hop(const struct packet *p, const struct route *route)
@@ -127,9 +154,10 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 	}
 	if (out_rewrite(ctx, p, flow, hops))
 		return OUT_DROP;
-	if (found == BPF_FIB_LKUP_RET_SUCCESS && p->l3 && out_knows_mac(&route) &&
-	    (!ifindex || ifindex == route.ifindex))
-		return out_frame(ctx, &route);
+	if (ifindex && ifindex != route.ifindex && p->l3)
+		return out_back(ctx, flow);
+	if (found == BPF_FIB_LKUP_RET_SUCCESS && p->l3 && out_knows_mac(&route))
+		return out_frame(ctx, flow, &route);
 	return bpf_redirect_neigh(ifindex ? ifindex : route.ifindex, NULL, 0, 0);
 }
 
@@ -149,7 +177,7 @@ static __always_inline int out_stack(context *ctx, struct packet *p, const struc
 	if (out_rewrite(ctx, p, flow, 0))
 		return OUT_DROP;
 	if (flow->flags & TRACK_EGRESS && flow->ifindex && flow->ifindex != ctx_ifindex(ctx))
-		return bpf_redirect_neigh(flow->ifindex, NULL, 0, 0);
+		return p->l3 ? out_back(ctx, flow) : bpf_redirect_neigh(flow->ifindex, NULL, 0, 0);
 	return OUT_LEAVE;
 }
 

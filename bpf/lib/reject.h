@@ -12,20 +12,16 @@
 #error "answers change the length of packets: for TC only"
 #endif
 
+#include "csum.h"
 #include "packet.h"
+#include "reject_limit.h"
 #include "route.h"
-#include "verdict.h"
 
 enum { REJECT_DROP = TC_ACT_SHOT };
-enum {
-	REJECT_QUOTE = 64
-}; /* bytes of transport: enough for a QUIC connection id [RFC 9000, 14.2] */
 enum { REJECT_HOPS = 64 };
-
-/* Of headers that a BPF build cannot include: how a frame was addressed. */
-enum { KPB_PACKET_BROADCAST = 1, KPB_PACKET_MULTICAST = 2 };
-
-enum { REJECT_HEADER_WORDS = 128 }; /* an IP header with all its extensions, see CTX_MAX_OFFSET */
+enum { REJECT_SCTP_CHECK = 8 };	    /* offset in the header */
+enum { REJECT_QUOTE = 64 };	    /* behind the IP header: QUIC looks for its connection ids */
+enum { REJECT_HEADER_WORDS = 128 }; /* an IP header with all extensions: CTX_MAX_OFFSET */
 
 /* ICMP and ICMPv6: type << 8 | code. */
 enum reject_kind {
@@ -35,23 +31,7 @@ enum reject_kind {
 	REJECT_IPV6_TOO_BIG = 2 << 8 | 0,
 };
 
-/* One answer costs as many credits as a second has nanoseconds: nothing is divided. */
-struct reject_bucket {
-	__u64 filled_ns;
-	__u64 credit;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct reject_bucket);
-} kpb_reject_limit SEC(".maps") __weak;
-
-/*
- * What checksums cover beside the message. Good for IPv4 as well: the prefix of a mapped address
- * adds 0xffff, which is zero to such a sum.
- */
+/* What checksums cover beside the message, of IPv4 as well: see csum.h. */
 struct reject_pseudo {
 	struct ip_addr source;
 	struct ip_addr destination;
@@ -70,81 +50,13 @@ union reject_quote {
 	__be32 word[REJECT_QUOTE / 4];
 };
 
-static __always_inline __u64 reject_now_ns(void)
-{
-	return kernel_has(ktime_get_coarse_ns) ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
-}
-
-/* Up to the answers of one second at once. */
-static __noinline bool reject_is_within_limit(void)
-{
-	const __u64 second_ns = 1000000000;
-	__u64 now_ns = reject_now_ns(), most = second_ns * kpb_config.rejects_per_s, passed_ns;
-	struct reject_bucket *bucket;
-	__u32 key = 0;
-
-	bucket = bpf_map_lookup_elem(&kpb_reject_limit, &key);
-	if (!bucket)
-		return false;
-	passed_ns = now_ns - bucket->filled_ns;
-	if (passed_ns > second_ns)
-		passed_ns = second_ns;
-	bucket->filled_ns = now_ns;
-	bucket->credit += passed_ns * kpb_config.rejects_per_s;
-	if (bucket->credit > most)
-		bucket->credit = most;
-	if (bucket->credit < second_ns)
-		return false;
-	bucket->credit -= second_ns;
-	return true;
-}
-
-/* No single host, or none that could have sent it [RFC 1122, 3.2.2; RFC 4443, 2.4 (e)]. */
-static __always_inline bool reject_is_no_client(const struct ip_addr *source, bool to_host)
-{
-	__u32 last = bpf_ntohl(source->word[3]);
-
-	if (addr_is_wildcard(source) || (!to_host && addr_is_loopback(source)))
-		return true;
-	if (addr_is_ipv4(source))
-		return last >= 0xe0000000;
-	return bpf_ntohl(source->word[0]) >> 24 == 0xff;
-}
-
-static __noinline bool reject_may_answer(context *ctx, const struct packet *p, bool to_host)
-{
-	__u32 sent_to = ctx->pkt_type;
-
-	if (p->fragment == FRAGMENT_LATER || p->inner_l3)
-		return false;
-	if (sent_to == KPB_PACKET_BROADCAST || sent_to == KPB_PACKET_MULTICAST)
-		return false;
-	if (reject_is_no_client(&p->tuple.source, to_host))
-		return false;
-	if (reject_is_within_limit())
-		return true;
-	verdict_count(COUNT_REJECTS_LIMITED);
-	return false;
-}
-
-static __always_inline __u16 reject_fold(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
-}
-
-static __always_inline __u16 reject_sum(const void *from, __u32 length)
-{
-	return reject_fold((__u32)bpf_csum_diff(NULL, 0, (__be32 *)from, length, 0));
-}
-
 static __always_inline __u32 reject_check_offset(__u8 protocol)
 {
 	if (protocol == KPB_IPPROTO_TCP)
 		return offsetof(struct tcphdr, check);
-	return protocol == KPB_IPPROTO_UDP ? offsetof(struct udphdr, check) : 8;
+	if (protocol == KPB_IPPROTO_UDP)
+		return offsetof(struct udphdr, check);
+	return REJECT_SCTP_CHECK;
 }
 
 /*
@@ -188,7 +100,7 @@ static __noinline int reject_store_ip(context *ctx, const struct packet *p, __u8
 	};
 
 	if (p->ipv4) {
-		four.check = ~reject_sum(&four, sizeof(four));
+		four.check = ~csum_of(&four, sizeof(four));
 		return bpf_skb_store_bytes(ctx, p->l3, &four, sizeof(four), BPF_F_INVALIDATE_HASH);
 	}
 	return bpf_skb_store_bytes(ctx, p->l3, &six, sizeof(six), BPF_F_INVALIDATE_HASH);
@@ -262,8 +174,8 @@ static __noinline int reject_reset(context *ctx, struct packet *p, bool to_host)
 		return REJECT_DROP;
 	if (excess && bpf_skb_adjust_room(ctx, -(__s32)excess, BPF_ADJ_ROOM_MAC, 0))
 		return REJECT_DROP;
-	segment.tcp.check = partial ? reject_sum(&segment.pseudo, sizeof(segment.pseudo))
-				    : ~reject_sum(&segment, sizeof(segment));
+	segment.tcp.check = partial ? csum_of(&segment.pseudo, sizeof(segment.pseudo))
+				    : ~csum_of(&segment, sizeof(segment));
 	if (reject_store_ip(ctx, p, KPB_IPPROTO_TCP, sizeof(segment.tcp)) ||
 	    bpf_skb_store_bytes(ctx, p->l3 + reject_ip_length(p), &segment.tcp, sizeof(segment.tcp),
 				0))
@@ -282,23 +194,21 @@ static __always_inline void reject_settle(union reject_quote *quote, __u8 protoc
 	__u16 rest;
 
 	*check = 0;
-	rest = ~reject_sum(quote, sizeof(*quote));
+	rest = ~csum_of(quote, sizeof(*quote));
 	*check = rest >> 1 | rest << 15;
 }
 
 /* The sum of the IP header with its options or extensions; negative on failure. */
 static __noinline int reject_sum_ip(context *ctx, const struct packet *p)
 {
-	__u32 offset = p->l3;
-	__u64 sum = 0;
-	__u32 word;
+	__u32 offset = p->l3, sum = 0, word;
 
 	for (int i = 0; i < REJECT_HEADER_WORDS && offset < p->l4; i++, offset += sizeof(word)) {
 		if (bpf_skb_load_bytes(ctx, offset, &word, sizeof(word)))
 			return -1;
-		sum += word;
+		sum += csum_fold(word);
 	}
-	return reject_fold(sum);
+	return csum_fold(sum);
 }
 
 /* Cut the packet to what is quoted of it, and add up the quote; negative on failure. */
@@ -313,12 +223,13 @@ static __noinline int reject_cut_quote(context *ctx, const struct packet *p, __u
 	partial = reject_cut(ctx, p->l4 + check, p->l4 + size);
 	if (partial < 0)
 		return -1;
+	/* The CRC of SCTP is left to veth and loopback alone, and they never complete it. */
 	if (partial && p->tuple.protocol != KPB_IPPROTO_SCTP)
 		reject_settle(&quote, p->tuple.protocol);
 	if (bpf_skb_store_bytes(ctx, p->l4, &quote, size, 0))
 		return -1;
 	sum = reject_sum_ip(ctx, p);
-	return sum < 0 ? -1 : sum + reject_sum(&quote, sizeof(quote));
+	return sum < 0 ? -1 : sum + csum_of(&quote, sizeof(quote));
 }
 
 static __noinline int reject_icmp(context *ctx, struct packet *p, enum reject_kind kind, __u32 rest,
@@ -345,8 +256,8 @@ static __noinline int reject_icmp(context *ctx, struct packet *p, enum reject_ki
 		return REJECT_DROP;
 	pseudo = reject_pseudo(p, protocol, length);
 	if (!p->ipv4)
-		sum += reject_sum(&pseudo, sizeof(pseudo));
-	icmp.check = ~reject_fold(sum + reject_sum(&icmp, sizeof(icmp)));
+		sum += csum_of(&pseudo, sizeof(pseudo));
+	icmp.check = ~csum_fold(sum + csum_of(&icmp, sizeof(icmp)));
 	if (reject_store_ip(ctx, p, protocol, length) ||
 	    bpf_skb_store_bytes(ctx, p->l3 + reject_ip_length(p), &icmp, sizeof(icmp), 0))
 		return REJECT_DROP;
