@@ -7,7 +7,7 @@ import platform
 import struct
 import subprocess
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 
@@ -15,7 +15,7 @@ from kubeproxy_bpf.dataplane.quarantine import Grace
 from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.libbpf import BpfMap, BpfObject
 
-SOURCE = Path(__file__).with_name("reader.bpf.c")
+HERE = Path(__file__).parent
 ROOT = Path(__file__).parents[3]
 SIZES = {
     "kpb_vips": 64,
@@ -74,14 +74,25 @@ class Kernel:
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Compiles a program of this directory by its name."""
+
+    def compile_program(name: str) -> Path:
+        target = tmp_path_factory.mktemp("writer") / f"{name}.bpf.o"
+        system = f"/usr/include/{platform.machine()}-linux-gnu"
+        options = ["-target", "bpf", "-mcpu=v3", "-g", "-O2", "-Wall", "-Werror"]
+        include = ["-I", ROOT / "bpf/include", "-idirafter", system]
+        source = HERE / f"{name}.bpf.c"
+        subprocess.run(["clang", *options, *include, "-c", source, "-o", target], check=True)
+        return target
+
+    return compile_program
+
+
+@pytest.fixture(scope="session")
+def image(compiled: Callable[[str], Path]) -> Path:
     """The compiled reader."""
-    target = tmp_path_factory.mktemp("writer") / "reader.bpf.o"
-    system = f"/usr/include/{platform.machine()}-linux-gnu"
-    options = ["-target", "bpf", "-mcpu=v3", "-g", "-O2", "-Wall", "-Werror"]
-    include = ["-I", ROOT / "bpf/include", "-idirafter", system]
-    subprocess.run(["clang", *options, *include, "-c", SOURCE, "-o", target], check=True)
-    return target
+    return compiled("reader")
 
 
 @pytest.fixture
