@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import errno
 from contextlib import contextmanager
-from typing import Any, Iterable, Iterator
+from socket import if_indextoname, if_nameindex
+from typing import Any, Callable, Iterable, Iterator
 
 from kubeproxy_bpf.dataplane.places import Hold, Hook, Place
 from kubeproxy_bpf.libbpf import ObjectProgram
@@ -21,88 +22,119 @@ _PRIORITY = 1
 _HANDLE = 0x6B7062  # "kpb"
 _ALL_PROTOCOLS = 3
 _NAME_PREFIX = "kpb_"
+_ABSENT = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
+"""How the kernel says that there is no filter, no device, or no qdisc."""
+
+
+class ClsactFilters:
+    """Makes and finds our filters in the network namespace of the calling thread."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._own_qdiscs: set[int] = set()
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Use one netlink socket for all that is done inside, in this thread."""
+        with self._netlink() as route:
+            self._session = route
+            try:
+                yield
+            finally:
+                self._session = None
+
+    def attach(self, place: Place, program: ObjectProgram) -> ClsactHold:
+        """Add our filter, or swap the program of the one that is there."""
+        name = f"{program.name}:{program.info().id}"
+        with self._netlink() as route:
+            if _ensure_qdisc(route, place.ifindex):
+                self._own_qdiscs.add(place.ifindex)
+            found = _filters(route, place.ifindex, place.hook)
+            if any(map(_is_ours, found)) and not _is_ours(found[0]):
+                # Within a priority the newest comes first.
+                _delete(route, place)
+            route.tc(
+                "replace-filter", "bpf", fd=program.fd, name=name, direct_action=True, **_key(place)
+            )
+        return ClsactHold(self, place, name)
+
+    def detach(self, place: Place) -> None:
+        """Delete our filter, and the qdisc with the last one, if it is ours and of no other use."""
+        with self._netlink() as route:
+            _delete(route, place)
+            index = place.ifindex
+            if index in self._own_qdiscs and not any(_filters(route, index, h) for h in _PARENT):
+                self._own_qdiscs.discard(index)
+                _unless_absent(lambda: route.tc("del", "clsact", index))
+
+    def fault(self, place: Place, name: str) -> str | None:
+        """Compare what is there with our filter of this name."""
+        with self._netlink() as route:
+            found = _filters(route, place.ifindex, place.hook)
+        ours = [each for each in found if _is_ours(each)]
+        if not ours:
+            if_indextoname(place.ifindex)  # netlink does not tell whether the device is gone
+            return "detached"
+        if _name(ours[0]) != name:
+            return "replaced"
+        return None if found[0] is ours[0] else "no longer first"
+
+    def remove_others(self, kept: Iterable[Place]) -> int:
+        """Delete our filters everywhere but at some places; return how many."""
+        places = {(place.ifindex, place.hook) for place in kept}
+        count = 0
+        with self._netlink() as route:
+            for ifindex, device in if_nameindex():
+                for hook in _PARENT:
+                    if (ifindex, hook) in places:
+                        continue
+                    if any(map(_is_ours, _filters(route, ifindex, hook))):
+                        _delete(route, Place(ifindex, device, hook))
+                        count += 1
+        return count
+
+    @contextmanager
+    def _netlink(self) -> Iterator[Any]:
+        """A netlink socket; its refusals are OSErrors, as those of bpf(2)."""
+        from pyroute2 import IPRoute
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        try:
+            if self._session is not None:
+                yield self._session
+            else:
+                with IPRoute() as route:
+                    yield route
+        except NetlinkError as error:
+            raise OSError(error.code, str(error)) from error
 
 
 class ClsactHold(Hold):
     """Our filter, which stands before all others of its hook."""
 
-    def __init__(self, place: Place, name: str, own_qdisc: bool) -> None:
+    def __init__(self, filters: ClsactFilters, place: Place, name: str) -> None:
+        self._filters = filters
         self._place = place
         self._name = name
-        self._own_qdisc = own_qdisc
-
-    @classmethod
-    def attach(cls, place: Place, program: ObjectProgram) -> ClsactHold:
-        """Add our filter, or swap the program of the one that is there."""
-        name = f"{program.name}:{program.info().id}"
-        with _route() as route:
-            own_qdisc = _ensure_qdisc(route, place.ifindex)
-            filters = _filters(route, place.ifindex, place.hook)
-            if any(map(_is_ours, filters)) and not _is_ours(filters[0]):
-                # Within a priority the newest comes first.
-                _delete(route, place)
-            route.tc(
-                "replace-filter",
-                "bpf",
-                index=place.ifindex,
-                handle=_HANDLE,
-                parent=_PARENT[place.hook],
-                prio=_PRIORITY,
-                protocol=_ALL_PROTOCOLS,
-                fd=program.fd,
-                name=name,
-                direct_action=True,
-            )
-        return cls(place, name, own_qdisc)
 
     def fault(self) -> str | None:
-        with _route() as route:
-            filters = _filters(route, self._place.ifindex, self._place.hook)
-        ours = [each for each in filters if _is_ours(each)]
-        if not ours:
-            return "detached"
-        if _name(ours[0]) != self._name:
-            return "replaced"
-        return None if filters[0] is ours[0] else "no longer first"
+        return self._filters.fault(self._place, self._name)
 
     def detach(self) -> None:
-        with _route() as route:
-            _delete(route, self._place)
-            if self._own_qdisc and not any(
-                _filters(route, self._place.ifindex, hook) for hook in _PARENT
-            ):
-                _tolerate_absence(lambda: route.tc("del", "clsact", self._place.ifindex))
+        self._filters.detach(self._place)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def remove_ours(ifindexes: Iterable[int], but: Iterable[Place]) -> int:
-    """Delete our filters on these devices, those of some places excepted; return how many."""
-    kept = {(place.ifindex, place.hook) for place in but}
-    count = 0
-    with _route() as route:
-        for ifindex in ifindexes:
-            for hook in _PARENT:
-                if (ifindex, hook) in kept:
-                    continue
-                if any(map(_is_ours, _filters(route, ifindex, hook))):
-                    _delete(route, Place(ifindex, "", hook))
-                    count += 1
-    return count
-
-
-@contextmanager
-def _route() -> Iterator[Any]:
-    """A netlink socket of the calling thread; its refusals are OSErrors, as those of bpf(2)."""
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    try:
-        with IPRoute() as route:
-            yield route
-    except NetlinkError as error:
-        raise OSError(error.code, str(error)) from error
+def _key(place: Place) -> dict[str, int]:
+    return {
+        "index": place.ifindex,
+        "parent": _PARENT[place.hook],
+        "handle": _HANDLE,
+        "prio": _PRIORITY,
+        "protocol": _ALL_PROTOCOLS,
+    }
 
 
 def _ensure_qdisc(route: Any, ifindex: int) -> bool:
@@ -127,7 +159,7 @@ def _filters(route: Any, ifindex: int, hook: Hook) -> list[Any]:
         # Each priority shows itself, without a handle, before its filters.
         return [each for each in found if each["handle"]]
     except NetlinkError as error:
-        if error.code in (errno.EINVAL, errno.ENOENT):
+        if error.code in _ABSENT:
             return []
         raise
 
@@ -136,35 +168,24 @@ def _is_ours(found: Any) -> bool:
     return (
         found["handle"] == _HANDLE
         and found["info"] >> 16 == _PRIORITY
-        and found.get("kind") == "bpf"
+        and found.get_attr("TCA_KIND") == "bpf"
         and _name(found).startswith(_NAME_PREFIX)
     )
 
 
 def _name(found: Any) -> str:
-    options = found.get("options")
-    return (options and options.get("name")) or ""
+    return found.get_nested("TCA_OPTIONS", "TCA_BPF_NAME") or ""
 
 
 def _delete(route: Any, place: Place) -> None:
-    _tolerate_absence(
-        lambda: route.tc(
-            "del-filter",
-            "bpf",
-            index=place.ifindex,
-            handle=_HANDLE,
-            parent=_PARENT[place.hook],
-            prio=_PRIORITY,
-            protocol=_ALL_PROTOCOLS,
-        )
-    )
+    _unless_absent(lambda: route.tc("del-filter", "bpf", **_key(place)))
 
 
-def _tolerate_absence(delete: Any) -> None:
+def _unless_absent(delete: Callable[[], object]) -> None:
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
         delete()
     except NetlinkError as error:
-        if error.code not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
+        if error.code not in _ABSENT:
             raise

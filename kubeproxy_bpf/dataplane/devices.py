@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Mapping, NamedTuple
 
 import structlog
 
-from kubeproxy_bpf.dataplane import clsact
 from kubeproxy_bpf.dataplane.attach import DEVICE_PIN
+from kubeproxy_bpf.dataplane.clsact import ClsactFilters
 from kubeproxy_bpf.dataplane.devicelink import (
     XDP_GENERIC,
     XDP_NATIVE,
@@ -58,7 +59,7 @@ class DeviceHooks:
         """``tcx`` False makes use of clsact; None asks the kernel."""
         self._programs = programs
         self._links_dir = links_dir
-        self._tcx = has_tcx() if tcx is None else tcx
+        self._filters = None if tcx or (tcx is None and has_tcx()) else ClsactFilters()
         self._holds: dict[Place, Hold] = {}
         self._wishes: dict[Place, Wish] = {}
         self._began = False
@@ -81,6 +82,16 @@ class DeviceHooks:
 
     def sync(self, wanted: Mapping[Place, Wish]) -> None:
         """Make everything as it is wanted; what is refused is logged and tried again."""
+        with self._filters.session() if self._filters else nullcontext():
+            self._sync(wanted)
+
+    def close(self) -> None:
+        """Let go of everything; what is pinned, and filters, go on."""
+        for hold in self._holds.values():
+            hold.close()
+        self._holds.clear()
+
+    def _sync(self, wanted: Mapping[Place, Wish]) -> None:
         for place in self._holds.keys() - wanted.keys():
             self._forget(place)
         self.refused = {p: why for p, why in self.refused.items() if wanted.get(p) is not None}
@@ -95,12 +106,6 @@ class DeviceHooks:
             self._began = True
             self._end_leftovers(wanted)
 
-    def close(self) -> None:
-        """Let go of everything; what is pinned, and filters, go on."""
-        for hold in self._holds.values():
-            hold.close()
-        self._holds.clear()
-
     def _worth_trying(self, place: Place, wish: Wish) -> bool:
         """A device that refused XDP is not asked again: some drivers restart for an attempt."""
         known = place in self.refused and self._wishes.get(place) == wish
@@ -114,7 +119,7 @@ class DeviceHooks:
         try:
             fault = hold.fault()
         except OSError as error:
-            if error.errno != errno.ENODEV:
+            if error.errno not in (errno.ENODEV, errno.ENXIO):
                 _log.warning("attachment_not_checked", place=str(place), error=str(error))
                 return
             self._forget(place)
@@ -144,12 +149,12 @@ class DeviceHooks:
                 raise OSError(errno.EOPNOTSUPP, "the kernel refused the XDP program")
             return XdpHold.attach(place, program, pin, _XDP_MODES[wish.xdp_mode])
         program = self._programs[f"kpb_tc_{place.hook.value}" + ("" if wish.ethernet else "_l3")]
-        if self._tcx:
+        if self._filters is None:
             return TcxHold.attach(place, program, pin)
-        return clsact.ClsactHold.attach(place, program)
+        return self._filters.attach(place, program)
 
     def _pin(self, place: Place, wish: Wish) -> Path | None:
-        if self._links_dir is None or not (self._tcx or place.hook == Hook.XDP):
+        if self._links_dir is None or (self._filters and place.hook != Hook.XDP):
             return None
         mode = f"-{wish.xdp_mode}" if place.hook == Hook.XDP else ""
         return self._links_dir / f"{DEVICE_PIN}{place.ifindex}-{place.hook.value}{mode}"
@@ -173,6 +178,10 @@ class DeviceHooks:
                 _log.warning("old_link_kept", link=str(path), error=str(error))
             else:
                 _log.info("old_link_detached", link=str(path))
+        if self._filters is not None:
+            count = self._filters.remove_others(self._holds)
+            if count:
+                _log.info("old_filters_removed", count=count)
 
     def _pins(self) -> list[Path]:
         if self._links_dir is None:
