@@ -175,6 +175,21 @@ def test_cluster_ip_on_a_local_device_is_left_alone(places: Places, world: World
     assert world.count("ON_DEVICE") == 1
 
 
+def test_a_lingering_address_is_left_alone(places: Places, world: World) -> None:
+    """What was a cluster IP is ours no longer: neither translated nor refused, on any port."""
+    world.serve(B1, [B2], port=PORT)
+    world.serve(B1, [B2], port=PORT, protocol=UDP)
+    assert places.run(clients.tcp, B1, PORT) == (B2, B1)
+    world.vip(B1, VipFlags.LINGER)
+    for protocol in (TCP, UDP):
+        world.remove_frontend(B1, PORT, protocol)
+    assert places.run(clients.tcp, B1, PORT) == (B1, B1)
+    assert places.run(clients.udp, B1, PORT) == (B1, B1, B1)
+    assert places.run(clients.sendto, B1, PORT) == (B1, (B1, PORT))
+    assert places.run(clients.connect_udp, B1, 81) == B1
+    assert (world.count("TRANSLATED"), world.count("UNKNOWN_PORT")) == (1, 0)
+
+
 def test_loopback_source_reaches_host_backends_only(places: Places, world: World) -> None:
     """A socket bound to 127/8 goes to a backend of the host, or is left alone."""
     index = world.serve(VIP, [B1, B2, B3])
