@@ -35,8 +35,9 @@ from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel, WriterBusy
 from kubeproxy_bpf.libbpf import LibbpfError, Link
 from kubeproxy_bpf.node.devices import Device
+from kubeproxy_bpf.node.reservation import format_ports
 from kubeproxy_bpf.packets import PacketPath
-from kubeproxy_bpf.program_settings import packet_entries, settings_of
+from kubeproxy_bpf.program_settings import packet_entries, reservation_of, settings_of
 from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.threads import in_thread
 
@@ -205,7 +206,19 @@ class Instance:
         except (UnsupportedKernel, LibbpfError) as error:
             _log.error("packet_path_unavailable", error=str(error))
             return None
+        self._reserve_ports()
         return PacketPath(datapath, self._pins / _LINKS, self._config)
+
+    def _reserve_ports(self) -> None:
+        """The kernel shall give no socket a port that masqueraded flows use."""
+        first, last = self._config.snat_ports
+        try:
+            found = reservation_of(self._config).reserve(first, last)
+        except OSError as error:
+            _log.warning("ports_not_reserved", ports=f"{first}-{last}", error=str(error))
+            return
+        if found.wanted:
+            _log.info("ports_reserved", ports=format_ports(found.wanted))
 
     def _attach(self) -> None:
         assert self._datapath is not None

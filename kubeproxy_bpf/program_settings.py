@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
@@ -20,6 +21,7 @@ from kubeproxy_bpf.dataplane.tracking import (
     timeouts,
 )
 from kubeproxy_bpf.libbpf.kernel import possible_cpus
+from kubeproxy_bpf.node.reservation import PortReservation
 
 
 def settings_of(config: Config, host_netns: int) -> Settings:
@@ -34,6 +36,12 @@ def settings_of(config: Config, host_netns: int) -> Settings:
         flow_ring=ring_entries(flows_of(config), possible_cpus()),
         timeout=encode_timeouts(timeouts(_configured(config))),
     )
+
+
+def reservation_of(config: Config) -> PortReservation:
+    """Where this instance notes which ports it reserved."""
+    instance = f"{_instance_id(config.pin_path):016x}"
+    return PortReservation(Path(config.state_path) / instance / "reserved-ports.json")
 
 
 def packet_entries(config: Config) -> dict[str, int]:

@@ -120,6 +120,7 @@ FLAGS = FlagSet(
             "",
             "true",
         ),
+        Flag("bpf-state-path", str, "/run/kube-proxy-bpf", "directory for what cleanup must undo"),
         Flag("bpf-max-flows", parse_int, 0, "entries of flows, two or four each; 0: from memory"),
         Flag("bpf-service-metrics", parse_int, 100, "services with metrics of their own; 0: none"),
         Flag("bpf-max-frontends", parse_int, _SIZES.frontends, "entries of vips and frontends"),
@@ -216,6 +217,7 @@ def _packets(flags: Mapping[str, Any]) -> dict[str, Any]:
         "algorithm": flags["bpf-algorithm"],
         "redirect_peer": flags["bpf-redirect-peer"],
         "max_flows": flags["bpf-max-flows"],
+        "state_path": os.path.normpath(flags["bpf-state-path"]),
         "service_metrics": flags["bpf-service-metrics"],
     }
 

@@ -123,6 +123,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_flows: int = 0
     """Entries of flows; 0: as many as the kernel's connection tracking would have."""
     conntrack: ConntrackTimeouts = ConntrackTimeouts()
+    state_path: str = "/run/kube-proxy-bpf"
+    """Directory for notes of what was changed on the node and must be undone by a cleanup."""
     service_metrics: int = 100
     """So many service ports have metrics of their own."""
     verbosity: int = 0

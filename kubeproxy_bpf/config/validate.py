@@ -102,12 +102,12 @@ def _packets(config: Config) -> list[str]:
         problems.append(f"--bpf-snat-ports: {problem}")
     if config.max_flows and not _FLOWS_MIN <= config.max_flows <= 1 << 24:
         problems.append(f"--bpf-max-flows: {config.max_flows} is not in {_FLOWS_MIN}..16777216")
+    if not config.state_path.startswith("/"):
+        problems.append(f'--bpf-state-path: "{config.state_path}" is not an absolute path')
     if config.service_metrics < 0:
         problems.append("--bpf-service-metrics: must not be negative")
-    for field, name in _TIMEOUTS.items():
-        if getattr(config.conntrack, field) < 0:
-            problems.append(f"conntrack.{name}: must not be negative")
-    return problems
+    negative = (name for field, name in _TIMEOUTS.items() if getattr(config.conntrack, field) < 0)
+    return problems + [f"conntrack.{name}: must not be negative" for name in negative]
 
 
 def _snat_ports_problem(first: int, last: int) -> str:
