@@ -117,13 +117,23 @@ static __always_inline struct reject_pseudo reject_pseudo(const struct packet *p
 	};
 }
 
-/* To the host itself by the local route, so that no input routing judges a foreign source. */
+/*
+ * By the local route, so that no input routing judges a source that is none of the host's. It is
+ * for frames: packets without Ethernet header get an empty one first.
+ */
+static __always_inline int reject_send_to_host(context *ctx, const struct packet *p)
+{
+	if (!p->l3 && bpf_skb_change_head(ctx, sizeof(struct ethhdr), 0))
+		return REJECT_DROP;
+	return bpf_redirect_neigh(ROUTE_LOOPBACK, NULL, 0, 0);
+}
+
 static __noinline int reject_send(context *ctx, const struct packet *p, bool to_host)
 {
 	__u8 mac[12];
 
 	if (to_host)
-		return bpf_redirect_neigh(ROUTE_LOOPBACK, NULL, 0, 0);
+		return reject_send_to_host(ctx, p);
 	if (!p->l3)
 		return bpf_redirect(ctx->ifindex, 0);
 	if (bpf_skb_load_bytes(ctx, 0, mac, sizeof(mac)) ||

@@ -14,7 +14,7 @@ char kpb_license[] SEC("license") = "Dual BSD/GPL";
 struct t_order {
 	struct ip_addr ipv4; /* the addresses that are dialled */
 	struct ip_addr ipv6;
-	struct flow flow; /* of ICMP errors */
+	struct flow flow; /* of ICMP errors; without a port: they are left alone */
 	__u32 mtu;	  /* not 0: what is dialled is too big for it */
 	__u32 left;	  /* of ICMP errors: those that could not be translated */
 };
@@ -36,7 +36,7 @@ static __always_inline int answer(context *ctx, bool ethernet, bool to_host)
 	order = bpf_map_lookup_elem(&t_orders, &key);
 	if (!order)
 		return TC_ACT_UNSPEC;
-	if (kind == PACKET_ICMP_ERROR) {
+	if (kind == PACKET_ICMP_ERROR && order->flow.destination_port) {
 		if (icmp_rewrite(ctx, &p, &order->flow))
 			__sync_fetch_and_add(&order->left, 1);
 		return bpf_redirect(ctx->ifindex, 0);

@@ -13,7 +13,7 @@ import pytest
 from kubeproxy_bpf.libbpf import AttachType
 
 from .conftest import VIPS, Answers
-from .places import LIMIT_S, Namespace
+from .places import LIMIT_S, Namespace, Wire
 
 pytestmark = [
     pytest.mark.root,
@@ -49,12 +49,18 @@ def far(answers: Answers) -> Iterator[Namespace]:
         yield client
 
 
+def strict() -> Namespace:
+    """A node that judges the sources of packets by its routes."""
+    node = Namespace()
+    for device in ("all", "default", "lo"):
+        node.sysctl(f"net/ipv4/conf/{device}/rp_filter", 1)
+    return node
+
+
 @pytest.fixture(scope="module")
 def host(answers: Answers) -> Iterator[Namespace]:
-    """A client on the node itself, which judges the sources of packets strictly."""
-    with Namespace() as node, ExitStack() as stack:
-        for device in ("all", "default", "lo"):
-            node.sysctl(f"net/ipv4/conf/{device}/rp_filter", 1)
+    """A client on the node itself, whose packets are answered where they would leave."""
+    with strict() as node, ExitStack() as stack:
         node.ip(f"link add v0 address {CLIENT_MAC} type veth peer name v1", "link set v1 up")
         addressed(node, "v0", CLIENT, GATEWAY_MAC)
         program = answers.object.programs["t_egress"]
@@ -62,7 +68,30 @@ def host(answers: Answers) -> Iterator[Namespace]:
         yield node
 
 
-@pytest.fixture(params=["far", "host"])
+@pytest.fixture(scope="module")
+def tunnel(answers: Answers) -> Iterator[Namespace]:
+    """The same, and they would leave by a device without Ethernet header."""
+    with strict() as node, Wire(node, False) as wire:
+        node.sysctl(f"net/ipv6/conf/{wire.name}/disable_ipv6", 0)
+        for address, length in zip(CLIENT, (24, 64)):
+            node.ip(f"address add {address}/{length} dev {wire.name}{' nodad' * (length == 64)}")
+        node.ip(*(f"route add {everything} dev {wire.name}" for everything in ("0/0", "::/0")))
+        program = answers.object.programs["t_egress_l3"]
+        with node.attach(program, wire.name, AttachType.TCX_EGRESS):
+            yield node
+
+
+@pytest.fixture(scope="module")
+def loopback(answers: Answers) -> Iterator[Namespace]:
+    """A client on the node itself that dials an address of the node."""
+    with strict() as node, ExitStack() as stack:
+        node.ip(*(f"address add {address} dev lo" for address in (*VIPS, *CLIENT)))
+        program = answers.object.programs["t_egress"]
+        stack.enter_context(node.attach(program, "lo", AttachType.TCX_INGRESS))
+        yield node
+
+
+@pytest.fixture(params=["far", "host", "tunnel", "loopback"])
 def dial(request: pytest.FixtureRequest) -> Callable[[int, int], socket.socket]:
     """Makes sockets at the place of the client."""
     place: Namespace = request.getfixturevalue(request.param)
@@ -71,6 +100,7 @@ def dial(request: pytest.FixtureRequest) -> Callable[[int, int], socket.socket]:
         with place.inside():
             made = socket.socket(family, kind)
         made.settimeout(LIMIT_S)
+        made.bind((CLIENT[family == socket.AF_INET6], 0))
         return made
 
     return make
