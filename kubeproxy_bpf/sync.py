@@ -106,10 +106,9 @@ class SyncLoop:
         for port, map_name in unfit.items():
             if self.unfit.get(port) != map_name:
                 _log.error("service_port_unfit", service_port=str(port), full_map=map_name)
-        if unfit or outcome.writes:
-            for port in self.unfit.keys() - unfit.keys():
-                _log.info("service_port_fits_again", service_port=str(port))
-            self.unfit = unfit
+        for port in self.unfit.keys() - unfit.keys():
+            _log.info("service_port_fits_again", service_port=str(port))
+        self.unfit = unfit
 
     def _cancel_retry(self) -> None:
         if self._retry is not None:

@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
     failed: tuple[Failed, ...]
     """Refused by the kernel; the next ``apply`` repeats them."""
     unfit: tuple[tuple[ServicePortId, str], ...]
-    """Found no room, and in which map; tried again by itself when room appears."""
+    """All that have no room, and in which map; tried again by themselves when room appears."""
     vips_unfit: tuple[bytes, ...]
     lost: tuple[tuple[int, int], ...]
     """(service index, backend id) of UDP that belong together no longer: sockets to abort."""

@@ -44,7 +44,8 @@ class Planner:
         self._ports: dict[ServicePortId, Programmed] = {}
         self._owners: dict[int, ServicePortId] = {}
         self._restored: dict[int, Programmed] = {}
-        self._waiting: dict[ServicePortId, Desired] = {}
+        self._waiting: dict[ServicePortId, tuple[Desired, str]] = {}
+        """What found no room, and in which map."""
         self._frontends = FrontendTable(capacity.frontends)
         self._ranges = RangeTable(capacity.source_ranges)
         self._vips = VipTable(capacity.vips, lingers=capacity.source_ranges > 0)
@@ -159,12 +160,13 @@ class Planner:
         self._room = self._frontends.flush(plan) or vips_room or ranges_room
         self._services.rest(plan)
         plan.frees |= bool(plan.frontends_removed or plan.vips_removed or ranges_room)
+        plan.unfit += ((port, full) for port, (_, full) in self._waiting.items())
         return plan
 
     def _wanted(self, changes: Changes) -> dict[ServicePortId, Desired]:
         wanted: dict[ServicePortId, Desired] = {}
         if self._room or changes.complete:
-            wanted.update(self._waiting)
+            wanted.update((port, desired) for port, (desired, _) in self._waiting.items())
         for port, desired in changes.services.items():
             self._waiting.pop(port, None)
             if desired is not None:
@@ -282,16 +284,12 @@ class Planner:
         state = self._ports.get(port)
         if state is not None and state.record is not None:
             if not self._ranges.put(state.index, desired.source_ranges, inherited, plan):
-                self._did_not_fit(port, desired, "source_ranges", plan)
+                self._waiting[port] = desired, "source_ranges"
             if not self._lead_to(state, desired, plan):
-                self._did_not_fit(port, desired, "frontends", plan)
+                self._waiting[port] = desired, "frontends"
         if full is not None:
-            self._did_not_fit(port, desired, full, plan)
+            self._waiting[port] = desired, full
         return full is None
-
-    def _did_not_fit(self, port: ServicePortId, desired: Desired, full: str, plan: Plan) -> None:
-        self._waiting[port] = desired
-        plan.unfit.append((port, full))
 
     def _lead_to(self, state: Programmed, desired: Desired, plan: Plan) -> bool:
         state.frontends = desired.frontends

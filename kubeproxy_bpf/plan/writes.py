@@ -97,7 +97,7 @@ class Plan:
     frees: bool = False
     """Something waits for a grace period after this plan: ``Planner.release(token)`` follows."""
     unfit: list[tuple[ServicePortId, str]] = field(default_factory=list)
-    """Service ports that found no room, and in which map; they keep what they had."""
+    """All service ports without room as of this plan, and in which map; they keep what they had."""
     vips_unfit: list[bytes] = field(default_factory=list)
     lost: list[tuple[int, int]] = field(default_factory=list)
     """(service index, backend id) that belong together no longer: whose sockets to look at."""

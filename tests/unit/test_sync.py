@@ -8,7 +8,14 @@ import pytest
 import structlog
 
 from kubeproxy_bpf.api.addresses import parse_address
-from kubeproxy_bpf.api.objects import EndpointSlice, EndpointTraits, Service, ServicePort, SlicePort
+from kubeproxy_bpf.api.objects import (
+    EndpointSlice,
+    EndpointTraits,
+    Ingress,
+    Service,
+    ServicePort,
+    SlicePort,
+)
 from kubeproxy_bpf.dataplane.fake import FakeDataplane
 from kubeproxy_bpf.dataplane.program import Outcome, Programmer
 from kubeproxy_bpf.model.cluster import ClusterModel
@@ -123,6 +130,38 @@ async def test_a_service_that_does_not_fit_is_named_and_heals(events):
 
         assert "service_port_fits_again" in {event["event"] for event in events}
         assert [] == list(parts.programmer.planner.waiting)
+
+
+async def test_what_has_no_room_is_named_once_while_others_change(events):
+    """Changes of another Service neither repeat the news nor claim that it fits."""
+    async with running() as parts:  # without a packet path there is no room for source ranges
+        filtered = service("web")._replace(
+            type="LoadBalancer",
+            ingress=(Ingress("198.51.100.1", "VIP"),),
+            source_ranges=("192.0.2.0/24",),
+        )
+        parts.model.set_service(filtered)
+        parts.model.mark_complete()
+        await parts.sync()
+        parts.model.set_service(service("other", "10.96.0.2"))
+        await parts.sync()
+
+        about = [event for event in events if event["event"].startswith("service_port")]
+        assert ["service_port_unfit"] == [event["event"] for event in about]
+        assert "source_ranges" == about[0]["full_map"]
+        assert ["source_ranges"] == list(parts.loop.unfit.values())
+
+
+async def test_notes_are_told_without_alarm(events):
+    """What is merely worth knowing about an object is no warning."""
+    async with running() as parts:
+        web = service("web")
+        parts.model.set_service(web._replace(ports=(web.ports[0]._replace(protocol="SCTP"),)))
+        parts.model.mark_complete()
+        await parts.sync()
+
+        (note,) = [event for event in events if event["event"] == "object_note"]
+        assert ("info", "spec.ports") == (note["log_level"], note["field"])
 
 
 async def test_problems_of_objects_are_logged_with_name_and_field(events):
