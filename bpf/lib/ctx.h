@@ -72,6 +72,12 @@ static __always_inline bool ctx_is_tagged(context *ctx)
 	return false;
 }
 
+static __always_inline bool ctx_is_for_another(context *ctx)
+{
+	(void)ctx;
+	return false;
+}
+
 /* Payload of a segment of a packet that stands for several; 0 if it is one packet. */
 static __always_inline __u32 ctx_segment(context *ctx)
 {
@@ -106,6 +112,12 @@ static __always_inline __u32 ctx_ifindex(context *ctx)
 static __always_inline bool ctx_is_tagged(context *ctx)
 {
 	return ctx->vlan_present;
+}
+
+/* A frame to another host's MAC, by the device's own judgement. */
+static __always_inline bool ctx_is_for_another(context *ctx)
+{
+	return ctx->pkt_type == 3;
 }
 
 static __always_inline __u32 ctx_segment(context *ctx)

@@ -290,6 +290,15 @@ static __always_inline int engine_no_vip(const struct ip_addr *address)
 	return OUT_DROP;
 }
 
+/* A pod's device may be the port of a bridge: what is for the bridge is for another there. */
+static __always_inline bool engine_is_bridged(context *ctx)
+{
+	__u32 ifindex = ctx_ifindex(ctx);
+	const struct device *device = bpf_map_lookup_elem(&kpb_devices, &ifindex);
+
+	return device && device->flags & DEVICE_POD;
+}
+
 static __always_inline int engine_ingress(context *ctx, bool ethernet)
 {
 	struct scratch *work = scratch();
@@ -313,6 +322,8 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 	if (!vip && !(kpb_config.flags & CONFIG_REDIRECT_PEER))
 		return engine_no_vip(&address);
 	vip_flags = vip ? vip->flags : 0;
+	if (ctx_is_for_another(ctx) && !engine_is_bridged(ctx))
+		return OUT_LEAVE;
 	if (kind == PACKET_LOST_FRAGMENT) {
 		if (vip)
 			verdict_count(COUNT_FRAGMENT_LOST);

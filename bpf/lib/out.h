@@ -24,6 +24,7 @@ static __always_inline __u32 out_hops(context *ctx, const struct flow *flow)
 #ifndef KPB_XDP
 
 enum { OUT_LEAVE = TC_ACT_UNSPEC, OUT_DROP = TC_ACT_SHOT };
+enum { PACKET_FOR_HOST = 0 };
 
 static __always_inline int out_rewrite(context *ctx, struct packet *p, const struct flow *flow,
 				       __u32 flags)
@@ -70,6 +71,18 @@ static __always_inline int out_too_big(context *ctx, struct packet *p, struct fl
 	return reject_too_big(ctx, p, mtu, flow->flags & TRACK_EGRESS);
 }
 
+/*
+ * By the kernel's own routing from the device on, neighbour included. The helper drops packets
+ * that lack an Ethernet header: those of other devices are lent one.
+ */
+static __always_inline int out_neighbour(context *ctx, const struct packet *p, __u32 ifindex,
+					 struct bpf_redir_neigh *hop)
+{
+	if (!p->l3 && bpf_skb_change_head(ctx, ETH_HLEN, 0))
+		return OUT_DROP;
+	return bpf_redirect_neigh(ifindex, hop, hop ? sizeof(*hop) : 0, 0);
+}
+
 static __always_inline bool out_knows_mac(const struct route *route)
 {
 	return route->own_mac[0] | route->own_mac[1] | route->own_mac[2] | route->own_mac[3] |
@@ -96,14 +109,14 @@ static __always_inline int out_frame(context *ctx, const struct flow *flow,
 }
 
 /* Back to where the client's packet came from, which the routes do not know. */
-static __noinline int out_back(context *ctx, const struct flow *flow)
+static __noinline int out_back(context *ctx, const struct packet *p, const struct flow *flow)
 {
 	__u32 mac[2] = {flow->backend, flow->service}, ifindex = flow->ifindex;
 	const struct device *device = bpf_map_lookup_elem(&kpb_devices, &ifindex);
 	struct ethhdr eth = {};
 
-	if (!device || !(device->flags & DEVICE_ETHERNET) || !(mac[0] | mac[1]))
-		return bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	if (!device || !(device->flags & DEVICE_ETHERNET) || !(mac[0] | mac[1]) || !p->l3)
+		return out_neighbour(ctx, p, ifindex, NULL);
 	__builtin_memcpy(eth.h_dest, mac, sizeof(eth.h_dest));
 	__builtin_memcpy(eth.h_source, device->mac, sizeof(eth.h_source));
 	if (bpf_skb_store_bytes(ctx, 0, &eth, offsetof(struct ethhdr, h_proto), 0))
@@ -111,7 +124,8 @@ static __noinline int out_back(context *ctx, const struct flow *flow)
 	return bpf_redirect(ifindex, 0);
 }
 
-static __always_inline int out_next_hop(const struct packet *p, const struct route *route)
+static __always_inline int out_next_hop(context *ctx, const struct packet *p,
+					const struct route *route)
 {
 	struct bpf_redir_neigh hop = {.nh_family = p->ipv4 ? KPB_AF_INET : KPB_AF_INET6};
 
@@ -119,7 +133,7 @@ static __always_inline int out_next_hop(const struct packet *p, const struct rou
 		hop.ipv4_nh = route->next_hop.word[3];
 	else
 		__builtin_memcpy(hop.ipv6_nh, &route->next_hop, sizeof(hop.ipv6_nh));
-	return bpf_redirect_neigh(route->ifindex, &hop, sizeof(hop), 0);
+	return out_neighbour(ctx, p, route->ifindex, &hop);
 }
 
 static __always_inline struct flow out_unchanged(const struct packet *p)
@@ -150,15 +164,15 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 	}
 	if (flow->flags & TRACK_DSR) {
 		*flow = out_unchanged(p);
-		return rewrite(ctx, p, flow, hops) ? OUT_DROP : out_next_hop(p, &route);
+		return rewrite(ctx, p, flow, hops) ? OUT_DROP : out_next_hop(ctx, p, &route);
 	}
 	if (out_rewrite(ctx, p, flow, hops))
 		return OUT_DROP;
-	if (ifindex && ifindex != route.ifindex && p->l3)
-		return out_back(ctx, flow);
+	if (ifindex && ifindex != route.ifindex)
+		return out_back(ctx, p, flow);
 	if (found == BPF_FIB_LKUP_RET_SUCCESS && p->l3 && out_knows_mac(&route))
 		return out_frame(ctx, flow, &route);
-	return bpf_redirect_neigh(ifindex ? ifindex : route.ifindex, NULL, 0, 0);
+	return out_neighbour(ctx, p, ifindex ? ifindex : route.ifindex, NULL);
 }
 
 /*
@@ -169,7 +183,9 @@ static __always_inline int out_host(context *ctx, struct packet *p, const struct
 {
 	if (out_rewrite(ctx, p, flow, 0))
 		return OUT_DROP;
-	return bpf_redirect_neigh(ROUTE_LOOPBACK, NULL, 0, 0);
+	/* A bridge's port takes what is for the bridge for somebody else's. */
+	bpf_skb_change_type(ctx, PACKET_FOR_HOST);
+	return out_neighbour(ctx, p, ROUTE_LOOPBACK, NULL);
 }
 
 static __always_inline int out_stack(context *ctx, struct packet *p, const struct flow *flow)
@@ -177,13 +193,28 @@ static __always_inline int out_stack(context *ctx, struct packet *p, const struc
 	if (out_rewrite(ctx, p, flow, 0))
 		return OUT_DROP;
 	if (flow->flags & TRACK_EGRESS && flow->ifindex && flow->ifindex != ctx_ifindex(ctx))
-		return p->l3 ? out_back(ctx, flow) : bpf_redirect_neigh(flow->ifindex, NULL, 0, 0);
+		return out_back(ctx, p, flow);
 	return OUT_LEAVE;
 }
 
 #else
 
 enum { OUT_LEAVE = XDP_PASS, OUT_DROP = XDP_DROP };
+
+/* Not for another host, whose frames a device also gives us when it listens to all. */
+static __always_inline bool out_is_for_us(context *ctx)
+{
+	__u32 ifindex = ctx_ifindex(ctx);
+	const struct device *device = bpf_map_lookup_elem(&kpb_devices, &ifindex);
+	const struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
+	__u8 difference = 0;
+
+	if (!device || !eth)
+		return false;
+	for (int i = 0; i < ETH_ALEN; i++)
+		difference |= eth->h_dest[i] ^ device->mac[i];
+	return !difference;
+}
 
 /* Whatever is not plain goes up untouched: TC finds the same flow and can do more. */
 static __noinline int out_direct(context *ctx, struct packet *p, struct flow *flow)
@@ -192,7 +223,7 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 	const struct device *device;
 	struct ethhdr *eth;
 
-	if (flow->flags & TRACK_DSR || p->hops <= 1 ||
+	if (!out_is_for_us(ctx) || flow->flags & TRACK_DSR || p->hops <= 1 ||
 	    route_find(ctx, p, flow, &route) != BPF_FIB_LKUP_RET_SUCCESS ||
 	    (flow->ifindex && flow->ifindex != route.ifindex))
 		return OUT_LEAVE;
@@ -223,7 +254,7 @@ static __always_inline int out_host(context *ctx, struct packet *p, const struct
  */
 static __always_inline int out_stack(context *ctx, struct packet *p, const struct flow *flow)
 {
-	if (flow->flags & TRACK_HOST)
+	if (flow->flags & TRACK_HOST || !out_is_for_us(ctx))
 		return OUT_LEAVE;
 	return rewrite(ctx, p, flow, 0) ? OUT_DROP : OUT_LEAVE;
 }
