@@ -202,7 +202,9 @@ class Instance:
         sizes = packet_entries(self._config)
         path = object_path("packets.bpf.o")
         try:
-            datapath = load_packets(path, self._pins, sizes, settings, sockets)
+            datapath = load_packets(
+                path, self._pins, sizes, settings, sockets, xdp=self._config.xdp != "off"
+            )
         except (UnsupportedKernel, LibbpfError) as error:
             _log.error("packet_path_unavailable", error=str(error))
             return None

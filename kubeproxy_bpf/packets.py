@@ -85,7 +85,10 @@ class PacketPath:
             except TimeoutError:
                 pass
             self._changed.clear()
-            await in_thread(self.sync)
+            try:
+                await in_thread(self.sync)
+            except OSError as error:
+                _log.error("devices_not_looked_at", error=str(error))
 
     def reading(self) -> DeviceReading:
         """The state of the moment."""

@@ -34,6 +34,8 @@ from kubeproxy_bpf.libbpf import ObjectProgram
 _log = structlog.get_logger(__name__)
 
 _XDP_MODES = {"native": XDP_NATIVE, "generic": XDP_GENERIC}
+XDP_PROGRAMS = ("kpb_xdp", "kpb_xdp_linear")
+"""In order of preference: with frames in fragments, without."""
 _NOT_ATTACHED = "none"
 
 
@@ -142,16 +144,31 @@ class DeviceHooks:
             _log.debug("program_attached", place=str(place))
 
     def _made(self, place: Place, wish: Wish) -> Hold:
-        pin = self._pin(place, wish)
         if place.hook == Hook.XDP:
-            program = self._programs.get("kpb_xdp")
-            if program is None:
-                raise OSError(errno.EOPNOTSUPP, "the kernel refused the XDP program")
-            return XdpHold.attach(place, program, pin, _XDP_MODES[wish.xdp_mode])
+            return self._made_xdp(place, wish)
         program = self._programs[f"kpb_tc_{place.hook.value}" + ("" if wish.ethernet else "_l3")]
         if self._filters is None:
-            return TcxHold.attach(place, program, pin)
+            return TcxHold.attach(place, program, self._pin(place, wish))
         return self._filters.attach(place, program)
+
+    def _made_xdp(self, place: Place, wish: Wish) -> Hold:
+        """Frames in fragments first; drivers that have none of it get the program without."""
+        for mode in _XDP_MODES.keys() - {wish.xdp_mode}:
+            # A device runs in one mode, and an earlier process may have been told another.
+            pin = self._pin(place, wish._replace(xdp_mode=mode))
+            if pin is not None:
+                end_pinned(pin)
+        refusal = OSError(errno.EOPNOTSUPP, "the kernel refused the XDP program")
+        for name in XDP_PROGRAMS:
+            program = self._programs.get(name)
+            if program is None:
+                continue
+            try:
+                pin = self._pin(place, wish)
+                return XdpHold.attach(place, program, pin, _XDP_MODES[wish.xdp_mode])
+            except OSError as error:
+                refusal = error
+        raise refusal
 
     def _pin(self, place: Place, wish: Wish) -> Path | None:
         if self._links_dir is None or (self._filters and place.hook != Hook.XDP):

@@ -31,6 +31,7 @@ from kubeproxy_bpf.libbpf import (
     LibbpfError,
     ObjectMap,
     ObjectProgram,
+    ProgramType,
     VerifierError,
 )
 from kubeproxy_bpf.libbpf.btftypes import Type
@@ -39,7 +40,7 @@ _log = structlog.get_logger(__name__)
 
 _RODATA = ".rodata"
 _CONFIG = "kpb_config"
-_XDP = "kpb_xdp"
+_XDP_FRAGS = "kpb_xdp"
 _NO_MAPS: Mapping[str, BpfMap] = {}
 
 
@@ -97,16 +98,32 @@ def load_packets(
     sizes: Mapping[str, int],
     settings: Settings,
     sockets: Datapath,
+    *,
+    xdp: bool = True,
 ) -> Datapath:
-    """Load the packet programs on the maps of the sockets; without XDP if only that is refused."""
-    try:
-        return _load(BpfObject.open(object_path), pin_dir, sizes, settings, sockets.maps)
-    except UnsupportedKernel as error:
-        without = BpfObject.open(object_path)
-        without.programs[_XDP].set_autoload(False)
-        datapath = _load(without, pin_dir, sizes, settings, sockets.maps)
-        _log.warning("xdp_refused", error=str(error))
-        return datapath
+    """Load the packet programs on the maps of the sockets.
+
+    Without those of XDP where they are not wanted, or are all that the kernel refuses: first the
+    one for frames in fragments (Linux 5.18).
+    """
+    choices = (frozenset[str](), frozenset({_XDP_FRAGS})) if xdp else ()
+    for left_out in choices:
+        try:
+            bpf_object = _open_without(object_path, left_out)
+            return _load(bpf_object, pin_dir, sizes, settings, sockets.maps)
+        except (UnsupportedKernel, LibbpfError) as error:
+            _log.warning("packet_programs_refused", without=sorted(left_out), error=str(error))
+    bpf_object = _open_without(object_path, None)
+    return _load(bpf_object, pin_dir, sizes, settings, sockets.maps)
+
+
+def _open_without(object_path: Path, left_out: frozenset[str] | None) -> BpfObject:
+    """Open an object and leave programs out; None leaves out all of XDP."""
+    bpf_object = BpfObject.open(object_path)
+    for name, program in bpf_object.programs.items():
+        if name in left_out if left_out is not None else program.type == ProgramType.XDP:
+            program.set_autoload(False)
+    return bpf_object
 
 
 def _load(

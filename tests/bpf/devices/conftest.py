@@ -9,7 +9,7 @@ import platform
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Iterator, TypeVar
+from typing import Any, Callable, Iterator, TypeVar
 
 import pytest
 
@@ -64,8 +64,13 @@ class Node:
         subprocess.run(["ip", "-n", self.peer, "link", "set", "dev", far, "up"], check=True)
         return self.ifindex(name)
 
+    def link(self, name: str) -> dict[str, Any]:
+        """What the kernel tells of a device."""
+        (found,) = json.loads(self.run("ip", "-j", "link", "show", "dev", name))
+        return dict(found)
+
     def ifindex(self, name: str) -> int:
-        return json.loads(self.run("ip", "-j", "link", "show", "dev", name))[0]["ifindex"]
+        return int(self.link(name)["ifindex"])
 
     def chain(self, place: Place) -> list[int]:
         """The ids of the programs of tcx at a place, in order."""
