@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, NamedTuple, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,12 +20,19 @@ from kubeproxy_bpf.api.objects import (
     SlicePort,
 )
 from kubeproxy_bpf.model.facts import NodeAddresses
+from kubeproxy_bpf.model.services import ALGORITHM
 from tests.fix_objects import NODE, endpoint_slice, ip, node, pod, service, traits
 from tests.golden.scenario import Scenario
 
 # Few names, addresses and ports, so that objects are replaced, come back and contest frontends.
 NAMES = ("a", "b", "c")
 BOOLS = st.booleans()
+
+
+class NodeIps(NamedTuple):
+    """By which addresses the cluster knows the node."""
+
+    texts: tuple[str, ...]
 
 
 def some(values: Sequence[Any], most: int = 2) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -47,16 +54,21 @@ SERVICES = st.builds(
             ServicePort("http", "TCP", 80, 0),
             ServicePort("http", "TCP", 81, 30080),
             ServicePort("dns", "UDP", 80, 30080),
+            ServicePort("kubelet", "TCP", 10250, 0),
+            ServicePort("stream", "SCTP", 80, 0),
             ServicePort("bad", "ICMP", 80, 0),
         ],
         3,
     ),
     external_ips=some(["203.0.113.7", "10.96.0.1", "192.168.0.1", "fd00::1"]),
-    ingress=some([Ingress("198.51.100.1", "VIP"), Ingress("203.0.113.7", "VIP")]),
+    ingress=some(
+        [Ingress(text, "VIP") for text in ("198.51.100.1", "203.0.113.7", "192.168.0.1")],
+    ),
     source_ranges=some(["192.0.2.0/24", "::/0"]),
     internal_policy=st.sampled_from(("Cluster", "Local")),
     external_policy=st.sampled_from(("Cluster", "Local")),
     health_check_node_port=st.sampled_from((0, 32000)),
+    annotations=some([(ALGORITHM, "maglev"), (ALGORITHM, "nonsense")], 1),
 )
 
 TRAITS = st.builds(
@@ -98,6 +110,7 @@ NODES = st.builds(node, zone=st.sampled_from(("east", "west", "")))
 ADDRESSES = some(["192.168.0.1", "10.96.0.1", "203.0.113.7", "127.0.0.1"], 4).map(
     lambda texts: NodeAddresses(frozenset(map(ip, texts)), frozenset(map(ip, texts[:1])))
 )
+NODE_IPS = some(["192.0.2.11", "10.0.0.11", "fd00::11"]).map(NodeIps)
 KEYS = st.sampled_from(
     [("Service", name) for name in NAMES]
     + [("EndpointSlice", name) for name in ("s1", "s2", "s3")]
@@ -106,7 +119,10 @@ KEYS = st.sampled_from(
 DELETIONS = KEYS.map(lambda key: (key[0], ObjectKey("default", key[1])))
 TAKE = "take"
 EVENTS = st.lists(
-    st.one_of(SERVICES, SERVICES, SLICES, SLICES, PODS, NODES, ADDRESSES, DELETIONS, st.just(TAKE)),
+    st.one_of(
+        *(SERVICES, SERVICES, SLICES, SLICES, PODS, NODES, ADDRESSES, NODE_IPS),
+        *(DELETIONS, st.just(TAKE)),
+    ),
     max_size=30,
 )
 
@@ -116,6 +132,8 @@ def play(scenario: Scenario, event: Any) -> None:
         scenario.take()
     elif isinstance(event, NodeAddresses):
         scenario.model.set_node_addresses(event)
+    elif isinstance(event, NodeIps):
+        scenario.model.set_node_ips(map(ip, event.texts))
     elif isinstance(event, (Service, EndpointSlice, Pod, Node)):
         scenario.put(event)
     else:
@@ -128,6 +146,8 @@ def last_of_each(events: Sequence[Any]) -> list[Any]:
     for event in events:
         if isinstance(event, NodeAddresses):
             alive["addresses"] = event
+        elif isinstance(event, NodeIps):
+            alive["node IPs"] = event
         elif isinstance(event, (Service, EndpointSlice, Pod, Node)):
             alive[type(event).__name__, event.key] = event
         elif event != TAKE:

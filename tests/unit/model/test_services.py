@@ -4,14 +4,17 @@
 import pytest
 
 from kubeproxy_bpf.api.objects import Ingress, Service, ServicePort
-from kubeproxy_bpf.model.facts import ModelConfig
+from kubeproxy_bpf.model.desired import compile_service
+from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
 from kubeproxy_bpf.model.problems import Report
 from kubeproxy_bpf.model.services import (
+    ALGORITHM,
     FamilyView,
     SetsInUse,
     affinity_timeout_s,
     external_local,
     family_views,
+    is_consistent,
     is_served,
     ports_of,
     sets_in_use,
@@ -196,3 +199,37 @@ def test_same_name_with_another_protocol_is_another_port() -> None:
     report = Report("Service", "default", "web")
     assert [port.protocol for port in ports_of(service(ports=ports), report)] == [6, 17, 132]
     assert [problem.field for problem in report.problems] == ["spec.ports[3].name"]
+
+
+@pytest.mark.parametrize(
+    "text, default, expected",
+    [
+        (None, False, False),
+        (None, True, True),
+        ("random", True, False),
+        ("maglev", False, True),
+        ("rendezvous", False, True),
+        ("consistent", False, True),
+        ("Maglev", False, False),
+        ("", True, True),
+    ],
+)
+def test_the_annotation_decides_how_backends_are_chosen(
+    text: str | None, default: bool, expected: bool
+) -> None:
+    """What it does not name is a problem and leaves the instance's default."""
+    annotations = () if text is None else ((ALGORITHM, text),)
+    report = Report("Service", "default", "web")
+    config = CONFIG._replace(consistent_default=default)
+    assert is_consistent(service(annotations=annotations), config, report) is expected
+    invalid = text in ("Maglev", "")
+    field = "metadata.annotations[kubeproxy-bpf.io/algorithm]"
+    assert [problem.field for problem in report.problems] == [field] * invalid
+
+
+def test_sctp_is_noted_once_and_served() -> None:
+    """Two ports of SCTP are one note, which is no problem."""
+    ports = (ServicePort("a", "SCTP", 80, 0), ServicePort("b", "SCTP", 81, 0), HTTP)
+    compiled, problems = compile_service(service(ports=ports), (), NodeFacts(), CONFIG)
+    assert 3 == len(compiled)
+    assert [("spec.ports", True)] == [(problem.field, problem.note) for problem in problems]

@@ -68,3 +68,14 @@ def test_everything_is_named_again_on_demand() -> None:
     first = vips.take(True)
     assert first == vips.take(True)
     assert first[ip("127.0.0.1")] == VipFlags.LOOPBACK | VipFlags.NODE_PORT | VipFlags.HOST_PORT
+
+
+def test_a_node_address_that_is_a_vip_keeps_its_node_ports() -> None:
+    """Flags stand side by side; the last Service leaves what was there before."""
+    vips = VipTable()
+    own = VipFlags.NODE_PORT | VipFlags.HOST_PORT
+    vips.set_node(NodeAddresses(frozenset({A}), frozenset({A})))
+    vips.add([spec(FrontendKind.LOAD_BALANCER), spec(FrontendKind.EXTERNAL_IP, port=81)])
+    assert vips.take(False) == {A: VipFlags.EXTERNAL | own}
+    vips.remove([spec(FrontendKind.LOAD_BALANCER), spec(FrontendKind.EXTERNAL_IP, port=81)])
+    assert vips.take(False) == {A: own}
