@@ -57,21 +57,22 @@ _NAMESPACES = {
 class World:
     """A sandbox with the Services of the tests; leaving ``stack`` ends what was started in it."""
 
-    def __init__(self, sandbox: Sandbox, flags: tuple[str, ...]) -> None:
+    def __init__(self, sandbox: Sandbox, flags: tuple[str, ...], strict: bool) -> None:
         self.sandbox = sandbox
         self.layout = sandbox.layout
         self.flags = flags
+        self.strict = strict
         self.preserving = PRESERVE in flags
         self.stack = ExitStack()
         self.cluster_ips: dict[str, list[str]] = {}
 
-    def begin(self, strict: bool) -> None:
+    def begin(self) -> None:
         """Start everything, in the order in which a node would."""
         for v in SERVICE_CIDRS:
             # Only a test asks for cluster IPs from outside; no cluster has such a way.
             gateway = self.layout.addresses("node1")[":" in v]
             self.ip("net", "route", "add", v, "via", gateway)
-        if strict:
+        if self.strict:
             for node in self.layout.nodes:
                 make_strict(self.layout, node)
         for name in self.layout.node_names:
@@ -229,7 +230,7 @@ def standing(
     """A world that stands: proxies healthy, all Services programmed on both nodes."""
     options = Options(api_flags=("--admin", "--no-validation"), proxy=False)
     with Sandbox.up(name, topology, options) as sandbox:
-        world = World(sandbox, tuple(flags))
+        world = World(sandbox, tuple(flags), strict)
         with world.stack:
-            world.begin(strict)
+            world.begin()
             yield world
