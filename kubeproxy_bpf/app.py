@@ -147,6 +147,7 @@ class App:
             node_seen=self._health.node_seen,
             unreadable=lambda: store.unreadable,
             node_known=packets.node_known if packets else lambda facts: None,
+            uplink=instance.is_uplink,
         )
         store.subscribe(feed)
         source = ApiSource(client, store, config.hostname)

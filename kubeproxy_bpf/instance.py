@@ -147,6 +147,10 @@ class Instance:
         if self.packets is not None:
             self.packets.devices_changed(devices)
 
+    def is_uplink(self, device: str) -> bool:
+        """Whether a device leads out of the node; without packet programs nobody asked."""
+        return self.packets is not None and self.packets.is_uplink(device)
+
     async def run_packets(self) -> None:
         """Keep the packet programs at the devices that come and go; runs for ever."""
         await self._at_work.wait()

@@ -57,11 +57,18 @@ class PacketPath:
         self._devices: tuple[Device, ...] | None = None
         self._changed = asyncio.Event()
         self._uplinks: tuple[str, ...] = ()
+        self._leading_out: frozenset[str] = frozenset()
 
     def devices_changed(self, devices: tuple[Device, ...]) -> None:
         """The devices of the node, all of them."""
         self._devices = devices
+        judged = attachments(devices, self._config.devices, self._local)
+        self._leading_out = frozenset(i.device.name for i in judged if i.role == Role.UPLINK)
         self._changed.set()
+
+    def is_uplink(self, device: str) -> bool:
+        """Whether a device leads out of the node, by what was last heard of the devices."""
+        return device in self._leading_out
 
     def sync(self) -> None:
         """Attach where it is wanted, and tell the programs of the devices; blocks."""

@@ -81,7 +81,7 @@ def _primary_addresses(
         if address in present:
             found.setdefault(family_of(address), address)
     for entry in local:
-        if uplink(entry.device) and unfit_vip(entry.address) is None:
+        if unfit_vip(entry.address) is None and uplink(entry.device):
             found.setdefault(family_of(entry.address), entry.address)
     return found
 

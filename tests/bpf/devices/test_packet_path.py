@@ -116,6 +116,7 @@ def test_a_node_with_a_bridge_of_pods_and_an_overlay(node, run):
     expected = {"lo": {"ingress"}, "v-pod": BOTH, "eth0": BOTH, "vx0": BOTH}
     running.until(lambda: running.attached() == expected)
 
+    assert ["eth0"] == [name for name in (*expected, "cni0") if running.path.is_uplink(name)]
     flags = DeviceFlags(running.record("v-pod").flags)
     assert DeviceFlags.POD | DeviceFlags.POD_LOCAL | DeviceFlags.ETHERNET | DeviceFlags.UP == flags
     assert not DeviceFlags.POD & running.record("eth0").flags
