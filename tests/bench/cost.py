@@ -95,9 +95,11 @@ class Bench:
         """Run a program behind the driver, as planned; keep the least."""
         driver = self.generator.put_under_test(program)
         context = self.layer.context(self.ifindex["n0"])
-        result = driver.test_run(bytes(frames.FRAME_BYTES), repeat, context)
-        if result.retval == 99:
+        result = driver.test_run(self.generator.frame, repeat, context)
+        if result.retval == frames.NOT_CALLED:
             raise RuntimeError(f"{program.name} was not called")
+        if program is self.ours and result.data[30:34] == self.generator.frame[30:34]:
+            raise RuntimeError(f"{name}: not translated, {self.path.counted()}")
         self._keep(name, result.duration_ns)
 
     def measure_alone(self, name: str, program: ObjectProgram, frame: bytes, repeat: int) -> None:
@@ -185,9 +187,8 @@ def _measure(bench: Bench, other: BpfMap, rounds: int, repeat: int) -> None:
     _tell(bench, f"opening {FLOWS} connections", 0, 1)
     bench.shake_hands(FLOWS)
     bench.generator.plan(frames.template(bench.client, TCP, ACK), FLOWS)
-    bench.generator.put_under_test(bench.others["insert"]).test_run(
-        bytes(frames.FRAME_BYTES), FLOWS
-    )
+    driver = bench.generator.put_under_test(bench.others["insert"])
+    driver.test_run(bench.generator.frame, FLOWS)
     for number in range(rounds):
         _tell(bench, "established", number, rounds)
         bench.established(repeat)

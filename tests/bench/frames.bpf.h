@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <linux/types.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -32,7 +33,8 @@ static __always_inline bool headers_of(struct headers *headers, void *data, void
 	struct iphdr *ip = data + sizeof(*ethernet);
 	void *transport = data + sizeof(*ethernet) + sizeof(*ip);
 
-	if (data + FRAME_BYTES > data_end || ethernet->h_proto != bpf_htons(ETH_P_IP) || ip->ihl != 5)
+	if (data + FRAME_BYTES > data_end || ethernet->h_proto != bpf_htons(ETH_P_IP) ||
+	    ip->ihl != 5)
 		return false;
 	headers->ethernet = ethernet;
 	headers->ip = ip;

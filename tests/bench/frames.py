@@ -23,6 +23,8 @@ FIRST_PORT, PORTS = 20000, 16384
 TCP, UDP = 6, 17
 SYN, ACK = 0x02, 0x10
 NEXT, RANDOM = 0, 1
+NOT_CALLED = 99
+"""What the driver returns when it could not call the program under test."""
 _ETHERTYPE_IPV4 = b"\x08\x00"
 _INCLUDE = Path(__file__).parents[2] / "bpf" / "include"
 
@@ -97,6 +99,8 @@ class Generator:
     def __init__(self, directory: Path) -> None:
         self._object = BpfObject.open(compile_bpf("generator", directory))
         self._object.load()
+        self.frame = bytes(FRAME_BYTES)
+        """As last planned; a test-run must begin with it, for the kernel judges its MAC once."""
         self.programs = self._object.programs
         self._variables = self._object.maps[".bss"].map
         offsets = {v.name: v.offset for v in self._object.btf.datasecs[".bss"].variables}
@@ -121,6 +125,7 @@ class Generator:
         vip: tuple[str, int] | None = None,
     ) -> None:
         """Choose the frame and its flows; ``vip`` is what the sink takes as right."""
+        self.frame = frame
         address, port = vip or ("0.0.0.0", 0)
         raw = struct.pack("=64s4sIII", frame, _packed(FIRST_CLIENT), flows, first, order)
         raw += _packed(address) + struct.pack("!HH", port, 0)

@@ -11,6 +11,8 @@
  */
 #include "frames.bpf.h"
 
+enum { NOT_CALLED = 99 };
+
 enum order {
 	ORDER_NEXT = 0,	  /* one flow after the other */
 	ORDER_RANDOM = 1, /* any of `flows` */
@@ -22,7 +24,7 @@ struct plan {
 	__u32 flows;		    /* numbers are first .. first + flows */
 	__u32 first;
 	__u32 order;
-	__be32 vip;	 /* what the sink expects as source */
+	__be32 vip; /* what the sink expects as source */
 	__be16 vip_port;
 	__u16 pad0;
 };
@@ -85,7 +87,7 @@ int drive_tc(struct __sk_buff *ctx)
 {
 	if (write_frame((void *)(long)ctx->data, (void *)(long)ctx->data_end))
 		bpf_tail_call(ctx, &under_test_tc, 0);
-	return 99;
+	return NOT_CALLED;
 }
 
 SEC("xdp")
@@ -93,7 +95,7 @@ int drive_xdp(struct xdp_md *ctx)
 {
 	if (write_frame((void *)(long)ctx->data, (void *)(long)ctx->data_end))
 		bpf_tail_call(ctx, &under_test_xdp, 0);
-	return 99;
+	return NOT_CALLED;
 }
 
 /* The kernel calls only programs that agree on frames of several buffers. */
@@ -102,7 +104,7 @@ int drive_frags(struct xdp_md *ctx)
 {
 	if (write_frame((void *)(long)ctx->data, (void *)(long)ctx->data_end))
 		bpf_tail_call(ctx, &under_test_frags, 0);
-	return 99;
+	return NOT_CALLED;
 }
 
 SEC("xdp")

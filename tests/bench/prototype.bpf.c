@@ -2,12 +2,20 @@
 /*
  * What the packet path is measured against, with entries of the same sizes: the least that a
  * translation can cost, two hash inserts, and a program that does one lookup and nothing else.
+ *
+ * The translation parses, asks one table, and writes addresses, ports, time to live, MACs and
+ * checksums. It knows no VIPs, states, time-outs, routes, fragments, options or IPv6.
  */
 #include <linux/pkt_cls.h>
 #include "frames.bpf.h"
 #include "kpb_packet_types.h"
 
 enum { BACKEND_PORT = 8080 };
+enum {
+	TRANSPORT_AT = sizeof(struct ethhdr) + sizeof(struct iphdr),
+	TCP_CHECK_AT = TRANSPORT_AT + offsetof(struct tcphdr, check),
+	UDP_CHECK_AT = TRANSPORT_AT + offsetof(struct udphdr, check),
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -46,33 +54,44 @@ static __always_inline __u32 replaced(__u32 sum, __be32 from, __be32 to)
 	return sum + (~from & 0xffff) + (~from >> 16) + (to & 0xffff) + (to >> 16);
 }
 
-/* Parse, one lookup, rewrite, checksums. */
-static __always_inline bool translate(void *data, void *data_end)
+static __always_inline const struct flow *find(const struct headers *headers)
 {
-	struct headers headers;
-	__be32 source, destination;
-	const struct flow *flow;
-	struct tuple tuple;
-	__u32 addresses;
+	struct tuple tuple = tuple_of(headers);
 
-	if (!headers_of(&headers, data, data_end))
-		return false;
-	tuple = tuple_of(&headers);
-	flow = bpf_map_lookup_elem(&prototype_flows, &tuple);
-	if (!flow)
-		return false;
-	source = flow->source.word[3];
-	destination = flow->destination.word[3];
-	addresses = replaced(0, headers.ip->saddr, source);
-	addresses = replaced(addresses, headers.ip->daddr, destination);
-	headers.ip->check = ~fold(addresses + (__u16)~headers.ip->check);
-	*headers.check = ~fold(addresses + (__u16)~*headers.check + (__u16)~headers.udp->source + flow->source_port +
-		       (__u16)~headers.udp->dest + flow->destination_port);
-	headers.ip->saddr = source;
-	headers.ip->daddr = destination;
-	headers.udp->source = flow->source_port;
-	headers.udp->dest = flow->destination_port;
-	return true;
+	return bpf_map_lookup_elem(&prototype_flows, &tuple);
+}
+
+static __always_inline __u32 addresses_difference(const struct headers *headers,
+						  const struct flow *flow)
+{
+	__u32 sum = replaced(0, headers->ip->saddr, flow->source.word[3]);
+
+	return replaced(sum, headers->ip->daddr, flow->destination.word[3]);
+}
+
+static __always_inline __u32 ports_difference(const struct headers *headers,
+					      const struct flow *flow)
+{
+	return (__u16)~headers->udp->source + flow->source_port + (__u16)~headers->udp->dest +
+	       flow->destination_port;
+}
+
+/* All but the checksum of TCP and UDP. */
+static __always_inline void rewrite(struct headers *headers, const struct flow *flow,
+				    __u32 difference)
+{
+	static const __u8 mac[ETH_ALEN] = {2, 0, 0, 0, 0, 3},
+			  own_mac[ETH_ALEN] = {2, 0, 0, 0, 0, 2};
+
+	__builtin_memcpy(headers->ethernet->h_dest, mac, ETH_ALEN);
+	__builtin_memcpy(headers->ethernet->h_source, own_mac, ETH_ALEN);
+	headers->ip->ttl--;
+	difference += (__u16)~bpf_htons(0x100);
+	headers->ip->check = ~fold(difference + (__u16)~headers->ip->check);
+	headers->ip->saddr = flow->source.word[3];
+	headers->ip->daddr = flow->destination.word[3];
+	headers->udp->source = flow->source_port;
+	headers->udp->dest = flow->destination_port;
 }
 
 /* Both directions of a flow: from the client to 198.51.100.2, as the node's 198.51.100.1. */
@@ -126,12 +145,29 @@ int lookup_tc(struct __sk_buff *ctx)
 	return look() ? TC_ACT_SHOT : TC_ACT_OK;
 }
 
+/* Only the kernel knows whether hardware is to finish the checksum or has summed the packet up. */
 SEC("tc")
 int translate_tc(struct __sk_buff *ctx)
 {
-	bool done = translate((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	__u32 difference, ports, at;
+	const struct flow *flow;
+	struct headers headers;
 
-	return done ? TC_ACT_OK : TC_ACT_SHOT;
+	if (!headers_of(&headers, (void *)(long)ctx->data, (void *)(long)ctx->data_end))
+		return TC_ACT_SHOT;
+	flow = find(&headers);
+	if (!flow)
+		return TC_ACT_SHOT;
+	difference = addresses_difference(&headers, flow);
+	ports = ports_difference(&headers, flow);
+	at = headers.ip->protocol == PROTOCOL_TCP ? TCP_CHECK_AT : UDP_CHECK_AT;
+	if (bpf_l4_csum_replace(ctx, at, 0, difference, BPF_F_PSEUDO_HDR) ||
+	    bpf_l4_csum_replace(ctx, at, 0, ports, 0))
+		return TC_ACT_SHOT;
+	if (!headers_of(&headers, (void *)(long)ctx->data, (void *)(long)ctx->data_end))
+		return TC_ACT_SHOT;
+	rewrite(&headers, flow, difference);
+	return TC_ACT_OK;
 }
 
 SEC("tc")
@@ -159,9 +195,20 @@ int lookup_xdp(struct xdp_md *ctx)
 SEC("xdp")
 int translate_xdp(struct xdp_md *ctx)
 {
-	bool done = translate((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	const struct flow *flow;
+	struct headers headers;
+	__u32 difference;
 
-	return done ? XDP_PASS : XDP_DROP;
+	if (!headers_of(&headers, (void *)(long)ctx->data, (void *)(long)ctx->data_end))
+		return XDP_DROP;
+	flow = find(&headers);
+	if (!flow)
+		return XDP_DROP;
+	difference = addresses_difference(&headers, flow);
+	*headers.check =
+		~fold(difference + ports_difference(&headers, flow) + (__u16) ~*headers.check);
+	rewrite(&headers, flow, difference);
+	return XDP_PASS;
 }
 
 SEC("xdp")
