@@ -123,12 +123,16 @@ class Generator:
         first: int = 0,
         order: int = NEXT,
         vip: tuple[str, int] | None = None,
+        reply: bool = False,
     ) -> None:
-        """Choose the frame and its flows; ``vip`` is what the sink takes as right."""
+        """Choose the frame and its flows; ``vip`` is what the sink takes as right.
+
+        With ``reply`` the client is the receiver of the frame.
+        """
         self.frame = frame
         address, port = vip or ("0.0.0.0", 0)
         raw = struct.pack("=64s4sIII", frame, _packed(FIRST_CLIENT), flows, first, order)
-        raw += _packed(address) + struct.pack("!HH", port, 0)
+        raw += _packed(address) + struct.pack("!H", port) + struct.pack("=H", reply)
         self._store({self._plan: raw, self._turn: struct.pack("=i", -1)})
 
     def wire(self, ends: tuple[int, int]) -> None:

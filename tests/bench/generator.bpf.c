@@ -26,7 +26,7 @@ struct plan {
 	__u32 order;
 	__be32 vip; /* what the sink expects as source */
 	__be16 vip_port;
-	__u16 pad0;
+	__u16 reply; /* bool: the client is the receiver */
 };
 
 struct plan plan = {};
@@ -59,10 +59,22 @@ static __always_inline __u32 next_flow(void)
 	return plan.first + turn;
 }
 
+static __always_inline void name_client(struct headers *headers, __be32 address, __be16 port)
+{
+	if (plan.reply) {
+		headers->ip->daddr = address;
+		headers->udp->dest = port;
+	} else {
+		headers->ip->saddr = address;
+		headers->udp->source = port;
+	}
+}
+
 static __always_inline bool write_frame(void *data, void *data_end)
 {
 	struct headers headers;
 	__be32 client;
+	__be16 port;
 	__u32 flow;
 	int i;
 
@@ -74,11 +86,11 @@ static __always_inline bool write_frame(void *data, void *data_end)
 		return false;
 	flow = next_flow();
 	client = bpf_htonl(bpf_ntohl(plan.client) + flow / PORTS);
-	headers.ip->saddr = client;
-	headers.udp->source = bpf_htons(FIRST_PORT + flow % PORTS);
+	port = bpf_htons(FIRST_PORT + flow % PORTS);
+	name_client(&headers, client, port);
 	client = (client & 0xffff) + (client >> 16);
 	headers.ip->check = ~fold(client + headers.ip->check);
-	*headers.check = ~fold(client + headers.udp->source + *headers.check);
+	*headers.check = ~fold(client + port + *headers.check);
 	return true;
 }
 

@@ -68,11 +68,17 @@ class Hooks:
         return Seen(_XDP[result.retval], result.data)
 
     def _tc(self, program: str, device: str, data: bytes, context: Mapping[str, int]) -> Seen:
-        skb = bytearray(_SKB_BYTES)
-        struct.pack_into("=I", skb, _SKB_IFINDEX, self._node.ifindex[device])
-        struct.pack_into("=I", skb, _SKB_INGRESS, self._node.ifindex[device])
-        struct.pack_into("=I", skb, _SKB_MARK, context.get("mark", 0))
-        struct.pack_into("=I", skb, _SKB_GSO_SIZE, context.get("gso_size", 0))
+        ctx = skb(self._node.ifindex[device], **context)
         with self._node.inside():
-            result = self._programs[program].test_run(data, ctx=bytes(skb))
+            result = self._programs[program].test_run(data, ctx=ctx)
         return Seen(_TC[result.retval], result.data)
+
+
+def skb(ifindex: int, mark: int = 0, gso_size: int = 0) -> bytes:
+    """The context of a TC program for a packet that came by, or leaves by, a device."""
+    raw = bytearray(_SKB_BYTES)
+    struct.pack_into("=I", raw, _SKB_IFINDEX, ifindex)
+    struct.pack_into("=I", raw, _SKB_INGRESS, ifindex)
+    struct.pack_into("=I", raw, _SKB_MARK, mark)
+    struct.pack_into("=I", raw, _SKB_GSO_SIZE, gso_size)
+    return bytes(raw)
