@@ -72,7 +72,7 @@ class FlowTable:
         self._destination = _slice_of(btf.structs["tuple"], "destination")
         deadline = _slice_of(btf.structs["flow"], "deadline")
         self._deadlines = slice(deadline.start // 4, None, self.flows.size // 4)
-        self._alone = btf.enums["track_flags"].values.get("TRACK_ALONE", 0)
+        self._alone = btf.enums["track_flags"].values["TRACK_ALONE"]
 
     @property
     def capacity(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kubeproxy_bpf.node import reservation as module
 from kubeproxy_bpf.node.reservation import PortReservation, format_ports, parse_ports
 
 pytestmark = pytest.mark.root
@@ -137,6 +138,23 @@ def test_what_a_crash_left_is_undone(journal):
         assert "21000" == reserved()
 
     in_new_namespace(scenario)
+
+
+def test_what_is_added_is_noted_before_it_is_done(journal, monkeypatch):
+    """A process that ends in between leaves a journal that names too much, never too little."""
+    noted = []
+
+    def set_reserved(ports):
+        noted.append(journal.read_text())
+
+    monkeypatch.setattr(module, "_set_reserved", set_reserved)
+
+    def scenario():
+        set_range("20000 40000")
+        PortReservation(journal).reserve(20000, 20009)
+
+    in_new_namespace(scenario)
+    assert 1 == len(noted) and "20000-20009" in noted[0]
 
 
 def test_a_journal_of_another_namespace_is_void(journal):

@@ -60,9 +60,10 @@ class Flows:
         flow = self.table.flows.decode(raw)._replace(deadline=_deadline(ticks))
         self.map.update(key, self.table.flows.encode(flow))
 
-    def put_alone(self, port: int, ticks: int) -> bytes:
+    def put_alone(self, port: int, ticks: int, reverse: bool = False) -> bytes:
         """A flow without partner, left as it is."""
         same = self._tuple(CLIENT, port, NODE, 80)
+        same = _reversed(same) if reverse else same
         key = self.table.keys.encode(same)
         self._entry(key, same, ticks, self.alone)
         return key
@@ -104,6 +105,6 @@ def flows(packet_btf: Btf) -> Iterator[Flows]:
         shape = item.type, "kpbt_flows", item.key_size, item.value_size, ROOM, int(item.flags)
     finally:
         bpf_object.close()
-    alone = packet_btf.enums["track_flags"].values.get("TRACK_ALONE", 0)
+    alone = packet_btf.enums["track_flags"].values["TRACK_ALONE"]
     with BpfMap.create(*shape) as real:
         yield Flows(real, FlowTable(real, packet_btf), alone)

@@ -70,9 +70,11 @@ async def test_dead_pairs_go_and_live_ones_stay(flows: Flows) -> None:
 async def test_what_has_no_partner_goes_alone(flows: Flows) -> None:
     """The reverse of a flow that is left alone is a flow of its own."""
     dead, live = flows.put_alone(1, AGO), flows.put_alone(2, SOON)
+    answer = flows.put_alone(1, SOON, reverse=True)
     await sweeper(flows).walk()
 
-    assert dead not in flows and live in flows
+    assert dead not in flows
+    assert live in flows and answer in flows
 
 
 async def test_what_died_this_moment_is_left_to_the_programs(flows: Flows) -> None:
