@@ -10,8 +10,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Mapping, NamedTuple
 
-from kubeproxy_bpf.api.addresses import V4_PREFIX
 from kubeproxy_bpf.plan.records import FrontendKind
+
+_V4_PREFIX = bytes(10) + b"\xff\xff"
 
 
 class Family(IntEnum):
@@ -28,7 +29,7 @@ class Protocol(IntEnum):
 
 
 def family_of(address: bytes) -> Family:
-    return Family.IPV4 if address.startswith(V4_PREFIX) else Family.IPV6
+    return Family.IPV4 if address.startswith(_V4_PREFIX) else Family.IPV6
 
 
 class Prefix(NamedTuple):
