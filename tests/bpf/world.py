@@ -143,6 +143,11 @@ class World:
         record = Backend(mapped(address), port, protocol, 0, self._generations[number])
         self.maps["kpb_backends"].update(u32(number), self._backend.encode(record))
 
+    def reuse_backend(self, address: str, other: str, protocol: int = TCP) -> None:
+        """Give the id of a removed backend to another one."""
+        self.remove_backend(address, protocol)
+        self._backends[other, PORT, protocol] = self._backends.pop((address, PORT, protocol))
+
     def publish(
         self,
         index: int,

@@ -2,6 +2,7 @@
 """Devices that come and go: the real programs follow them, and know what they must of each."""
 
 import asyncio
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,20 @@ def test_xdp_on_a_veth_only_if_it_is_asked_for(node, run, flag, mode):
 
     assert {"eth0": mode} == running.path.reading().xdp_modes
     assert (mode == "native") == ("xdp" in node.link("eth0"))
+
+
+def test_xdp_redirects_only_to_uplinks_that_send(node, run):
+    """A veth sends while its peer has GRO; what is redirected to another vanishes silently."""
+    for name, far in (("eth0", "far0"), ("eth1", "far1"), ("v-pod", "far2")):
+        node.wire(name, far)
+    node.ip("addr add 192.0.2.1/24 dev eth0")
+    node.ip("addr add 192.0.3.1/24 dev eth1")
+    for far in ("far1", "far2"):
+        words = ["nsenter", f"--net=/run/netns/{node.peer}", "ethtool", "-K", far, "gro", "on"]
+        subprocess.run(words, check=True)
+    running = run("--bpf-xdp=native")
+    running.until(lambda: "eth1" in running.attached())
+
+    names = ("lo", "eth0", "eth1", "v-pod")
+    sending = {name for name in names if DeviceFlags.XDP_TARGET & running.record(name).flags}
+    assert {"eth1"} == sending

@@ -69,11 +69,11 @@ def settings(flags: int = DETECTOR, **changed: int) -> Settings:
     return made._replace(**changed)
 
 
-def load(node: Node, wanted: Settings) -> Datapath:
+def load(node: Node, wanted: Settings, **sizes: int) -> Datapath:
     """The programs with these settings, and maps of their own."""
+    sizes = SIZES | {"kpb_flow_ring": wanted.flow_ring * possible_cpus()} | sizes
     with node.inside():
         wanted = wanted._replace(host_netns=netns_cookie())
-        sizes = SIZES | {"kpb_flow_ring": wanted.flow_ring * possible_cpus()}
         with structlog.testing.capture_logs():  # thousands of lines of libbpf, kept from the report
             return load_datapath(OBJECT, None, sizes, wanted)
 

@@ -29,6 +29,10 @@ DEVICE_POD, DEVICE_POD_LOCAL, DEVICE_ETHERNET, DEVICE_XDP_TARGET, DEVICE_UP = (
 )
 TRACK_REPLY, TRACK_EGRESS, TRACK_DIRECT, TRACK_HOST = (1 << bit for bit in range(4))
 TRACK_PASS, TRACK_DSR, TRACK_FIN, TRACK_DYNAMIC = (1 << bit for bit in range(4, 8))
+STATES = (
+    "NONE TCP_NEW TCP_REPLIED TCP_ESTABLISHED TCP_CLOSING TCP_TIME_WAIT TCP_CLOSED UDP_NEW "
+    "UDP_REPLIED OTHER"
+).split()
 WILDCARDS = ("0.0.0.0", "::")
 DETECTED_PODS = ("10.244.1.0/24", "fd00:10:244:1::/64")
 
@@ -195,6 +199,17 @@ class PacketWorld(World):
         table = self.maps["kpb_flows"]
         found = ((key, table.lookup(key)) for key in list(table.keys()))
         return {self._tuple.decode(k): self._flow.decode(v) for k, v in found if v}
+
+    @staticmethod
+    def partner(key: Tuple, flow: Flow) -> Tuple:
+        """The key of the entry that undoes this one."""
+        return Tuple(
+            flow.destination,
+            flow.source,
+            flow.destination_port,
+            flow.source_port,
+            key.protocol,
+        )
 
     def expire(self, key: Tuple) -> None:
         """Make an entry as old as can be."""

@@ -44,6 +44,8 @@ static __always_inline int answer(context *ctx, bool ethernet, bool to_host)
 	if (kind != PACKET_PLAIN || !(addr_equal(&p.tuple.destination, &order->ipv4) ||
 				      addr_equal(&p.tuple.destination, &order->ipv6)))
 		return TC_ACT_UNSPEC;
+	if (p.fragment == FRAGMENT_FIRST)
+		packet_remember_fragment(&p);
 	return order->mtu ? reject_too_big(ctx, &p, order->mtu, to_host) : reject(ctx, &p, to_host);
 }
 

@@ -66,6 +66,12 @@ class Answers:
         value = self._counters.lookup(struct.pack("=I", REJECTS_LIMITED)) or b""
         return sum(struct.unpack(f"={possible_cpus()}Q", value))
 
+    def save_up(self, count: int) -> None:
+        """Let every processor believe that it has so many answers to give."""
+        bucket = struct.pack("=QQ", 0, count * 1_000_000_000)
+        with self.object.maps["kpb_reject_limit"].map as limit:
+            limit.update(FIRST, bucket * possible_cpus())
+
     def close(self) -> None:
         self._orders.close()
         self._counters.close()

@@ -121,7 +121,7 @@ def test_a_datagram_without_checksum_stays_so(wire: Wire, family: int) -> None:
 
 def test_ports_of_sctp_stand_outside_of_checksums(wire: Wire, family: int) -> None:
     """The checksum of SCTP covers no address: of the quote only addresses and ports change."""
-    came, expected = sent(family, SCTP), dialled(family, SCTP)
+    came, expected = sent(family, SCTP) / Raw(bytes(16)), dialled(family, SCTP) / Raw(bytes(16))
     came[SCTP].chksum = expected[SCTP].chksum = 0x12345678
 
     check(wire, family, raw(came), raw(expected))
@@ -149,3 +149,12 @@ def test_a_wrong_checksum_stays_wrong_by_as_much(wire: Wire, family: int) -> Non
     expected_raw[-1] ^= 1
 
     check(wire, family, bytes(came_raw), bytes(expected_raw))
+
+
+def test_a_checksum_does_not_become_none(wire: Wire, family: int) -> None:
+    """A sum that comes out as zero is written as 0xffff: zero would say that there is none."""
+    blank = dialled(family, UDP) / Raw(bytes(2))
+    rest = type(blank)(raw(blank))[UDP].chksum.to_bytes(2, "big")
+
+    assert 0xFFFF == type(blank)(raw(dialled(family, UDP) / Raw(rest)))[UDP].chksum
+    check(wire, family, raw(sent(family, UDP) / Raw(rest)), raw(dialled(family, UDP) / Raw(rest)))

@@ -75,9 +75,11 @@ def test_a_header_longer_than_the_packet_is_not_answered(wire: Wire, family: int
     assert not wire.waiting()
 
 
-@pytest.mark.parametrize("source", [("224.0.0.1", "ff02::1"), ("0.0.0.0", "::")])
+@pytest.mark.parametrize(
+    "source", [("224.0.0.1", "ff02::1"), ("0.0.0.0", "::"), ("127.0.0.1", "::1")]
+)
 def test_nobody_is_not_answered(wire: Wire, family: int, source: tuple[str, str]) -> None:
-    """A source that is no single host gets no answer."""
+    """A source that is no single host, or cannot be beyond this device, gets no answer."""
     wire.send(framed(wire, header(family, source) / TCP(**ENDS, flags="S")))
 
     assert not wire.waiting()

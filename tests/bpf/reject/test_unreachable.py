@@ -83,11 +83,11 @@ def test_a_first_fragment_is_answered_and_no_later_one(wire: Wire, family: int) 
         later = later / IPv6ExtHdrFragment(id=9, m=0, offset=3, nh=17)
     begun = first / UDP(**PORTS, len=100, chksum=0x1234) / Raw(bytes(16))
 
-    wire.send(framed(wire, later / Raw(bytes(24))))
-    assert not wire.waiting()
     wire.send(framed(wire, begun))
+    wire.send(framed(wire, later / Raw(bytes(24))))
 
     assert framed(wire, unreachable(family, bytes(raw(begun))), reply=True) == wire.receive()[0]
+    assert not wire.waiting()
 
 
 @pytest.mark.parametrize("wire", ["ethernet"], indirect=True)

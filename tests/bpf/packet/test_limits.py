@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where something runs out: ports, room for flows, answers. And DSR, whose programs are these."""
+
+from __future__ import annotations
+
+import socket
+from typing import Iterator
+
+import pytest
+
+from kubeproxy_bpf.dataplane.loader import Datapath
+from kubeproxy_bpf.dataplane.settings import ConfigFlags
+
+from . import frames
+from .conftest import DETECTOR, load, settings
+from .conversation import Conversation
+from .frames import Ends
+from .hooks import Hooks, Seen, Verdict
+from .node import (
+    MAC,
+    NARROW_POD,
+    NODE,
+    OUTSIDE,
+    REMOTE_POD,
+    UPLINK,
+    Node,
+)
+from .world import CLUSTER_IP, LOAD_BALANCER, NODE_PORT, STATES, PacketWorld
+
+pytestmark = pytest.mark.root
+
+SERVED = 30080
+PORTS, ROOM, ANSWERS = 4, 64, 10
+families = pytest.mark.parametrize("family", (0, 1), ids=("ipv4", "ipv6"))
+
+
+@pytest.fixture(scope="module")
+def small(node: Node) -> Iterator[Datapath]:
+    """Programs with little of everything, and with direct server return."""
+    flags = DETECTOR | ConfigFlags.DSR_TCP | ConfigFlags.DSR_UDP
+    wanted = settings(flags, snat_count=PORTS, flow_ring=ROOM, rejects_per_s=ANSWERS)
+    with load(node, wanted, kpb_flows=ROOM) as made:
+        yield made
+
+
+@pytest.fixture
+def datapath(small: Datapath) -> Datapath:
+    return small
+
+
+def client(family: int, number: int) -> Ends:
+    return Ends(OUTSIDE[family], 1000 + number, NODE[family], SERVED)
+
+
+def send(hooks: Hooks, outer: Ends, protocol: str = "TCP", **fields: object) -> Seen:
+    content = frames.packet(protocol, outer, **fields)
+    return hooks.ingress(UPLINK, frames.frame(content, MAC[UPLINK]))
+
+
+# ---- ports ----
+
+
+@families
+@pytest.mark.parametrize("protocol", ("TCP", "UDP"))
+def test_ports_are_given_for_each_backend(
+    hooks: Hooks, world: PacketWorld, family: int, protocol: str
+) -> None:
+    """All ports of the range are given, each once; the next flow is refused, others go on."""
+    number = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}[protocol]
+    address = REMOTE_POD[family]
+    index = world.service((NODE_PORT, NODE[family], SERVED), remote=[address], protocol=number)
+    talks = [
+        Conversation(
+            hooks,
+            protocol,
+            client(family, n),
+            (address, 8080),
+            UPLINK,
+            UPLINK,
+            NODE[family],
+            direct=True,
+        )
+        for n in range(PORTS)
+    ]
+    inner = set()
+    for talk in talks:
+        seen = send(hooks, talk.outer, protocol)
+        talk.inner = frames.ends_of(frames.read(seen.data))
+        inner.add(talk.inner.source_port)
+    assert inner == set(range(20000, 20000 + PORTS))
+    for _ in range(2):
+        assert send(hooks, client(family, 99), protocol).verdict is Verdict.DROP
+    assert world.counted() == {"FLOW_NEW": PORTS, "SNAT_EXHAUSTED": 2}
+    assert world.stats(index) == (PORTS, 2, 0)
+    for talk in talks:
+        talk.answer()
+    # Another backend has all ports again.
+    world.service((NODE_PORT, NODE[family], 30081), remote=[NARROW_POD[family]], protocol=number)
+    assert send(hooks, client(family, 99).to(NODE[family], 30081), protocol).verdict is (
+        Verdict.REDIRECT
+    )
+
+
+def test_a_dead_flow_gives_its_port_back(hooks: Hooks, world: PacketWorld) -> None:
+    """A port whose flow is past its time is given again."""
+    world.service((NODE_PORT, NODE[0], SERVED), remote=[REMOTE_POD[0]])
+    for n in range(PORTS):
+        send(hooks, client(0, n))
+    for key in world.flows():
+        world.expire(key)
+    assert send(hooks, client(0, 99)).verdict is Verdict.REDIRECT
+
+
+# ---- room ----
+
+
+def addressed(number: int, source: str = "203.0.113.") -> Ends:
+    """Clients to many backends, so that ports suffice."""
+    return Ends(f"{source}{number % 200}", 2000 + number, NODE[0], SERVED)
+
+
+@pytest.fixture
+def many_backends(world: PacketWorld) -> None:
+    world.service((NODE_PORT, NODE[0], SERVED), remote=[f"10.244.2.{n}" for n in range(1, 250)])
+
+
+def establish(hooks: Hooks, outer: Ends) -> Ends:
+    """A connection, as its backend sees it."""
+    seen = send(hooks, outer)
+    assert seen.verdict is Verdict.REDIRECT
+    inner = frames.ends_of(frames.read(seen.data))
+    back = frames.packet("TCP", inner.reply(), flags="SA")
+    assert hooks.ingress(UPLINK, frames.frame(back, MAC[UPLINK])).verdict is Verdict.REDIRECT
+    assert send(hooks, outer, flags="A").verdict is Verdict.REDIRECT
+    return inner
+
+
+@pytest.mark.usefixtures("many_backends")
+def test_a_scan_costs_no_connection(hooks: Hooks, world: PacketWorld) -> None:
+    """A thousand SYNs in a full table: each finds room, none of what is established is lost."""
+    kept = [addressed(n) for n in range(ROOM // 4)]
+    inner = [establish(hooks, outer) for outer in kept]
+    for n in range(1000, 1300):
+        assert send(hooks, addressed(n)).verdict is Verdict.REDIRECT
+    assert world.count("FLOWS_RECYCLED")
+    assert not world.count("FLOWS_FULL")
+    for outer, behind in zip(kept, inner, strict=True):
+        came = frames.ends_of(frames.read(send(hooks, outer, flags="A").data))
+        assert came == behind
+    states = [STATES[flow.state] for flow in world.flows().values()]
+    assert states.count("TCP_ESTABLISHED") == 2 * len(kept)
+
+
+@pytest.mark.usefixtures("many_backends")
+def test_no_room_at_all(hooks: Hooks, world: PacketWorld) -> None:
+    """Full of established connections: new ones are refused and counted, the old ones go on."""
+    kept = [addressed(n) for n in range(ROOM // 2)]
+    inner = [establish(hooks, outer) for outer in kept]
+    assert len(world.flows()) == ROOM
+    for n in range(50):
+        assert send(hooks, addressed(1000 + n)).verdict is Verdict.DROP
+    assert world.counted() == {"FLOW_NEW": ROOM // 2, "FLOWS_FULL": 50}
+    for outer, behind in zip(kept, inner, strict=True):
+        assert frames.ends_of(frames.read(send(hooks, outer, flags="A").data)) == behind
+    for key in world.flows():
+        world.expire(key)
+    assert send(hooks, addressed(2000)).verdict is Verdict.REDIRECT
+
+
+@pytest.mark.usefixtures("many_backends")
+def test_partners_go_together(hooks: Hooks, world: PacketWorld) -> None:
+    """However full the table is: an entry's partner is there, and undoes it."""
+    for n in range(300):
+        send(hooks, addressed(n))
+        if n % 3 == 0:
+            send(hooks, addressed(n), "UDP")
+    assert_paired(world)
+
+
+def assert_paired(world: PacketWorld) -> None:
+    flows = world.flows()
+    assert flows
+    for key, flow in flows.items():
+        partner = flows.get(world.partner(key, flow))
+        assert partner is not None
+        assert world.partner(world.partner(key, flow), partner) == key
+
+
+# ---- answers ----
+
+
+def test_answers_have_a_limit(hooks: Hooks, world: PacketWorld) -> None:
+    """Beyond the limit packets are dropped instead of answered, and counted."""
+    world.service((CLUSTER_IP, "10.96.0.6", 80), flags=0)
+    outer = Ends(OUTSIDE[0], 1, "10.96.0.6", 80)
+    frame = frames.frame(frames.packet("TCP", outer), MAC[UPLINK])
+    seen = [hooks.ingress(UPLINK, frame).verdict for _ in range(200)]
+    assert seen.count(Verdict.REDIRECT) < 150
+    assert seen.count(Verdict.DROP) == world.count("REJECTS_LIMITED")
+
+
+# ---- direct server return ----
+
+
+@families
+@pytest.mark.parametrize("protocol", ("TCP", "UDP"))
+def test_dsr(hooks: Hooks, world: PacketWorld, family: int, protocol: str) -> None:
+    """The packet goes unchanged to the next hop on the way to the backend, the same each time."""
+    number = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}[protocol]
+    vip = ("198.51.100.9", "2001:db8::9")[family]
+    world.service((LOAD_BALANCER, vip, 80), remote=[REMOTE_POD[family]], protocol=number)
+    outer = client(family, 1).to(vip, 80)
+    for flags in ("S", "A", "PA", "FA"):
+        fields = {"flags": flags} if protocol == "TCP" else {}
+        seen = send(hooks, outer, protocol, **fields)
+        assert seen.verdict is Verdict.REDIRECT
+        assert frames.difference(seen.data, frames.packet(protocol, outer, 63, **fields)) == ""
+    assert len(world.flows()) == 1
+    assert world.count("DSR") == 1
+    frame = frames.frame(frames.packet(protocol, outer), MAC[UPLINK])
+    assert hooks.xdp(UPLINK, frame) == (Verdict.UNSPEC, frame)
+
+
+@families
+def test_dsr_to_a_local_backend(hooks: Hooks, world: PacketWorld, family: int) -> None:
+    """The backend's node serves the flow as any other, and keeps the client's address."""
+    vip, pod = ("198.51.100.9", "2001:db8::9")[family], ("10.244.1.10", "fd00:10:244:1::a")[family]
+    world.service((LOAD_BALANCER, vip, 80), local=[pod])
+    outer = client(family, 1).to(vip, 80)
+    talk = Conversation(hooks, "TCP", outer, (pod, 8080), UPLINK, "pod0")
+    talk.ask()
+    talk.answer()
