@@ -14,11 +14,9 @@
 #endif
 
 /* Packets that start on this host have come no way yet. */
-static __always_inline __u32 out_hops(context *ctx, const struct flow *flow)
+static __always_inline bool out_is_own(context *ctx, const struct flow *flow)
 {
-	bool own = flow->flags & TRACK_EGRESS || ctx_ifindex(ctx) == ROUTE_LOOPBACK;
-
-	return own ? 0 : REWRITE_HOPS;
+	return flow->flags & TRACK_EGRESS || ctx_ifindex(ctx) == ROUTE_LOOPBACK;
 }
 
 #ifndef KPB_XDP
@@ -26,12 +24,9 @@ static __always_inline __u32 out_hops(context *ctx, const struct flow *flow)
 enum { OUT_LEAVE = TC_ACT_UNSPEC, OUT_DROP = TC_ACT_SHOT };
 enum { PACKET_FOR_HOST = 0 };
 
-static __always_inline int out_rewrite(context *ctx, struct packet *p, const struct flow *flow,
-				       __u32 flags)
+static __always_inline int out_rewrite(context *ctx, struct packet *p, const struct flow *flow)
 {
-	if (p->inner_l3)
-		return icmp_rewrite(ctx, p, flow);
-	return rewrite(ctx, p, flow, flags);
+	return p->inner_l3 ? icmp_rewrite(ctx, p, flow) : rewrite(ctx, p, flow);
 }
 
 /*
@@ -58,7 +53,7 @@ static __noinline int out_through_stack(context *ctx, struct packet *p, struct f
 	bpf_map_update_elem(&kpb_flows, middle, rest, BPF_ANY);
 	flow->source = p->tuple.source;
 	flow->source_port = p->tuple.source_port;
-	return rewrite(ctx, p, flow, 0) ? OUT_DROP : OUT_LEAVE;
+	return rewrite(ctx, p, flow) ? OUT_DROP : OUT_LEAVE;
 }
 
 static __always_inline int out_too_big(context *ctx, struct packet *p, struct flow *flow, __u32 mtu)
@@ -136,21 +131,12 @@ static __always_inline int out_next_hop(context *ctx, const struct packet *p,
 	return out_neighbour(ctx, p, route->ifindex, &hop);
 }
 
-static __always_inline struct flow out_unchanged(const struct packet *p)
-{
-	return (struct flow){
-		.source = p->tuple.source,
-		.destination = p->tuple.destination,
-		.source_port = p->tuple.source_port,
-		.destination_port = p->tuple.destination_port,
-	};
-}
-
 static __noinline int out_direct(context *ctx, struct packet *p, struct flow *flow)
 {
 	struct route route = {};
 	long found = route_find(ctx, p, flow, &route);
-	__u32 hops = out_hops(ctx, flow), ifindex = flow->ifindex;
+	bool own = out_is_own(ctx, flow);
+	__u32 ifindex = flow->ifindex;
 
 	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return out_too_big(ctx, p, flow, route.mtu);
@@ -158,15 +144,15 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 		verdict_count(COUNT_NO_ROUTE);
 		return OUT_DROP;
 	}
-	if (hops && p->hops <= 1) {
+	if (!own && p->hops <= 1) {
 		verdict_count(COUNT_HOP_LIMIT);
 		return OUT_DROP;
 	}
-	if (flow->flags & TRACK_DSR) {
-		*flow = out_unchanged(p);
-		return rewrite(ctx, p, flow, hops) ? OUT_DROP : out_next_hop(ctx, p, &route);
-	}
-	if (out_rewrite(ctx, p, flow, hops))
+	if (!own && rewrite_hops(ctx, p))
+		return OUT_DROP;
+	if (flow->flags & TRACK_DSR)
+		return out_next_hop(ctx, p, &route);
+	if (out_rewrite(ctx, p, flow))
 		return OUT_DROP;
 	if (ifindex && ifindex != route.ifindex)
 		return out_back(ctx, p, flow);
@@ -181,7 +167,7 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
  */
 static __always_inline int out_host(context *ctx, struct packet *p, const struct flow *flow)
 {
-	if (out_rewrite(ctx, p, flow, 0))
+	if (out_rewrite(ctx, p, flow))
 		return OUT_DROP;
 	/* A bridge's port takes what is for the bridge for somebody else's. */
 	bpf_skb_change_type(ctx, PACKET_FOR_HOST);
@@ -190,7 +176,7 @@ static __always_inline int out_host(context *ctx, struct packet *p, const struct
 
 static __always_inline int out_stack(context *ctx, struct packet *p, const struct flow *flow)
 {
-	if (out_rewrite(ctx, p, flow, 0))
+	if (out_rewrite(ctx, p, flow))
 		return OUT_DROP;
 	if (flow->flags & TRACK_EGRESS && flow->ifindex && flow->ifindex != ctx_ifindex(ctx))
 		return out_back(ctx, p, flow);
@@ -232,7 +218,7 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 		if (!device || !(device->flags & DEVICE_XDP_TARGET))
 			return OUT_LEAVE;
 	}
-	if (rewrite(ctx, p, flow, REWRITE_HOPS))
+	if (rewrite(ctx, p, flow) || rewrite_hops(ctx, p))
 		return OUT_DROP;
 	eth = ctx_at(ctx, 0, sizeof(*eth));
 	if (!eth)
@@ -256,7 +242,7 @@ static __always_inline int out_stack(context *ctx, struct packet *p, const struc
 {
 	if (flow->flags & TRACK_HOST || !out_is_for_us(ctx))
 		return OUT_LEAVE;
-	return rewrite(ctx, p, flow, 0) ? OUT_DROP : OUT_LEAVE;
+	return rewrite(ctx, p, flow) ? OUT_DROP : OUT_LEAVE;
 }
 
 #endif

@@ -10,8 +10,6 @@
 
 #include "packet.h"
 
-enum { REWRITE_HOPS = 1 }; /* flag: one hop less to live, as a router does */
-
 static __always_inline __u32 rewrite_check_offset(__u8 protocol)
 {
 	return protocol == KPB_IPPROTO_TCP ? offsetof(struct tcphdr, check)
@@ -43,35 +41,26 @@ static __always_inline int rewrite_transport(context *ctx, const struct packet *
 	return bpf_skb_store_bytes(ctx, p->l4, to_ports, sizeof(to_ports), 0) ? -1 : 0;
 }
 
-static __always_inline int rewrite_ipv4(context *ctx, const struct packet *p, const struct flow *to,
-					__u32 flags)
+static __always_inline int rewrite_ipv4(context *ctx, const struct packet *p, const struct flow *to)
 {
 	__be32 from_addresses[2] = {p->tuple.source.word[3], p->tuple.destination.word[3]};
 	__be32 to_addresses[2] = {to->source.word[3], to->destination.word[3]};
 	__u32 check = p->l3 + offsetof(struct iphdr, check);
+	__u32 addresses = p->l3 + offsetof(struct iphdr, saddr);
 	__u32 difference = bpf_csum_diff(from_addresses, 8, to_addresses, 8, 0);
-	__u8 hops = p->hops - 1;
 
 	if (rewrite_has_transport(p) && rewrite_transport(ctx, p, to, difference))
 		return -1;
 	if (bpf_l3_csum_replace(ctx, check, 0, difference, 0))
 		return -1;
-	if (bpf_skb_store_bytes(ctx, p->l3 + offsetof(struct iphdr, saddr), to_addresses, 8, 0))
-		return -1;
-	if (!(flags & REWRITE_HOPS))
-		return 0;
-	/* The 16 bits are time to live and protocol: the second does not change. */
-	if (bpf_l3_csum_replace(ctx, check, bpf_htons(p->hops << 8), bpf_htons(hops << 8), 2))
-		return -1;
-	return bpf_skb_store_bytes(ctx, p->l3 + offsetof(struct iphdr, ttl), &hops, 1, 0) ? -1 : 0;
+	return bpf_skb_store_bytes(ctx, addresses, to_addresses, 8, 0) ? -1 : 0;
 }
 
-static __always_inline int rewrite_ipv6(context *ctx, const struct packet *p, const struct flow *to,
-					__u32 flags)
+static __always_inline int rewrite_ipv6(context *ctx, const struct packet *p, const struct flow *to)
 {
 	__u32 difference =
 		bpf_csum_diff((__be32 *)&p->tuple.source, 32, (__be32 *)&to->source, 32, 0);
-	__u8 hops = p->hops - 1;
+	__u32 addresses = p->l3 + offsetof(struct ipv6_header, source);
 
 	if (rewrite_has_transport(p)) {
 		if (rewrite_transport(ctx, p, to, difference))
@@ -82,15 +71,21 @@ static __always_inline int rewrite_ipv6(context *ctx, const struct packet *p, co
 		 */
 		bpf_csum_update(ctx, difference);
 	}
-	if (bpf_skb_store_bytes(ctx, p->l3 + offsetof(struct ipv6_header, source), &to->source, 32,
-				0))
+	return bpf_skb_store_bytes(ctx, addresses, &to->source, 32, 0) ? -1 : 0;
+}
+
+/* One hop less to live, as behind a router. */
+static __always_inline int rewrite_hops(context *ctx, const struct packet *p)
+{
+	__u32 at = p->l3 + (p->ipv4 ? offsetof(struct iphdr, ttl)
+				    : offsetof(struct ipv6_header, hop_limit));
+	__u8 hops = p->hops - 1;
+
+	/* The 16 bits are time to live and protocol: the second does not change. */
+	if (p->ipv4 && bpf_l3_csum_replace(ctx, p->l3 + offsetof(struct iphdr, check),
+					   bpf_htons(p->hops << 8), bpf_htons(hops << 8), 2))
 		return -1;
-	if (!(flags & REWRITE_HOPS))
-		return 0;
-	return bpf_skb_store_bytes(ctx, p->l3 + offsetof(struct ipv6_header, hop_limit), &hops, 1,
-				   0)
-		       ? -1
-		       : 0;
+	return bpf_skb_store_bytes(ctx, at, &hops, 1, 0) ? -1 : 0;
 }
 
 #else
@@ -131,8 +126,7 @@ static __always_inline int rewrite_transport(context *ctx, const struct packet *
 	return 0;
 }
 
-static __always_inline int rewrite_ipv4(context *ctx, const struct packet *p, const struct flow *to,
-					__u32 flags)
+static __always_inline int rewrite_ipv4(context *ctx, const struct packet *p, const struct flow *to)
 {
 	__be32 from_addresses[2] = {p->tuple.source.word[3], p->tuple.destination.word[3]};
 	__be32 to_addresses[2] = {to->source.word[3], to->destination.word[3]};
@@ -147,15 +141,10 @@ static __always_inline int rewrite_ipv4(context *ctx, const struct packet *p, co
 	ip->saddr = to_addresses[0];
 	ip->daddr = to_addresses[1];
 	rewrite_check(&ip->check, difference);
-	if (flags & REWRITE_HOPS) {
-		ip->ttl--;
-		rewrite_check(&ip->check, (__u16)~bpf_htons(0x100));
-	}
 	return 0;
 }
 
-static __always_inline int rewrite_ipv6(context *ctx, const struct packet *p, const struct flow *to,
-					__u32 flags)
+static __always_inline int rewrite_ipv6(context *ctx, const struct packet *p, const struct flow *to)
 {
 	__u32 difference =
 		bpf_csum_diff((__be32 *)&p->tuple.source, 32, (__be32 *)&to->source, 32, 0);
@@ -168,16 +157,32 @@ static __always_inline int rewrite_ipv6(context *ctx, const struct packet *p, co
 		return -1;
 	ip->source = to->source;
 	ip->destination = to->destination;
-	if (flags & REWRITE_HOPS)
-		ip->hop_limit--;
+	return 0;
+}
+
+/* One hop less to live, as behind a router. */
+static __always_inline int rewrite_hops(context *ctx, const struct packet *p)
+{
+	struct ipv6_header *ipv6 = ctx_at(ctx, p->l3, sizeof(*ipv6));
+	struct iphdr *ip = ctx_at(ctx, p->l3, sizeof(*ip));
+
+	if (!ip)
+		return -1;
+	if (p->ipv4) {
+		ip->ttl--;
+		rewrite_check(&ip->check, (__u16)~bpf_htons(0x100));
+		return 0;
+	}
+	if (!ipv6)
+		return -1;
+	ipv6->hop_limit--;
 	return 0;
 }
 
 #endif
 
 /* 0, or -1: the packet cannot be written, and may be half changed. */
-static __always_inline int rewrite(context *ctx, const struct packet *p, const struct flow *to,
-				   __u32 flags)
+static __always_inline int rewrite(context *ctx, const struct packet *p, const struct flow *to)
 {
-	return p->ipv4 ? rewrite_ipv4(ctx, p, to, flags) : rewrite_ipv6(ctx, p, to, flags);
+	return p->ipv4 ? rewrite_ipv4(ctx, p, to) : rewrite_ipv6(ctx, p, to);
 }
