@@ -200,6 +200,10 @@ class PacketWorld(World):
         found = ((key, table.lookup(key)) for key in list(table.keys()))
         return {self._tuple.decode(k): self._flow.decode(v) for k, v in found if v}
 
+    def flow(self, key: Tuple) -> Flow | None:
+        raw = self.maps["kpb_flows"].lookup(self._tuple.encode(key))
+        return self._flow.decode(raw) if raw else None
+
     @staticmethod
     def partner(key: Tuple, flow: Flow) -> Tuple:
         """The key of the entry that undoes this one."""
