@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worlds in which packets are sent: all topologies, lax and strict nodes, both local sources."""
+"""The worlds in which packets are sent: all topologies, lax and strict nodes, both sources."""
 
 from __future__ import annotations
 

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 import pytest
 
-from tests.e2e.packets.asking import Target, exchange, made
+from tests.e2e.packets.asking import TIMEOUT_S, Target, exchange, made
 from tests.e2e.packets.table import Place, Via
 from tests.e2e.packets.world import World
 
@@ -15,21 +16,28 @@ pytestmark = pytest.mark.root
 
 SIZE = 8000
 TIMES = 20
+LESSONS = 4
 FAMILIES = pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
 
 
 def _echoes(target: Target, size: int) -> list[int]:
     """Sizes of what comes back of datagrams of one size, each from a new socket."""
-    sizes = []
-    for _ in range(TIMES):
-        with made(target) as sock:
-            request = b"echo ".ljust(size, b"x")
-            sock.sendto(request, (target.address, target.port))
-            answer, sender = sock.recvfrom(65536)
-            assert sender[:2] == (target.address, target.port)
-            assert answer == request
-            sizes.append(len(answer))
-    return sizes
+    for _ in range(LESSONS):
+        # IPv6 routers cut nothing: the first datagrams may only teach how large fragments can be.
+        with suppress(TimeoutError):
+            _echo(target, size, timeout_s=0.5)
+            break
+    return [_echo(target, size) for _ in range(TIMES)]
+
+
+def _echo(target: Target, size: int, timeout_s: float = TIMEOUT_S) -> int:
+    with made(target, timeout_s) as sock:
+        request = b"echo ".ljust(size, b"x")
+        sock.sendto(request, (target.address, target.port))
+        answer, sender = sock.recvfrom(65536)
+        assert sender[:2] == (target.address, target.port)
+        assert answer == request
+        return len(answer)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +49,7 @@ def _echoes(target: Target, size: int) -> list[int]:
         (Place.HOST, Via.CLUSTER_IP),
         (Place.POD, Via.CLUSTER_IP),
     ],
+    ids=lambda each: str(each.value),
 )
 @pytest.mark.parametrize("service", ["itself", "remote", "all", "hosts"])
 @FAMILIES

@@ -38,18 +38,18 @@ SERVICES = pytest.mark.parametrize("service", ["itself", "remote"])
 @contextmanager
 def narrow(world: World, place: str, destination: str) -> Iterator[None]:
     """Let a route of a place carry no more than ``MTU``, and forget what anybody learnt of it."""
-    before = world.ip(place, "-o", "route", "get", destination).split()
-    device = before[before.index("dev") + 1]
-    via = before[before.index("via") : before.index("via") + 2] if "via" in before else []
-    own = world.ip(place, "route", "show", "exact", destination).split()
-    route = ["route", "replace", destination, *via, "dev", device, "mtu", str(MTU)]
-    world.ip(place, *route)
+    ip = partial(world.ip, place, "-6" if ":" in destination else "-4")
+    way = ip("-o", "route", "get", destination).split()
+    via = way[way.index("via") : way.index("via") + 2] if "via" in way else []
+    own = ip("route", "show", "exact", destination).split()
+    device = way[way.index("dev") + 1]
+    ip("route", "replace", destination, *via, "dev", device, "mtu", str(MTU))
     try:
         yield
     finally:
-        world.ip(place, "route", "del", destination)
+        ip("route", "del", destination)
         if own:
-            world.ip(place, "route", "add", *own)
+            ip("route", "add", *own)
         forget(world)
 
 

@@ -85,7 +85,8 @@ class World:
         self.sandbox.api.apply(host_port_pod(self.layout))
         for service in SERVICES:
             self.put(service)
-        self.start_proxies()
+
+    # ---- proxies ----
 
     def start_proxies(self, *flags: str) -> None:
         """Start the proxies of both nodes; more flags win over those of the world."""
@@ -93,6 +94,17 @@ class World:
             self.sandbox.start_proxy(name, flags=(*self.flags, *flags))
         self.sandbox.wait_ready()
         self.settle()
+
+    def start_proxy(self, node: str, *flags: str) -> None:
+        """Start one again, and wait until it follows the API server."""
+        self.sandbox.start_proxy(node, flags=(*self.flags, *flags))
+        self.sandbox.wait_ready()
+        self.settle()
+
+    def end_proxy(self, node: str, number: int) -> None:
+        process = self.sandbox._started[f"kube-proxy-{node}"]
+        process.send_signal(number)
+        process.wait(timeout=30)
 
     # ---- places ----
 
@@ -108,6 +120,10 @@ class World:
 
     def run(self, place: Place | str, function: Callable[[], T]) -> T:
         return run_in(self.spot(place), function)
+
+    def ask(self, place: Place | str, target: Target, source_port: int = 0) -> Told:
+        """One exchange from a place."""
+        return self.run(place, partial(ask, target, source_port=source_port))
 
     def ip(self, place: str, *arguments: str) -> str:
         """Run ``ip``, which must not fail."""
@@ -154,6 +170,12 @@ class World:
             self.sandbox.api.apply(slice_manifest(self.layout, name, family, tuple(backends)))
         if settle:
             self.settle()
+
+    def delete(self, name: str) -> None:
+        """Delete a Service and its slices."""
+        self.sandbox.api.delete(service_manifest(name, PORT))
+        for family in (0, 1):
+            self.sandbox.api.delete(slice_manifest(self.layout, name, family, ()))
 
     def settle(self) -> None:
         """Wait until both proxies follow all that the API server was told so far.
@@ -225,12 +247,18 @@ def wait(look: Callable[[], object], expected: object) -> None:
 
 @contextmanager
 def standing(
-    name: str, topology: Topology, flags: Iterable[str] = (), strict: bool = False
+    name: str,
+    topology: Topology,
+    flags: Iterable[str] = (),
+    strict: bool = False,
+    proxies: bool = True,
 ) -> Iterator[World]:
-    """A world that stands: proxies healthy, all Services programmed on both nodes."""
+    """A world that stands; with proxies, all Services are programmed on both nodes."""
     options = Options(api_flags=("--admin", "--no-validation"), proxy=False)
     with Sandbox.up(name, topology, options) as sandbox:
         world = World(sandbox, tuple(flags), strict)
         with world.stack:
             world.begin()
+            if proxies:
+                world.start_proxies()
             yield world

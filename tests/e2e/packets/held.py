@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections that must live through a change: opened before it, busy during it, asked after it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+from tests.e2e.flows.places import socket_in
+from tests.e2e.packets.asking import Target, Told, again, exchange, made
+from tests.e2e.packets.table import Place, Via
+from tests.e2e.packets.world import World
+
+LOAD = Path(__file__).parents[2] / "fault" / "process" / "offered_load.py"
+RATE, HELD = 150, 30
+_LEAST_SECONDS = 1.0
+
+
+class Open(NamedTuple):
+    """A connection, and who answered on it first."""
+
+    sock: socket.socket
+    target: Target
+    told: Told
+
+
+@contextmanager
+def connections(
+    world: World, protocol: str, service: str, vias: tuple[Via, ...], each: int = 6
+) -> Iterator[list[Open]]:
+    """Some connections of the outside client by each way, in both families."""
+    with ExitStack() as stack:
+        opened = []
+        for via in vias:
+            for family in (0, 1):
+                target = world.target(protocol, service, via, family)
+                for _ in range(each):
+                    sock = socket_in(world.sandbox, "client", partial(made, target))
+                    sock.settimeout(3.0)
+                    stack.enter_context(sock)
+                    opened.append(Open(sock, target, exchange(sock, target)))
+        yield opened
+
+
+def go_on(opened: list[Open]) -> None:
+    """Each connection is still with its backend, which sees it as before."""
+    for each in opened:
+        assert again(each.sock) == each.told, each.target
+
+
+@contextmanager
+def busy(world: World, service: str = "all", via: Via = Via.NODE1) -> Iterator[None]:
+    """Offer connections of the outside client while the block runs; none may fail or break."""
+    target = world.target("TCP", service, via, 0)
+    argv = [sys.executable, "-I", "-S", str(LOAD), target.address, str(target.port)]
+    argv += ["--rate", str(RATE), "--held", str(HELD)]
+    spot = world.spot(Place.CLIENT)
+    process = subprocess.Popen(spot.launch(argv), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        begun = time.monotonic()
+        yield
+        time.sleep(max(0.0, begun + _LEAST_SECONDS - time.monotonic()))
+    finally:
+        process.terminate()
+        output, _ = process.communicate(timeout=30)
+    result = json.loads(output)
+    assert (result["failures"], result["held_lost"]) == ({}, []), result
+    assert result["held"] == HELD and result["held_exchanges"] > 0, result
