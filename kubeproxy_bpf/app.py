@@ -33,8 +33,7 @@ from kubeproxy_bpf.model.facts import KUBELET_PORTS, ModelConfig
 from kubeproxy_bpf.model.types import Family, Protocol
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.node.families import supported_families
-from kubeproxy_bpf.packet_state import PacketState
-from kubeproxy_bpf.serve.flows import FlowReading
+from kubeproxy_bpf.packet_state import packet_state
 from kubeproxy_bpf.serve.health import Health
 from kubeproxy_bpf.serve.healthz import HealthServer
 from kubeproxy_bpf.serve.metrics import MetricsServer, Reading
@@ -110,9 +109,8 @@ class App:
         programmer = Programmer(instance.writer, report)
         stack.push_async_callback(programmer.close)
         await programmer.start()
-        packets = _packet_state(instance, programmer, config)
-        if packets:
-            stack.callback(packets.close)
+        packets = packet_state(instance.packets, programmer, config.service_metrics)
+        stack.callback(packets.close)
         sync = SyncLoop(
             model,
             programmer,
@@ -128,15 +126,14 @@ class App:
             sync.wake()
 
         def read() -> Reading:
-            unfit = Counter(sync.unfit.values())
             return Reading(
                 instance.verdicts(),
-                unfit,
+                Counter(sync.unfit.values()),
                 sync.refused_writes,
                 programmer.planner.programmed,
                 self._health.last_sync,
                 instance.device_reading(),
-                packets.reading() if packets else FlowReading(),
+                packets.reading(),
             )
 
         store = node_store()
@@ -146,7 +143,7 @@ class App:
             wake=wake,
             node_seen=self._health.node_seen,
             unreadable=lambda: store.unreadable,
-            node_known=packets.node_known if packets else lambda facts: None,
+            node_known=packets.node_known,
             uplink=instance.is_uplink,
         )
         store.subscribe(feed)
@@ -160,8 +157,7 @@ class App:
             tasks.create_task(_eternal("metrics server", metrics.run))
             tasks.create_task(_eternal("socket terminator", instance.run_terminator))
             tasks.create_task(_eternal("packet path", instance.run_packets))
-            if packets:
-                tasks.create_task(_eternal("flow sweep", packets.run))
+            tasks.create_task(_eternal("flow sweep", packets.run))
 
     async def _sync_finished(self, instance: Instance) -> None:
         first = not instance.attached
@@ -169,12 +165,6 @@ class App:
         self._health.sync_finished()
         if first:
             memory.synced()
-
-
-def _packet_state(instance: Instance, programmer: Programmer, config: Config) -> PacketState | None:
-    if instance.packets is None:
-        return None
-    return PacketState(instance.packets.datapath, programmer, config.service_metrics)
 
 
 def model_config(config: Config, families: tuple[Family, ...]) -> ModelConfig:

@@ -2,12 +2,13 @@
 """What the loaded packet programs are told of this node, and what is learned from their maps.
 
 Joins the node's entry, the sweep of the flow table and the statistics of services; where the
-programs stand is the business of ``packets``. Built and run by ``app`` where the kernel took the
-packet programs; without them there is none.
+programs stand is the business of ``packets``. Built and run by ``app``; where the kernel refused
+the packet programs it knows nothing and does nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import NoReturn
 
 from kubeproxy_bpf.dataplane.flows import FlowTable
@@ -17,10 +18,30 @@ from kubeproxy_bpf.dataplane.program import Programmer
 from kubeproxy_bpf.dataplane.stats import ServiceCounts, ServiceStats
 from kubeproxy_bpf.dataplane.sweep import Sweeper
 from kubeproxy_bpf.model.types import Protocol, ServicePortId
+from kubeproxy_bpf.packets import PacketPath
 from kubeproxy_bpf.serve.flows import FlowReading, ServiceReading
 
 
-class PacketState:
+class NoPacketState:
+    """There are no packet programs."""
+
+    def node_known(self, facts: NodeFacts) -> None:
+        """Nobody asks."""
+
+    async def run(self) -> NoReturn:
+        """Nothing to do."""
+        while True:
+            await asyncio.Event().wait()
+
+    def reading(self) -> FlowReading:
+        """No table, no flows."""
+        return FlowReading()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class PacketState(NoPacketState):
     """The maps of the packet path beside those that the writer fills."""
 
     def __init__(self, datapath: Datapath, programmer: Programmer, services: int) -> None:
@@ -55,6 +76,15 @@ class PacketState:
     def close(self) -> None:
         """Let go of what is mapped; the maps are the instance's."""
         self._stats.close()
+
+
+def packet_state(
+    packets: PacketPath | None, programmer: Programmer, services: int
+) -> NoPacketState:
+    """The state of the programs that are loaded, if there are any."""
+    if packets is None:
+        return NoPacketState()
+    return PacketState(packets.datapath, programmer, services)
 
 
 def _service(port: ServicePortId, counts: ServiceCounts) -> ServiceReading:
