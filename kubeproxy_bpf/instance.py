@@ -182,6 +182,7 @@ class Instance:
             self._terminator.close()
         if self.packets is not None:
             self.packets.close()
+            self.packets.datapath.close()
         if self._datapath is not None:
             self._datapath.close()
         self._lock.release()

@@ -28,6 +28,7 @@ from kubeproxy_bpf.node.attachment import (
     source_address,
 )
 from kubeproxy_bpf.node.devices import Device
+from kubeproxy_bpf.node.xdpfeatures import redirect_targets
 from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.threads import in_thread
 
@@ -57,6 +58,7 @@ class PacketPath:
         self._devices: tuple[Device, ...] | None = None
         self._changed = asyncio.Event()
         self._uplinks: tuple[str, ...] = ()
+        self._targets_unknown = False
         self._leading_out: frozenset[str] = frozenset()
 
     def devices_changed(self, devices: tuple[Device, ...]) -> None:
@@ -76,12 +78,24 @@ class PacketPath:
             return
         judged = attachments(self._devices, self._config.devices, self._local)
         # First what the programs have to know, then the programs.
-        self._map.sync({item.device.ifindex: _record(item) for item in judged})
+        targets = self._xdp_targets()
+        self._map.sync({item.device.ifindex: _record(item, targets) for item in judged})
         self._hooks.sync(_wishes(judged, self._config.xdp))
         uplinks = tuple(item.device.name for item in judged if item.role == Role.UPLINK)
         if uplinks != self._uplinks:
             self._uplinks = uplinks
             _log.info("uplinks_chosen", devices=list(uplinks))
+
+    def _xdp_targets(self) -> frozenset[int]:
+        """Devices that send what XDP redirects to them; none where the kernel does not tell."""
+        if self._config.xdp == "off" or self._targets_unknown:
+            return frozenset()
+        try:
+            return redirect_targets()
+        except OSError as error:
+            self._targets_unknown = True
+            _log.info("xdp_redirects_only_back", error=str(error))
+            return frozenset()
 
     async def run(self) -> None:
         """Keep it so; runs for ever, once ``sync`` was called for the first time."""
@@ -109,9 +123,8 @@ class PacketPath:
         )
 
     def close(self) -> None:
-        """Let go of everything; what is pinned goes on."""
+        """Let go of the devices; what is pinned goes on. The programs are the owner's to close."""
         self._hooks.close()
-        self.datapath.close()
 
 
 def _label(place: Place) -> tuple[str, str]:
@@ -148,13 +161,15 @@ def _xdp_mode(item: Attachment, xdp: str) -> str | None:
     return xdp
 
 
-def _record(item: Attachment) -> DeviceRecord:
+def _record(item: Attachment, xdp_targets: frozenset[int]) -> DeviceRecord:
     device = item.device
     flags = DeviceFlags(0)
     for flag, applies in (
         (DeviceFlags.POD, item.role == Role.POD),
         (DeviceFlags.POD_LOCAL, item.pod_local),
         (DeviceFlags.ETHERNET, item.ethernet),
+        # Never to a pod: what its end of the wire takes changes without a word.
+        (DeviceFlags.XDP_TARGET, item.role == Role.UPLINK and device.ifindex in xdp_targets),
         (DeviceFlags.UP, device.up),
     ):
         if applies:

@@ -28,12 +28,8 @@ BOTH = {"ingress", "egress"}
 class Running:
     """The packet path of a node, following its devices, in the node's own thread."""
 
-    def __init__(self, node, pins, *flags):
+    def __init__(self, node, pins, packets, *flags):
         self.node = node
-        settings = Settings(node.do(netns_cookie), 1, 0)
-        sizes = {"kpb_slots": 1024, "kpb_backends": 1024}
-        self.sockets = load_datapath(OBJECTS / "kube_proxy.bpf.o", None, sizes, settings)
-        packets = load_packets(OBJECTS / "packets.bpf.o", None, SIZES, settings, self.sockets)
         config = load_config(["--hostname-override=n1", *flags])
         self.path = node.do(lambda: PacketPath(packets, pins, config))
 
@@ -44,17 +40,18 @@ class Running:
     async def _until(self, condition):
         def changed(devices):
             self.path.devices_changed(devices)
-            self.path.sync()
             seen.set()
 
         seen = asyncio.Event()
         watcher = asyncio.create_task(DeviceWatcher(lambda addresses: None, changed).run())
         try:
             async with asyncio.timeout(20):
-                await seen.wait()
-                while not condition():
-                    seen.clear()
+                while True:
                     await seen.wait()
+                    seen.clear()
+                    await asyncio.to_thread(self.path.sync)
+                    if condition():
+                        return
         finally:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
@@ -72,22 +69,31 @@ class Running:
         key = self.node.ifindex(name).to_bytes(4, "little")
         return codec.decode(self.path.datapath.maps["kpb_devices"].lookup(key))
 
-    def close(self):
-        self.path.close()
-        self.sockets.close()
+
+@pytest.fixture(scope="module")
+def packets():
+    """The programs, for all tests: the verifier takes its time."""
+    settings = Settings(netns_cookie(), 1, 0)
+    sizes = {"kpb_slots": 1024, "kpb_backends": 1024}
+    with load_datapath(OBJECTS / "kube_proxy.bpf.o", None, sizes, settings) as sockets:
+        with load_packets(OBJECTS / "packets.bpf.o", None, SIZES, settings, sockets) as loaded:
+            yield loaded
 
 
 @pytest.fixture
-def run(node, pins):
+def run(node, pins, packets):
     made = []
 
     def start(*flags):
-        made.append(Running(node, pins, *flags))
+        made.append(Running(node, pins, packets, *flags))
         return made[-1]
 
     yield start
     for each in made:
-        each.close()
+        each.path.close()
+    devices = packets.maps["kpb_devices"]
+    for key in list(devices.keys()):
+        devices.delete(key)
 
 
 def test_devices_are_followed(node, run):
