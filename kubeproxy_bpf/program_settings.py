@@ -34,6 +34,7 @@ def settings_of(config: Config, host_netns: int) -> Settings:
         snat_first=first,
         snat_count=last - first + 1,
         flow_ring=ring_entries(flows_of(config), possible_cpus()),
+        processors=possible_cpus(),
         timeout=encode_timeouts(timeouts(_configured(config))),
     )
 

@@ -24,12 +24,11 @@ struct {
 	__type(value, struct tuple);
 } kpb_flow_ring SEC(".maps") __weak;
 
-/* How many flows each processor has made. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct flow_turn);
 } kpb_flow_turn SEC(".maps") __weak;
 
 struct {

@@ -72,6 +72,12 @@ struct flow {
 	__u8 pad0;
 };
 
+/* The ring of one processor: how many flows it has made, and which of them was judged last. */
+struct flow_turn {
+	__u64 made;
+	__u64 judged;
+};
+
 /* ---- fragments: what only the first one of a datagram tells ---- */
 
 struct fragment_key {

@@ -174,6 +174,14 @@ static __noinline enum decision engine_new(context *ctx, struct scratch *work, _
 	return nat_open(ctx, p, r);
 }
 
+static __always_inline int engine_no_vip(const struct ip_addr *address)
+{
+	if (!serve_is_unused_address(address))
+		return OUT_LEAVE;
+	verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
+	return OUT_DROP;
+}
+
 static __always_inline int engine_open(context *ctx, struct scratch *work, __u32 vip_flags,
 				       bool egress)
 {
@@ -182,7 +190,7 @@ static __always_inline int engine_open(context *ctx, struct scratch *work, __u32
 	if (vip_flags & (VIP_ON_DEVICE | VIP_CANARY | VIP_LINGER)) {
 		if (vip_flags & VIP_ON_DEVICE)
 			verdict_count(COUNT_ON_DEVICE);
-		return OUT_LEAVE;
+		return vip_flags & VIP_LINGER ? engine_no_vip(&p->tuple.destination) : OUT_LEAVE;
 	}
 	if (vip_flags & VIP_LOOPBACK && ctx_ifindex(ctx) != ROUTE_LOOPBACK)
 		return OUT_LEAVE;
@@ -280,14 +288,6 @@ static __always_inline int engine_strange(enum packet_kind kind)
 	if (kind == PACKET_MALFORMED)
 		verdict_count(COUNT_MALFORMED);
 	return OUT_LEAVE;
-}
-
-static __always_inline int engine_no_vip(const struct ip_addr *address)
-{
-	if (!serve_is_unused_address(address))
-		return OUT_LEAVE;
-	verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
-	return OUT_DROP;
 }
 
 /* A pod's device may be the port of a bridge: what is for the bridge is for another there. */

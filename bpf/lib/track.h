@@ -62,7 +62,7 @@ static __always_inline struct scratch *scratch(void)
 	return bpf_map_lookup_elem(&kpb_scratch, &zero);
 }
 
-enum { TRACK_RING_TRIES = 4, TRACK_RING_TRIES_FULL = 16 };
+enum { TRACK_RING_TRIES = 4, TRACK_ROOM_TRIES = 16 };
 enum { KPB_EEXIST = 17, KPB_E2BIG = 7 };
 
 static __always_inline __u32 track_now(void)
@@ -240,44 +240,89 @@ static __always_inline bool track_gives_way(const struct tuple *key, const struc
 	return track_is_dead(key, flow);
 }
 
-/*
- * The ring's next place whose flow is over, or the last one looked at. A global function, so that
- * the verifier looks at it once.
- */
-__weak __noinline int track_ring_place(__u32 tries, __u32 full)
+static __always_inline struct flow_turn *track_turn(void)
 {
-	__u32 first = bpf_get_smp_processor_id() * kpb_config.flow_ring;
-	__u32 zero = 0, index = first;
-	__u64 *turn = bpf_map_lookup_elem(&kpb_flow_turn, &zero);
-	struct tuple *place;
-	struct flow *flow;
+	__u32 zero = 0;
 
-	if (!turn)
-		return first;
-	for (__u32 i = 0; i < TRACK_RING_TRIES_FULL && i < tries; i++) {
-		index = first + (*turn & (kpb_config.flow_ring - 1));
-		*turn += 1;
-		place = bpf_map_lookup_elem(&kpb_flow_ring, &index);
-		if (!place || !place->protocol)
+	return bpf_map_lookup_elem(&kpb_flow_turn, &zero);
+}
+
+static __always_inline __u32 track_ring_index(__u64 turn)
+{
+	return bpf_get_smp_processor_id() * kpb_config.flow_ring +
+	       (turn & (kpb_config.flow_ring - 1));
+}
+
+/* Whether removing the flow that stands in a place of the ring made room. */
+static __always_inline bool track_clear_place(__u32 index, bool full)
+{
+	const struct tuple *place = bpf_map_lookup_elem(&kpb_flow_ring, &index);
+	const struct flow *flow;
+
+	if (!place || !place->protocol)
+		return false;
+	flow = bpf_map_lookup_elem(&kpb_flows, place);
+	if (!flow || !track_gives_way(place, flow, full))
+		return false;
+	track_remove(place, flow);
+	return true;
+}
+
+static __always_inline bool track_is_free_place(__u32 index)
+{
+	const struct tuple *place = bpf_map_lookup_elem(&kpb_flow_ring, &index);
+
+	return place && (!place->protocol || !bpf_map_lookup_elem(&kpb_flows, place));
+}
+
+/*
+ * Where in the ring a new flow is noted: the next place whose flow is over, or the last one looked
+ * at. A global function, as the next one, so that the verifier looks at it once.
+ */
+__weak __noinline int track_ring_place(void)
+{
+	struct flow_turn *turn = track_turn();
+	__u32 index = 0;
+
+	for (int i = 0; turn && i < TRACK_RING_TRIES; i++) {
+		index = track_ring_index(turn->made++);
+		if (track_is_free_place(index) || track_clear_place(index, false))
 			break;
-		flow = bpf_map_lookup_elem(&kpb_flows, place);
-		if (!flow)
-			break;
-		if (track_gives_way(place, flow, full)) {
-			track_remove(place, flow);
-			break;
-		}
 	}
 	return index;
+}
+
+/*
+ * The table is full: judge the oldest flows of this processor, from where the last time ended,
+ * then some of any processor.
+ */
+__weak __noinline int track_make_room(void)
+{
+	struct flow_turn *turn = track_turn();
+
+	for (int i = 0; turn && i < TRACK_ROOM_TRIES; i++) {
+		if (turn->made - turn->judged > kpb_config.flow_ring)
+			turn->judged = turn->made - kpb_config.flow_ring;
+		if (turn->judged >= turn->made)
+			turn->judged = turn->made - kpb_config.flow_ring;
+		if (track_clear_place(track_ring_index(turn->judged++), true))
+			return true;
+	}
+	for (int i = 0; i < TRACK_ROOM_TRIES; i++) {
+		__u64 places = (__u64)kpb_config.flow_ring * kpb_config.processors;
+
+		if (track_clear_place(bpf_get_prandom_u32() * places >> 32, true))
+			return true;
+	}
+	return false;
 }
 
 static __always_inline long track_put(const struct tuple *key, const struct flow *flow)
 {
 	long error = bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
 
-	if (error != -KPB_E2BIG)
+	if (error != -KPB_E2BIG || !track_make_room())
 		return error;
-	track_ring_place(TRACK_RING_TRIES_FULL, true);
 	return bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
 }
 
@@ -300,7 +345,7 @@ static __always_inline long track_claim(const struct tuple *key, struct flow *fl
 
 static __always_inline void track_note_place(const struct tuple *key)
 {
-	__u32 index = track_ring_place(TRACK_RING_TRIES, false);
+	__u32 index = track_ring_place();
 	struct tuple *place = bpf_map_lookup_elem(&kpb_flow_ring, &index);
 
 	if (place)
