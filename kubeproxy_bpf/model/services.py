@@ -120,8 +120,7 @@ def check_affinity(service: Service, report: Report) -> None:
 def is_consistent(service: Service, config: ModelConfig, report: Report) -> bool:
     """Whether the client decides the backend, the same on every node, or chance."""
     default = config.consistent_default
-    text = dict(service.annotations).get(ALGORITHM)
-    if text is None:
+    if not service.annotations or (text := dict(service.annotations).get(ALGORITHM)) is None:
         return default
     if text not in _CONSISTENT:
         used = "maglev" if default else "random"

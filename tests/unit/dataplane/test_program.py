@@ -9,6 +9,7 @@ from kubeproxy_bpf.dataplane.trace import HOST, POD, Client, Reason
 from kubeproxy_bpf.model.types import Changes
 from kubeproxy_bpf.plan.records import BackendFlags, VipFlags
 from tests.plan_objects import (
+    PACKETS,
     SMALL,
     cluster_ip,
     complete,
@@ -89,3 +90,23 @@ async def test_the_tracer_decides_as_programs_do() -> None:
     assert Reason.UNKNOWN_PORT == reason(POD, "10.96.0.1", 81)
     assert Reason.NONE == reason(POD, "192.0.2.1", 31000)
     assert {("192.0.2.1", 8080)} == fake.trace(bound, ip("10.96.0.1"), 80, 6).backends
+
+
+async def test_what_lingers_is_told_and_forgotten() -> None:
+    """A sweeper asks, looks, and hands back what it may; the room is used at once."""
+    fake, told = FakeDataplane(PACKETS._replace(vips=2)), list[Outcome]()
+    programmer = Programmer(fake, told.append)
+    await programmer.start()
+    old, kept, new = (ip(f"10.96.0.{n}") for n in range(1, 4))
+    flags = int(VipFlags.CLUSTER_IP)
+    await programmer.apply(Changes({}, {old: flags, kept: flags}))
+    await programmer.apply(Changes({}, {old: 0, kept: 0}))
+    seen = programmer.lingering
+    assert [old, kept] == list(seen)
+
+    outcome = await programmer.forget({old: seen[old]})
+    await programmer.settled()
+    assert (1, [kept]) == (outcome.writes, list(programmer.lingering))
+    await programmer.apply(Changes({}, {new: flags}))
+    assert {kept: int(VipFlags.LINGER), new: flags} == fake.vips
+    assert seen == {old: seen[old], kept: seen[kept]}  # a copy: later plans do not change it
