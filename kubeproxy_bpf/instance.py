@@ -24,6 +24,7 @@ import structlog
 from kubeproxy_bpf.config.schema import Config, MapSizes
 from kubeproxy_bpf.dataplane import attach as hooks
 from kubeproxy_bpf.dataplane.canary import prove_hooks
+from kubeproxy_bpf.dataplane.devices import end_pins
 from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.lock import WriterLock
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
@@ -240,6 +241,9 @@ class Instance:
         if self.packets is not None:
             self.packets.sync()
             in_use.add(self.packets.datapath.maps_dir)
+        else:
+            # Those of an earlier version would go on with maps that nobody writes any more.
+            end_pins(self._pins / _LINKS)
         self._drop_old_maps(in_use)
 
     def _find_root(self) -> Path:

@@ -14,7 +14,7 @@ import errno
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Mapping, NamedTuple
+from typing import Collection, Mapping, NamedTuple
 
 import structlog
 
@@ -185,8 +185,18 @@ class DeviceHooks:
 
     def _end_leftovers(self, wanted: Mapping[Place, Wish]) -> None:
         """End what an earlier process attached and nobody wants any more."""
-        kept = {pin for place in self._holds if (pin := self._pin(place, wanted[place]))}
-        for path in self._pins():
+        if self._links_dir is not None:
+            end_pins(self._links_dir, {self._pin(p, wanted[p]) for p in self._holds})
+        if self._filters is not None:
+            count = self._filters.remove_others(self._holds)
+            if count:
+                _log.info("old_filters_removed", count=count)
+
+
+def end_pins(links_dir: Path, kept: Collection[Path | None] = ()) -> None:
+    """Detach what is pinned for devices, but for these pins."""
+    for name in (f"{DEVICE_PIN}*", f"new-{DEVICE_PIN}*"):
+        for path in sorted(links_dir.glob(name)):
             if path in kept:
                 continue
             try:
@@ -195,13 +205,3 @@ class DeviceHooks:
                 _log.warning("old_link_kept", link=str(path), error=str(error))
             else:
                 _log.info("old_link_detached", link=str(path))
-        if self._filters is not None:
-            count = self._filters.remove_others(self._holds)
-            if count:
-                _log.info("old_filters_removed", count=count)
-
-    def _pins(self) -> list[Path]:
-        if self._links_dir is None:
-            return []
-        names = (f"{DEVICE_PIN}*", f"new-{DEVICE_PIN}*")
-        return sorted(path for name in names for path in self._links_dir.glob(name))
