@@ -85,35 +85,43 @@ class VipTable:
             self._waiting[address] = flags
             return
         self.lingering.pop(address, None)
-        self.entries[address] = flags
         if old is None and address not in self._refused:
+            self.entries[address] = flags
             plan.vips_added.append((address, flags))
         else:
-            self._refused.discard(address)
-            plan.vips_replaced.append((address, flags))
+            self._write_again(address, flags, plan)
 
     def _give_up(self, addresses: Iterable[bytes], plan: Plan) -> None:
         """Let addresses linger or go, and make room for those that wait."""
-        leaving = [address for address in addresses if address in self.entries]
-        removed = [address for address in leaving if not self._may_linger(address)]
-        for address in leaving:
+        staying: list[bytes] = []
+        removed: dict[bytes, None] = {}
+        for address in filter(self.entries.__contains__, addresses):
             if self._may_linger(address):
                 self.lingering.setdefault(address, plan.token)
-        evicted = list(islice(self.lingering, len(self._waiting)))
-        plan.vips_unfit += islice(self._waiting, len(evicted) + len(removed), None)
-        for address in {**dict.fromkeys(evicted), **dict.fromkeys(self._forgotten)}:
-            if self.lingering.pop(address, None) is not None:
-                removed.append(address)
+                staying.append(address)
+            else:
+                self.lingering.pop(address, None)
+                removed[address] = None
+        removed.update(dict.fromkeys(islice(self.lingering, len(self._waiting))))
+        plan.vips_unfit += islice(self._waiting, len(removed), None)
+        removed.update(dict.fromkeys(self._forgotten.intersection(self.lingering)))
         self._forgotten.clear()
-        for address in leaving:
-            if address in self.lingering and self.entries[address] != _LINGER:
-                self._refused.discard(address)
-                self.entries[address] = _LINGER
-                plan.vips_replaced.append((address, _LINGER))
+        for address in staying:
+            if address not in removed and self.entries[address] != _LINGER:
+                self._write_again(address, _LINGER, plan)
         for address in removed:
-            del self.entries[address]
-            self._refused.discard(address)
-            plan.vips_removed.append(address)
+            self._remove(address, plan)
+
+    def _write_again(self, address: bytes, flags: int, plan: Plan) -> None:
+        self.entries[address] = flags
+        self._refused.discard(address)
+        plan.vips_replaced.append((address, flags))
+
+    def _remove(self, address: bytes, plan: Plan) -> None:
+        del self.entries[address]
+        self.lingering.pop(address, None)
+        self._refused.discard(address)
+        plan.vips_removed.append(address)
 
     def _may_linger(self, address: bytes) -> bool:
         flags = self.entries[address]

@@ -20,6 +20,7 @@ from kubeproxy_bpf.plan.records import (
     Service,
     SourceRange,
     SourceRangeKey,
+    VipFlags,
 )
 from kubeproxy_bpf.plan.writes import Plan
 from tests.plan_objects import PACKETS, Bench, complete, desired, prefixes
@@ -191,7 +192,11 @@ damages = st.lists(
             ),
             st.builds(SourceRange, st.integers(0, 1)),
         ),
-        st.tuples(st.just("vips"), st.sampled_from([f.address for f in FRONTENDS[:8]]), small),
+        st.tuples(
+            st.just("vips"),
+            st.sampled_from([spec.address for spec in FRONTENDS[:8]]),
+            st.integers(0, 255).map(lambda flags: flags & ~VipFlags.CANARY),
+        ),
         st.tuples(st.just("node_ports"), st.integers(0, 1023), st.integers(0, 2**64 - 1)),
     ),
     max_size=12,
@@ -199,10 +204,12 @@ damages = st.lists(
 
 
 @FEW
-@given(histories, damages, worlds())
-def test_any_damage_is_repaired(history: list[World], damage: list[Any], last: World) -> None:
+@given(histories, damages, worlds(), st.sampled_from([9, 64]))
+def test_any_damage_is_repaired(
+    history: list[World], damage: list[Any], last: World, vips: int
+) -> None:
     """Whatever the maps hold at start, the first complete changes and their graces put it right."""
-    bench = Bench(PACKETS)
+    bench = Bench(PACKETS._replace(vips=vips))
     play(bench, history)
     for name, key, value in damage:
         getattr(bench.fake, name)[key] = value

@@ -9,6 +9,7 @@ from kubeproxy_bpf.dataplane.trace import POD, Reason
 from kubeproxy_bpf.model.types import Changes
 from kubeproxy_bpf.plan.planner import NOTHING
 from kubeproxy_bpf.plan.records import VipFlags
+from kubeproxy_bpf.plan.writes import Capacity
 from tests.plan_objects import PACKETS, SMALL, Bench, cluster_ip, desired, ip, port_id
 
 WEB = port_id("web")
@@ -163,3 +164,16 @@ def test_nothing_lingers_without_a_packet_path() -> None:
     set_vips(bench, {}, complete=True)
 
     assert {} == bench.fake.vips
+
+
+@pytest.mark.parametrize("capacity", [SMALL, PACKETS])
+def test_a_full_map_of_what_lingers_makes_room_after_a_restart(capacity: Capacity) -> None:
+    """With and without a packet path, and whatever else stands beside the flag."""
+    bench = Bench(capacity._replace(vips=2))
+    bench.fake.vips.update({VIP: LINGER, VIP2: LINGER | int(VipFlags.ON_DEVICE)})
+    bench.restart()
+    new = {ip(f"10.96.0.{n}"): CLUSTER_IP for n in (8, 9)}
+    set_vips(bench, new, complete=True)
+
+    assert new == bench.fake.vips
+    assert {} == bench.planner.lingering
