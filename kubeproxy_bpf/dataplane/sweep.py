@@ -3,9 +3,9 @@
 
 Nothing depends on it: the programs treat a dead entry as absent and make room themselves. It frees
 memory sooner, tells how full the table is, and lets addresses of deleted Services go that no flow
-leads to any more. It works in small steps in a thread and rests after each for a hundred times as
-long as that took, so that it never uses more than about one per cent of a processor. Run by
-``app``.
+leads to any more; therefore it also walks soon after one began to linger. It works in small steps
+in a thread and rests after each for a hundred times as long as that took, so that it never uses
+more than about one per cent of a processor. Run by ``packet_state``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from kubeproxy_bpf.threads import in_thread
 _log = structlog.get_logger(__name__)
 
 _EVERY_S = 30.0
+_LOOK_S = 1.0
 _BATCH = 1024
 _REMOVALS = 256
 """Dead entries looked at in one step; each costs a few system calls."""
@@ -48,6 +49,8 @@ class Sweeper:
         self._lingering = lingering
         self._forget = forget
         self._every_s = every_s
+        self._walked: Mapping[bytes, int] = {}
+        """What lingered when the last walk began."""
         self.entries = 0
         """Met by the last complete walk, dead ones included."""
         self.removed = 0
@@ -62,11 +65,11 @@ class Sweeper:
         """Walk, rest, and walk again."""
         while True:
             await self.walk()
-            await asyncio.sleep(self._every_s)
+            await self._rest()
 
     async def walk(self) -> None:
         """One walk over the whole table."""
-        lingering = dict(self._lingering())
+        lingering = self._walked = dict(self._lingering())
         in_use: set[bytes] = set()
         steps = self._steps(lingering, in_use)
         step = partial(_timed, steps)
@@ -79,6 +82,15 @@ class Sweeper:
         # A flow that was there when the walk began was met, and new ones do not come to these.
         if unused := {a: token for a, token in lingering.items() if a not in in_use}:
             await self._forget(unused)
+
+    async def _rest(self) -> None:
+        """Until it is time again, or an address began to linger: mostly it has no flow at all."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._every_s
+        while (left_s := end - loop.time()) > 0:
+            await asyncio.sleep(min(left_s, _LOOK_S))
+            if self._lingering().items() - self._walked.items():
+                return
 
     def _steps(self, lingering: Mapping[bytes, int], in_use: set[bytes]) -> Iterator[None]:
         """The walk, cut into pieces of about a millisecond."""

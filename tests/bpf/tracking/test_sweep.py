@@ -162,6 +162,46 @@ async def test_it_walks_again_and_again(flows: Flows) -> None:
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_an_address_that_begins_to_linger_is_looked_at_soon(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for the next walk to lose the address of a Service that had no flow."""
+    monkeypatch.setattr(module, "_LOOK_S", 0.01)
+    lingering = Lingering()
+    task = asyncio.create_task(sweeper(flows, lingering, every_s=3600).run())
+    try:
+        await asyncio.sleep(0.05)
+        lingering.addresses |= Lingering(VIP).addresses
+        async with asyncio.timeout(20):
+            while not lingering.forgotten:
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_address_in_use_is_not_looked_at_again_and_again(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as nothing new lingers the walks keep their distance."""
+    monkeypatch.setattr(module, "_LOOK_S", 0.001)
+    flows.put(1, SOON, SOON)
+    lingering = Lingering(VIP)
+    walked = sweeper(flows, lingering, every_s=3600)
+    await walked.walk()
+    looks: list[None] = []
+    monkeypatch.setattr(walked, "_lingering", lambda: looks.append(None) or lingering())
+    rest = asyncio.create_task(walked._rest())
+    try:
+        async with asyncio.timeout(20):
+            while len(looks) < 10:
+                await asyncio.sleep(0.001)
+        assert not rest.done()
+    finally:
+        rest.cancel()
+        await asyncio.gather(rest, return_exceptions=True)
+
+
 async def test_it_rests_in_proportion_to_its_work(
     flows: Flows, monkeypatch: pytest.MonkeyPatch
 ) -> None:

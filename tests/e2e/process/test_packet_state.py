@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a running proxy told the packet programs of its node, and what it learned from them."""
 
+import json
 import urllib.request
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def test_the_service_cidrs_of_the_api_server_reach_the_programs(running):
     assert {parse_address("10.96.0.0"), parse_address("fd00:10:96::")} == {
         cidr.address for cidr in cidrs
     }
+
+
+def test_the_address_of_a_deleted_service_goes_when_no_flow_needs_it(running, tmp_path):
+    """It lingers for connections that go on [A13]; the sweep finds that there are none."""
+    master = f"http://127.0.0.1:{(tmp_path / 'port').read_text().strip()}"
+    with urllib.request.urlopen(f"{master}/api/v1/services") as answer:
+        service = json.load(answer)["items"][0]
+    meta, address = service["metadata"], parse_address(service["spec"]["clusterIP"])
+    (pin,) = running.pins.glob("*/kpb_vips")
+    with BpfMap.open_pinned(pin) as vips:
+        assert vips.lookup(address) is not None
+        path = f"/api/v1/namespaces/{meta['namespace']}/services/{meta['name']}"
+        urllib.request.urlopen(urllib.request.Request(master + path, method="DELETE")).close()
+        running.until(lambda: vips.lookup(address) is None)
 
 
 def test_the_size_of_the_flow_table_is_a_metric(running):
