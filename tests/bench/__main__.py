@@ -2,7 +2,8 @@
 """``make bench``: measure everything, print tables, write JSON and plots to ``.build/bench``.
 
 Not part of the tests: nothing here judges. ``--rounds N`` trades time for narrower intervals;
-``--only connect``, ``--only control`` or ``--only packets`` measures one part.
+``--only connect``, ``--only control`` or ``--only packets`` measures one part; ``--publish`` puts
+the figures of the packet path into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import control
 import forward
 import nodeport
 import packets
+from publish import publish
 from report import plot_bars, plot_groups, plot_lines
 
 DIRECTORY = Path(".build/bench")
@@ -28,12 +30,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--changes", type=int, default=200)
     parser.add_argument("--only", choices=("connect", "control", "packets"))
+    parser.add_argument("--publish", action="store_true", help="packets: into docs/performance.md")
     options = parser.parse_args()
     print(f"kernel {platform.release()}, figures are ratios of one run\n")
     if options.only in (None, "connect"):
         plot_connect(connect.main(DIRECTORY, options.rounds))
     if options.only in (None, "packets"):
         plot_packets(packets.main(DIRECTORY, options.rounds))
+        if options.publish:
+            publish(DIRECTORY)
     if options.only in (None, "control"):
         plot_control(control.main(DIRECTORY, changes=options.changes))
     print(f"results and plots: {DIRECTORY}")

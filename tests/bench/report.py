@@ -54,6 +54,25 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     return "\n".join([*lines, ""])
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """The same as a table of docs/performance.md."""
+    cells = [[str(column) for column in columns], ["---"] * len(columns)]
+    cells += [[_text(value) for value in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def insert(page: Path, parts: Mapping[str, str]) -> None:
+    """Replace what stands between ``<!-- bench:NAME -->`` and ``<!-- /bench -->`` on a page."""
+    text = page.read_text()
+    for name, part in parts.items():
+        begin, end = f"<!-- bench:{name} -->\n", "<!-- /bench -->"
+        before, found, rest = text.partition(begin)
+        if not found:
+            raise ValueError(f"{page} has no place for {name}")
+        text = f"{before}{begin}\n{part}\n\n{end}{rest.partition(end)[2]}"
+    page.write_text(text)
+
+
 def _text(value: Any) -> str:
     return f"{value:,.3g}" if isinstance(value, float) else str(value)
 
