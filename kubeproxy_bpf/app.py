@@ -148,7 +148,9 @@ class App:
         )
         store.subscribe(feed)
         source = ApiSource(client, store, config.hostname)
-        devices = DeviceWatcher(feed.addresses_changed, instance.devices_changed)
+        devices = DeviceWatcher(
+            feed.addresses_changed, instance.devices_changed, instance.filters_changed
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_eternal("API source", source.run))
             tasks.create_task(_eternal("device watcher", devices.run))

@@ -148,6 +148,11 @@ class Instance:
         if self.packets is not None:
             self.packets.devices_changed(devices)
 
+    def filters_changed(self) -> None:
+        """A qdisc or filter of some device changed."""
+        if self.packets is not None:
+            self.packets.filters_changed()
+
     def is_uplink(self, device: str) -> bool:
         """Whether a device leads out of the node; without packet programs nobody asked."""
         return self.packets is not None and self.packets.is_uplink(device)

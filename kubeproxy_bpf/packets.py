@@ -35,6 +35,7 @@ from kubeproxy_bpf.threads import in_thread
 _log = structlog.get_logger(__name__)
 
 _LOOK_S = 10.0
+_LEAST_S = 0.1
 _HOOKS: Mapping[Role, tuple[Hook, ...]] = {
     Role.UPLINK: (Hook.INGRESS, Hook.EGRESS),
     Role.OVERLAY: (Hook.INGRESS, Hook.EGRESS),
@@ -71,6 +72,10 @@ class PacketPath:
     def is_uplink(self, device: str) -> bool:
         """Whether a device leads out of the node, by what was last heard of the devices."""
         return device in self._leading_out
+
+    def filters_changed(self) -> None:
+        """Somebody added or removed a qdisc or filter: it may have been ours."""
+        self._changed.set()
 
     def sync(self) -> None:
         """Attach where it is wanted, and tell the programs of the devices; blocks."""
@@ -110,6 +115,7 @@ class PacketPath:
                 await in_thread(self.sync)
             except OSError as error:
                 _log.error("devices_not_looked_at", error=str(error))
+            await asyncio.sleep(_LEAST_S)
 
     def reading(self) -> DeviceReading:
         """The state of the moment."""

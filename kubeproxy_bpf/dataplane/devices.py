@@ -33,6 +33,7 @@ from kubeproxy_bpf.libbpf import ObjectProgram
 
 _log = structlog.get_logger(__name__)
 
+_GONE = (errno.ENODEV, errno.ENXIO)
 _XDP_MODES = {"native": XDP_NATIVE, "generic": XDP_GENERIC}
 XDP_PROGRAMS = ("kpb_xdp", "kpb_xdp_linear")
 """In order of preference: with frames in fragments, without."""
@@ -121,7 +122,7 @@ class DeviceHooks:
         try:
             fault = hold.fault()
         except OSError as error:
-            if error.errno not in (errno.ENODEV, errno.ENXIO):
+            if error.errno not in _GONE:
                 _log.warning("attachment_not_checked", place=str(place), error=str(error))
                 return
             self._forget(place)
@@ -136,7 +137,8 @@ class DeviceHooks:
             self._holds[place] = self._made(place, wish)
         except OSError as error:
             if self.refused.get(place) != str(error):
-                tell = _log.info if place.hook == Hook.XDP else _log.warning
+                harmless = place.hook == Hook.XDP or error.errno in _GONE
+                tell = _log.info if harmless else _log.warning
                 tell("device_refused_program", place=str(place), error=str(error))
             self.refused[place] = str(error)
         else:

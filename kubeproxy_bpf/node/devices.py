@@ -22,6 +22,7 @@ _EXT_SKIP_STATS = 1 << 3
 _IFF_UP = 1
 _IFA_F_UNUSABLE = 0x08 | 0x40  # duplicate, or not yet known not to be
 _SCOPE_GLOBAL = 0
+_FILTER_EVENTS = ("QDISC", "TFILTER", "TCLASS", "CHAIN")
 _log = structlog.get_logger(__name__)
 
 
@@ -71,9 +72,12 @@ class DeviceWatcher:
         self,
         report: Callable[[frozenset[LocalAddress]], None],
         report_devices: Callable[[tuple[Device, ...]], None] = lambda devices: None,
+        report_filters: Callable[[], None] = lambda: None,
     ) -> None:
+        """``report_filters`` is told that some qdisc or filter changed, on whatever device."""
         self._report = report
         self._report_devices = report_devices
+        self._report_filters = report_filters
         self._last: frozenset[LocalAddress] | None = None
         self._last_devices: tuple[Device, ...] | None = None
 
@@ -94,12 +98,22 @@ class DeviceWatcher:
 
         async with AsyncIPRoute() as events, AsyncIPRoute() as queries:
             # A device that goes takes its addresses along, each with an event.
-            await events.bind(rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR)
+            addresses = rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR
+            await events.bind(rtnl.RTMGRP_LINK | rtnl.RTMGRP_TC | addresses)
             changed = asyncio.Event()
             changed.set()
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_drain(events, changed))
+                tasks.create_task(self._drain(events, changed))
                 tasks.create_task(self._read_after(changed, queries))
+
+    async def _drain(self, route: Any, changed: asyncio.Event) -> None:
+        """Note that something happened; what it was, the next read tells."""
+        while True:
+            async for message in route.get():
+                if message["event"].endswith(_FILTER_EVENTS):
+                    self._report_filters()
+                else:
+                    changed.set()
 
     async def _read_after(self, changed: asyncio.Event, route: Any) -> None:
         """One read for all events of a moment: a node that starts pods sees hundreds."""
@@ -127,13 +141,6 @@ class DeviceWatcher:
             self._last = local
             self._report(local)
         return True
-
-
-async def _drain(route: Any, changed: asyncio.Event) -> None:
-    """Note that something happened; what it was, the next read tells."""
-    while True:
-        async for _message in route.get():
-            changed.set()
 
 
 def _addresses_by_device(messages: list[Any]) -> dict[int, tuple[DeviceAddress, ...]]:

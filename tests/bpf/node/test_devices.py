@@ -117,3 +117,54 @@ def test_a_burst_of_events_is_one_read():
         return watcher.reads
 
     assert run_in_new_namespace(scenario) < 20
+
+
+def test_filters_that_come_and_go_are_told():
+    """Who removes a filter of ours is found at once; it is no change of devices."""
+
+    async def scenario():
+        reports, filters = Reports(), asyncio.Event()
+        watcher = DeviceWatcher(reports, report_filters=filters.set)
+        task = asyncio.create_task(watcher.run())
+        try:
+            await reports.until(lambda seen: seen == set())
+            subprocess.run(["tc", "qdisc", "add", "dev", "lo", "clsact"], check=True)
+            async with asyncio.timeout(10):
+                await filters.wait()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    run_in_new_namespace(scenario)
+
+
+def test_devices_are_told_with_all_that_is_asked_of_them():
+    """Kind, type of link, MAC, MTU, master, the other end, and addresses as the kernel has them."""
+
+    async def scenario():
+        reports, seen = Reports(), {}
+        watcher = DeviceWatcher(reports, lambda all: seen.update({d.name: d for d in all}))
+        task = asyncio.create_task(watcher.run())
+        try:
+            ip("link", "add", "br0", "type", "bridge")
+            ip("link", "add", "v0", "mtu", "1400", "address", "02:00:00:00:00:01", "type", "veth")
+            ip("link", "set", "dev", "v0", "master", "br0", "up")
+            ip("tuntap", "add", "tun0", "mode", "tun")
+            ip("addr", "add", "10.1.2.3/24", "dev", "br0")
+            ip("addr", "add", "fd01::3/64", "dev", "br0")
+            await reports.until(lambda seen: {("10.1.2.3", "br0"), ("fd01::3", "br0")} <= seen)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return seen
+
+    seen = run_in_new_namespace(scenario)
+    bridge, port, tunnel = seen["br0"], seen["v0"], seen["tun0"]
+    assert ("bridge", "veth", "tun") == (bridge.kind, port.kind, tunnel.kind)
+    assert (1, 65534) == (port.link_type, tunnel.link_type)
+    assert (bytes.fromhex("020000000001"), 1400, True) == (port.mac, port.mtu, port.up)
+    assert (bridge.ifindex, 0) == (port.master, bridge.master)
+    assert (bytes(6), False) == (tunnel.mac, tunnel.up)
+    assert not port.peer_elsewhere
+    prefixes = {(a.address[-1], a.prefix_bits) for a in bridge.addresses if a.address[0] != 0xFE}
+    assert {(3, 96 + 24), (3, 64)} == prefixes
