@@ -29,7 +29,7 @@ from kubeproxy_bpf.plan.records import (
 )
 
 _V4_PREFIX = bytes(10) + b"\xff\xff"
-_LEFT_ALONE = VipFlags.LINGER | VipFlags.CANARY | VipFlags.LOOPBACK | VipFlags.ON_DEVICE
+_LEFT_ALONE = VipFlags.CANARY | VipFlags.LOOPBACK
 _SERVICE_BITS = 32
 
 
@@ -54,6 +54,8 @@ class Reason(Enum):
 
     NONE = "none"
     """No concern of ours: left alone."""
+    ON_DEVICE = "on_device"
+    """Left alone."""
     TRANSLATED = "translated"
     SCTP_PORT = "sctp_port"
     """Left alone: the checksum would have to change with the port."""
@@ -112,9 +114,11 @@ class Verdict(NamedTuple):
 def trace_packet(maps: Maps, facts: Facts, packet: Packet) -> Verdict:
     """Say what becomes of the first packet of a flow."""
     flags = maps.vips.get(packet.destination, 0)
-    if not flags:
+    if not flags or flags & VipFlags.LINGER:
         unused = _within(packet.destination, facts.service_cidrs)
         return Verdict(Reason.UNUSED_ADDRESS if unused else Reason.NONE)
+    if flags & VipFlags.ON_DEVICE:
+        return Verdict(Reason.ON_DEVICE)
     if flags & _LEFT_ALONE:
         return Verdict(Reason.NONE)
     key = FrontendKey(packet.destination, packet.destination_port, packet.protocol)

@@ -237,7 +237,7 @@ CLUSTER_IPS = (
     _dropped("H2", POD, "TCP", "10.96.0.99", 80, UNUSED),
     _dropped("H2", OUTSIDE, "UDP", "10.96.0.99", 80, UNUSED),
     _dropped("H2", POD, "TCP", "fd00:10:96::99", 80, UNUSED),
-    _left("H6", POD, "UDP", "10.96.0.30", 53),
+    _left("H6", POD, "UDP", "10.96.0.30", 53)._replace(counter="ON_DEVICE"),
     _left("E9", POD, "TCP", "10.244.2.10", 8080),
     _left("E9", OUTSIDE, "TCP", "10.244.1.10", 8080),
 )

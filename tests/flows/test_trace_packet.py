@@ -32,7 +32,7 @@ ARRIVALS = {Sender.HOST: Arrival.HOST} | dict.fromkeys(
 OUTCOMES = {
     Outcome.REJECTED: (Reason.NO_ENDPOINTS, Reason.UNKNOWN_PORT),
     Outcome.DROPPED: (Reason.NO_LOCAL_ENDPOINT, Reason.UNUSED_ADDRESS, Reason.SOURCE_RANGES),
-    Outcome.LEFT_ALONE: (Reason.NONE, Reason.SCTP_PORT),
+    Outcome.LEFT_ALONE: (Reason.NONE, Reason.ON_DEVICE, Reason.SCTP_PORT),
 }
 
 

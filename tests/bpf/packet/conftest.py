@@ -64,6 +64,7 @@ def settings(flags: int = DETECTOR, **changed: int) -> Settings:
         snat_count=SNAT_COUNT,
         rejects_per_s=1000,
         flow_ring=RING,
+        processors=possible_cpus(),
         timeout=_TIMEOUTS,
     )
     return made._replace(**changed)

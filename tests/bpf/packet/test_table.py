@@ -44,6 +44,7 @@ ENOUGH, PATIENCE = 8, 48
 DEVICES = {Sender.POD: POD_2, Sender.STRAY_POD: POD_2, Sender.BACKEND: POD}
 ON_NODE = ("198.51.100.2",)
 """Addresses that the node has itself: what its sockets send there arrives by lo, one hop later."""
+LOOPBACK, NO_MAC = "lo", "00:00:00:00:00:00"
 LOCAL_NETWORKS = ("10.244.1.", "fd00:10:244:1:")
 
 
@@ -108,14 +109,12 @@ def test_flow_ends_where_the_table_says(
 def _send(hooks: Hooks, flow: PacketFlow, port: int) -> Target | Outcome:
     """Send the first packet of a flow, and say what became of it."""
     device = DEVICES.get(flow.sender, UPLINK)
+    if flow.sender is Sender.HOST and flow.address in ON_NODE:
+        device = LOOPBACK
     ends = Ends(flow.source, port, flow.address, flow.port)
-    sent = frames.frame(frames.packet(flow.protocol, ends), MAC[device])
-    if flow.sender is Sender.HOST and flow.address not in ON_NODE:
-        seen = hooks.egress(device, sent)
-    elif flow.sender is Sender.HOST:
-        seen = hooks.ingress("lo", sent)
-    else:
-        seen = hooks.ingress(device, sent)
+    sent = frames.frame(frames.packet(flow.protocol, ends), MAC.get(device, NO_MAC))
+    leaves = flow.sender is Sender.HOST and device is not LOOPBACK
+    seen = (hooks.egress if leaves else hooks.ingress)(device, sent)
     if seen.data == sent:
         return {Verdict.UNSPEC: Outcome.LEFT_ALONE, Verdict.DROP: Outcome.DROPPED}[seen.verdict]
     came = frames.read(seen.data)
