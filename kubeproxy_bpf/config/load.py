@@ -152,6 +152,9 @@ def from_flags(given: Mapping[str, Any]) -> Config:
         fields |= _from_file(file, flags)
     else:
         fields |= _from_flags_alone(flags)
+    if mode == "nftables" and not fields["node_port_addresses"]:
+        # The one difference between the modes that clients can see from outside [F14].
+        fields["node_port_addresses"] = ("primary",)
     config = Config(**fields)
     problems = validate(config)
     if mode not in ("", "iptables", "ipvs", "nftables"):

@@ -68,6 +68,27 @@ def test_masquerade_all_is_that_of_the_mode(load_file, text, masquerade):
     assert masquerade == load_file(text).masquerade_all
 
 
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("mode: nftables", ("primary",)),
+        ("mode: nftables\nnodePortAddresses: []", ("primary",)),
+        ("mode: nftables\nnodePortAddresses: [10.0.0.0/8]", ("10.0.0.0/8",)),
+        ("mode: iptables", ()),
+        ("", ()),
+    ],
+)
+def test_in_nftables_mode_node_ports_are_those_of_the_primary_address(load_file, text, addresses):
+    """F14: a cluster that runs with nftables does not serve them on other addresses by default."""
+    assert addresses == load_file(text).node_port_addresses
+
+
+def test_the_mode_counts_as_a_flag_too():
+    """F14 without a file."""
+    assert ("primary",) == load(["--proxy-mode=nftables"]).node_port_addresses
+    assert () == load(["--proxy-mode=ipvs"]).node_port_addresses
+
+
 def test_time_outs_of_the_file_have_kube_proxys_defaults(load_file):
     """Null means the default, "0s" the kernel's own time-out."""
     config = load_file(
