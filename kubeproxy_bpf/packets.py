@@ -35,6 +35,8 @@ from kubeproxy_bpf.threads import in_thread
 _log = structlog.get_logger(__name__)
 
 _LOOK_S = 10.0
+_LOOK_IF_TOLD_S = 60.0
+"""Where the kernel tells of changes, and a look is many times as dear: at filters."""
 _LEAST_S = 0.1
 _HOOKS: Mapping[Role, tuple[Hook, ...]] = {
     Role.UPLINK: (Hook.INGRESS, Hook.EGRESS),
@@ -43,6 +45,8 @@ _HOOKS: Mapping[Role, tuple[Hook, ...]] = {
     Role.LOOPBACK: (Hook.INGRESS,),
     Role.NONE: (),
 }
+
+_ORDER = tuple(_HOOKS)
 
 
 class PacketPath:
@@ -106,7 +110,9 @@ class PacketPath:
         """Keep it so; runs for ever, once ``sync`` was called for the first time."""
         while True:
             try:
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(
+                    _LOOK_IF_TOLD_S if self._hooks.changes_are_told else _LOOK_S
+                ):
                     await self._changed.wait()
             except TimeoutError:
                 pass
@@ -146,8 +152,9 @@ def _local_devices(config: Config) -> LocalDevices:
 
 
 def _wishes(judged: Sequence[Attachment], xdp: str) -> dict[Place, Wish]:
+    """In the order of attachment, which takes the kernel some 10 ms each: uplinks come first."""
     wishes = {}
-    for item in judged:
+    for item in sorted(judged, key=lambda item: _ORDER.index(item.role)):
         device = item.device
         for hook in _HOOKS[item.role]:
             wishes[Place(device.ifindex, device.name, hook)] = Wish(item.ethernet)

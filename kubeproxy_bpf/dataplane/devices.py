@@ -72,6 +72,11 @@ class DeviceHooks:
         """How often a program was put back."""
 
     @property
+    def changes_are_told(self) -> bool:
+        """Whether netlink tells when a program of ours is removed or overtaken."""
+        return self._filters is not None
+
+    @property
     def attached(self) -> list[Place]:
         return list(self._holds)
 

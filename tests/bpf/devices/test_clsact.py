@@ -155,3 +155,27 @@ def test_a_device_that_is_gone_is_forgotten(node, process, place):
 
     assert [] == ours.hooks.attached
     assert not ours.hooks.reattached
+
+
+def test_a_restart_takes_the_first_place_again(node, process, place, foreign):
+    """Somebody came before us while no process of ours ran."""
+    first = process()
+    first.sync(place)
+    first.hooks.close()
+    theirs = foreign(1, 5)
+    second = process()
+    second.sync(place)
+
+    assert [second.id, theirs] == ids(node, place)
+
+
+def test_a_filter_with_another_program_is_replaced(node, process, place):
+    """Ours by priority and handle, but not what this process has put there."""
+    ours, other = process(), process()
+    ours.sync(place)
+    other.sync(place)
+    assert [other.id] == ids(node, place)
+    ours.sync(place)
+
+    assert [ours.id] == ids(node, place)
+    assert {place: 1} == ours.hooks.reattached
