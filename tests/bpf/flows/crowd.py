@@ -26,7 +26,7 @@ _CLIENT_MAC = bytes.fromhex(frames.CLIENT_MAC.replace(":", ""))
 
 
 class Place(NamedTuple):
-    """Where the crowd goes: what clients dial, and who answers under which program."""
+    """Where the crowd goes: what clients dial, and who serves it."""
 
     vip: tuple[str, int]
     backend: tuple[str, int]
@@ -74,7 +74,8 @@ class Crowd:
         driver = self._generator.put_under_test(self._programs[program])
         context = skb(self._node.ifindex[UPLINK])
         with self._node.inside():
-            driver.test_run(bytes(bench.FRAME_BYTES), count, context)
+            result = driver.test_run(frame, count, context)
+        assert result.retval != bench.NOT_CALLED
 
 
 def ends(place: Place, number: int) -> Ends:
