@@ -90,6 +90,7 @@ struct fragment_key {
 struct fragment {
 	__be16 source_port;
 	__be16 destination_port;
+	__u32 through_stack; /* bool: the first was too large for the way straight out */
 };
 
 /* ---- devices: by interface index ---- */

@@ -12,10 +12,16 @@
 #include "kpb.h"
 #include "kpb_packet_maps.h"
 
+/*
+ * Global functions are verified once, whatever their callers know, so they keep the load short.
+ * Both layers end up in one object: what differs between them needs two names.
+ */
 #ifdef KPB_XDP
 typedef struct xdp_md context;
+#define BY_LAYER(name) name##_xdp
 #else
 typedef struct __sk_buff context;
+#define BY_LAYER(name) name##_tc
 #endif
 
 enum { CTX_MAX_OFFSET = 511 }; /* a header that begins later than this is not looked for */

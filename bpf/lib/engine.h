@@ -9,6 +9,14 @@
 
 enum { KPB_TCP_LISTEN = 10 };
 
+/* enum packet_kind */
+__weak __noinline int BY_LAYER(engine_parse)(context *ctx, __u32 ethernet)
+{
+	struct scratch *work = scratch();
+
+	return work ? packet_parse(ctx, &work->packet, ethernet) : PACKET_OTHER;
+}
+
 /* An unknown port is the packet's own business, but on a cluster IP nobody else will answer. */
 static __always_inline enum decision engine_unknown_port(__u32 vip_flags)
 {
@@ -171,7 +179,7 @@ static __noinline enum decision engine_new(context *ctx, struct scratch *work, _
 	/* A spoofed source: input routing drops it. */
 	if (r->place == CLIENT_HOST && !egress && r->ifindex != ROUTE_LOOPBACK)
 		return DECIDE_LEAVE;
-	return nat_open(ctx, p, r);
+	return DECIDE_FLOW;
 }
 
 static __always_inline int engine_no_vip(const struct ip_addr *address)
@@ -182,29 +190,34 @@ static __always_inline int engine_no_vip(const struct ip_addr *address)
 	return OUT_DROP;
 }
 
-static __always_inline int engine_open(context *ctx, struct scratch *work, __u32 vip_flags,
-				       bool egress)
+/* A packet to a VIP that belongs to no flow. */
+__weak __noinline int BY_LAYER(engine_open)(context *ctx, __u32 vip_flags, __u32 egress)
 {
-	struct packet *p = &work->packet;
+	struct scratch *work = scratch();
+	enum decision decision;
 
-	if (vip_flags & (VIP_ON_DEVICE | VIP_CANARY | VIP_LINGER)) {
-		if (vip_flags & VIP_ON_DEVICE)
-			verdict_count(COUNT_ON_DEVICE);
-		return vip_flags & VIP_LINGER ? engine_no_vip(&p->tuple.destination) : OUT_LEAVE;
-	}
+	if (!work)
+		return OUT_LEAVE;
+	if (vip_flags & VIP_ON_DEVICE)
+		verdict_count(COUNT_ON_DEVICE);
+	if (vip_flags & VIP_LINGER)
+		return engine_no_vip(&work->packet.tuple.destination);
+	if (vip_flags & (VIP_ON_DEVICE | VIP_CANARY))
+		return OUT_LEAVE;
 	if (vip_flags & VIP_LOOPBACK && ctx_ifindex(ctx) != ROUTE_LOOPBACK)
 		return OUT_LEAVE;
-	switch (engine_new(ctx, work, vip_flags, egress)) {
+	decision = engine_new(ctx, work, vip_flags, egress);
+	if (decision == DECIDE_FLOW)
+		decision = nat_open(ctx, &work->packet, &work->request);
+	switch (decision) {
 	case DECIDE_DROP:
 		return OUT_DROP;
 #ifndef KPB_XDP
 	case DECIDE_REJECT:
-		return reject(ctx, p, egress || ctx_ifindex(ctx) == ROUTE_LOOPBACK);
+		return reject(ctx, &work->packet, egress || ctx_ifindex(ctx) == ROUTE_LOOPBACK);
 #endif
 	case DECIDE_FLOW:
-		if (p->fragment == FRAGMENT_FIRST)
-			packet_remember_fragment(p);
-		return out(ctx, p, &work->pair[0].flow);
+		return BY_LAYER(out)(ctx, true);
 	default:
 		return OUT_LEAVE;
 	}
@@ -248,8 +261,8 @@ static __always_inline bool engine_is_over(const struct packet *p, struct flow *
 }
 
 /* A packet of a flow. */
-static __always_inline int engine_follow(context *ctx, struct packet *p, struct flow *flow,
-					 struct flow *copy, __u32 now)
+static __always_inline int engine_follow(context *ctx, const struct packet *p, struct flow *flow,
+					 const struct flow *copy, __u32 now)
 {
 	if (!p->inner_l3)
 		track_seen(p, flow, copy, now);
@@ -257,9 +270,7 @@ static __always_inline int engine_follow(context *ctx, struct packet *p, struct 
 		verdict_count(COUNT_ICMP_ERROR);
 	if (copy->flags & TRACK_PASS)
 		return OUT_LEAVE;
-	if (p->fragment == FRAGMENT_FIRST)
-		packet_remember_fragment(p);
-	return out(ctx, p, copy);
+	return BY_LAYER(out)(ctx, false);
 }
 
 #ifndef KPB_XDP
@@ -311,7 +322,7 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 
 	if (!work)
 		return OUT_LEAVE;
-	kind = packet_parse(ctx, p, ethernet);
+	kind = BY_LAYER(engine_parse)(ctx, ethernet);
 	if (kind == PACKET_OTHER || kind == PACKET_MALFORMED)
 		return engine_strange(kind);
 	address = p->tuple.destination;
@@ -341,7 +352,7 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 		return engine_no_vip(&address);
 	if (kind == PACKET_ICMP_ERROR)
 		return OUT_LEAVE;
-	return engine_open(ctx, work, vip_flags, false);
+	return BY_LAYER(engine_open)(ctx, vip_flags, false);
 }
 
 #ifndef KPB_XDP
@@ -357,7 +368,7 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 
 	if (!work)
 		return OUT_LEAVE;
-	kind = packet_parse(ctx, p, ethernet);
+	kind = BY_LAYER(engine_parse)(ctx, ethernet);
 	if (kind != PACKET_PLAIN && kind != PACKET_ICMP_ERROR)
 		return engine_strange(kind);
 	now = track_now();
@@ -368,7 +379,7 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 		return OUT_LEAVE;
 	vip = bpf_map_lookup_elem(&kpb_vips, &p->tuple.destination);
 	if (vip && !(vip->flags & VIP_HOST_PORT))
-		return engine_open(ctx, work, vip->flags, true);
+		return BY_LAYER(engine_open)(ctx, vip->flags, true);
 	if (!vip && ctx->sk && serve_is_unused_address(&p->tuple.destination)) {
 		verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
 		return OUT_DROP;

@@ -64,7 +64,8 @@ static __noinline int icmp_rewrite_outer(context *ctx, const struct packet *p,
 
 	if (icmp_load_outer(ctx, p, &from))
 		return -1;
-	to.source = addr_equal(&from.source, &p->tuple.source) ? flow->source : from.source;
+	/* As netfilter does: a router's name would mean little, and to rp_filter less than that. */
+	to.source = addr_equal(&flow->source, &p->tuple.source) ? from.source : flow->source;
 	to.destination = flow->destination;
 	return icmp_readdress(ctx, p, p->l3, &from, &to);
 }

@@ -31,11 +31,7 @@ __weak __noinline int nat_make_dynamic(__u32 which)
 	int error = -KPB_EEXIST;
 
 	for (__u32 i = 0; i < NAT_PORT_TRIES && i < count; i++) {
-		__u32 place = start + i;
-
-		if (place >= count)
-			place -= count;
-		error = nat_try_port(which, kpb_config.snat_first + place);
+		error = nat_try_port(which, kpb_config.snat_first + (start + i) % count);
 		if (error != -KPB_EEXIST)
 			break;
 	}

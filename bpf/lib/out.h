@@ -41,6 +41,9 @@ static __noinline int out_through_stack(context *ctx, struct packet *p, struct f
 
 	if (!work)
 		return OUT_DROP;
+	p->through_stack = true;
+	if (p->fragment == FRAGMENT_FIRST) /* all of a datagram goes one way */
+		packet_remember_fragment(p);
 	middle = &work->pair[1].key;
 	*middle = p->tuple;
 	middle->destination = flow->destination;
@@ -138,6 +141,8 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 	bool own = out_is_own(ctx, flow);
 	__u32 ifindex = flow->ifindex;
 
+	if (p->through_stack)
+		return out_through_stack(ctx, p, flow);
 	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return out_too_big(ctx, p, flow, route.mtu);
 	if (!route_is_found(found) && !ifindex) {
@@ -247,9 +252,20 @@ static __always_inline int out_stack(context *ctx, struct packet *p, const struc
 
 #endif
 
-static __always_inline int out(context *ctx, struct packet *p, struct flow *flow)
+/* By the flow that the packet follows, or by the one that it has just opened. */
+__weak __noinline int BY_LAYER(out)(context *ctx, __u32 opened)
 {
-	if (flow->flags & TRACK_HOST && (flow->flags & TRACK_DIRECT))
+	struct scratch *work = scratch();
+	struct packet *p;
+	struct flow *flow;
+
+	if (!work)
+		return OUT_DROP;
+	p = &work->packet;
+	flow = opened ? &work->pair[0].flow : &work->flow;
+	if (p->fragment == FRAGMENT_FIRST)
+		packet_remember_fragment(p);
+	if (flow->flags & TRACK_HOST && flow->flags & TRACK_DIRECT)
 		return out_host(ctx, p, flow);
 	if (flow->flags & TRACK_DIRECT)
 		return out_direct(ctx, p, flow);

@@ -17,6 +17,13 @@
 
 enum { KPB_IPPROTO_ICMP = 1, KPB_IPPROTO_ICMPV6 = 58, KPB_IPPROTO_SCTP = 132 };
 enum { IPV6_EXTENSIONS = 6 };
+enum {
+	IPV6_HOP_BY_HOP = 0,
+	IPV6_ROUTING = 43,
+	IPV6_FRAGMENT = 44,
+	IPV6_AUTH = 51,
+	IPV6_OPTIONS = 60
+};
 
 /* Of headers that a BPF build cannot include. */
 enum { ICMP_DEST_UNREACH = 3, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETERPROB = 12 };
@@ -31,6 +38,13 @@ struct ipv6_header {
 	__u8 hop_limit;
 	struct ip_addr source;
 	struct ip_addr destination;
+};
+
+struct ipv6_extension {
+	__u8 next;
+	__u8 length; /* in units of 8 bytes beyond the first 8; of AH in units of 4 */
+	__be16 fragment;
+	__be32 id;
 };
 
 struct icmp_header {
@@ -58,13 +72,13 @@ struct packet {
 	__u16 l4;
 	__u16 inner_l3; /* of the packet inside an ICMP error */
 	__u16 inner_l4;
-	__u16 length;	   /* from l3 on, as on the wire: of one segment */
-	__u8 fragment;	   /* enum packet_fragment */
-	__u8 tcp_flags;	   /* enum tcp_flags */
-	__u8 hops;	   /* time to live */
-	__u8 ipv4;	   /* bool */
-	__u8 may_fragment; /* bool: IPv4 without DF */
-	__u8 pad0;
+	__u16 length;	    /* from l3 on, as on the wire: of one segment */
+	__u8 fragment;	    /* enum packet_fragment */
+	__u8 tcp_flags;	    /* enum tcp_flags */
+	__u8 hops;	    /* time to live */
+	__u8 ipv4;	    /* bool */
+	__u8 may_fragment;  /* bool: IPv4 without DF */
+	__u8 through_stack; /* bool: a fragment that follows one that went there */
 	__be32 fragment_id;
 };
 
@@ -93,6 +107,7 @@ static __always_inline enum packet_kind packet_recall_fragment(struct packet *p)
 		return PACKET_LOST_FRAGMENT;
 	p->tuple.source_port = first->source_port;
 	p->tuple.destination_port = first->destination_port;
+	p->through_stack = first->through_stack;
 	return PACKET_PLAIN;
 }
 
@@ -103,6 +118,7 @@ static __noinline void packet_remember_fragment(struct packet *p)
 	struct fragment first = {
 		.source_port = p->tuple.source_port,
 		.destination_port = p->tuple.destination_port,
+		.through_stack = p->through_stack,
 	};
 
 	bpf_map_update_elem(&kpb_fragments, &key, &first, BPF_ANY);
@@ -157,6 +173,17 @@ static __always_inline enum packet_kind packet_inner_ipv4(context *ctx, struct p
 	return PACKET_ICMP_ERROR;
 }
 
+/* The next header behind a fragment header, if the packet inside an error is a first fragment. */
+static __always_inline __u8 packet_inner_fragment(context *ctx, struct packet *p)
+{
+	const struct ipv6_extension *extension = ctx_header(ctx, p->inner_l4, sizeof(*extension));
+
+	if (!extension || extension->fragment & bpf_htons(0xfff8))
+		return 0;
+	p->inner_l4 += sizeof(*extension);
+	return extension->next;
+}
+
 static __always_inline enum packet_kind packet_inner_ipv6(context *ctx, struct packet *p)
 {
 	const struct ipv6_header *ip = ctx_header(ctx, p->inner_l3, sizeof(*ip));
@@ -164,12 +191,14 @@ static __always_inline enum packet_kind packet_inner_ipv6(context *ctx, struct p
 
 	if (!ip || ip->version_and_class >> 4 != 6)
 		return PACKET_MALFORMED;
-	if (!packet_has_ports(ip->next_header))
-		return PACKET_OTHER;
 	p->inner_l4 = p->inner_l3 + sizeof(*ip);
 	p->tuple.source = ip->destination;
 	p->tuple.destination = ip->source;
 	p->tuple.protocol = ip->next_header;
+	if (p->tuple.protocol == IPV6_FRAGMENT)
+		p->tuple.protocol = packet_inner_fragment(ctx, p);
+	if (!packet_has_ports(p->tuple.protocol))
+		return PACKET_OTHER;
 	ports = ctx_header(ctx, p->inner_l4, sizeof(*ports));
 	if (!ports)
 		return PACKET_MALFORMED;
@@ -234,13 +263,6 @@ static __always_inline enum packet_kind packet_ipv4(context *ctx, struct packet 
 	return packet_payload(ctx, p);
 }
 
-struct ipv6_extension {
-	__u8 next;
-	__u8 length; /* in units of 8 bytes beyond the first 8; of AH in units of 4 */
-	__be16 fragment;
-	__be32 id;
-};
-
 /* Walk to the payload; what it is ends up in tuple.protocol, where it is in l4. */
 static __noinline int packet_ipv6_extensions(context *ctx, struct packet *p)
 {
@@ -248,13 +270,14 @@ static __noinline int packet_ipv6_extensions(context *ctx, struct packet *p)
 		const struct ipv6_extension *extension;
 		__u8 kind = p->tuple.protocol;
 
-		if (kind != 0 && kind != 43 && kind != 44 && kind != 51 && kind != 60)
+		if (kind != IPV6_HOP_BY_HOP && kind != IPV6_ROUTING && kind != IPV6_FRAGMENT &&
+		    kind != IPV6_AUTH && kind != IPV6_OPTIONS)
 			return 0;
 		extension = ctx_header(ctx, p->l4, sizeof(*extension));
 		if (!extension)
 			return -1;
 		p->tuple.protocol = extension->next;
-		if (kind == 44) {
+		if (kind == IPV6_FRAGMENT) {
 			p->fragment_id = extension->id;
 			if (extension->fragment & bpf_htons(0xfff8))
 				p->fragment = FRAGMENT_LATER;
@@ -263,7 +286,7 @@ static __noinline int packet_ipv6_extensions(context *ctx, struct packet *p)
 			p->l4 += 8;
 			if (p->fragment == FRAGMENT_LATER)
 				return 0;
-		} else if (kind == 51) {
+		} else if (kind == IPV6_AUTH) {
 			p->l4 += (extension->length + 2) * 4;
 		} else {
 			p->l4 += (extension->length + 1) * 8;

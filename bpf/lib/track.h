@@ -301,10 +301,11 @@ __weak __noinline int track_make_room(void)
 	struct flow_turn *turn = track_turn();
 
 	for (int i = 0; turn && i < TRACK_ROOM_TRIES; i++) {
-		if (turn->made - turn->judged > kpb_config.flow_ring)
-			turn->judged = turn->made - kpb_config.flow_ring;
-		if (turn->judged >= turn->made)
-			turn->judged = turn->made - kpb_config.flow_ring;
+		__u64 oldest =
+			turn->made > kpb_config.flow_ring ? turn->made - kpb_config.flow_ring : 0;
+
+		if (turn->judged < oldest || turn->judged >= turn->made)
+			turn->judged = oldest;
 		if (track_clear_place(track_ring_index(turn->judged++), true))
 			return true;
 	}

@@ -86,7 +86,7 @@ def test_from_the_backend_side(
     sent = report(error, family, (router, NODE[family]), quoted(protocol, inner), quote)
     seen = hooks.ingress(UPLINK, frames.frame(sent, MAC[UPLINK]))
     wanted = report(
-        error, family, (router, OUTSIDE[family]), quoted(protocol, outer(family)), quote, 63
+        error, family, (NODE[family], OUTSIDE[family]), quoted(protocol, outer(family)), quote, 63
     )
     assert frames.difference(seen.data, wanted) == ""
     assert seen.verdict is Verdict.REDIRECT
@@ -106,7 +106,7 @@ def test_from_the_client_side(
     sent = report(error, family, (router, NODE[family]), answer, 64)
     seen = hooks.ingress(UPLINK, frames.frame(sent, MAC[UPLINK]))
     answer = quoted(protocol, inner.reply())
-    wanted = report(error, family, (router, REMOTE_POD[family]), answer, 64, 63)
+    wanted = report(error, family, (NODE[family], REMOTE_POD[family]), answer, 64, 63)
     assert frames.difference(seen.data, wanted) == ""
     assert seen.verdict is Verdict.REDIRECT
 

@@ -71,7 +71,7 @@ def check(
     wire: Wire, family: int, came: bytes, expected: bytes, speaker: str = "router", **kind: str
 ) -> None:
     """An error with one quote becomes an error with the other, and nothing else of it changes."""
-    seen_as = {"router": (ROUTER, ROUTER), "backend": (BACKEND, VIPS)}[speaker]
+    seen_as = {"router": (ROUTER, VIPS), "backend": (BACKEND, VIPS)}[speaker]
 
     wire.send(framed(wire, ip(seen_as[0], NODE, family) / error(family, **kind) / Raw(came)))
 
@@ -85,7 +85,7 @@ def check(
 def test_the_client_sees_its_own_packet(
     wire: Wire, family: int, transport: type[Packet], name: str, speaker: str
 ) -> None:
-    """A router speaks in its own name, the backend in that of the VIP."""
+    """Who complains, router or backend, does it in the name of the VIP."""
     payload = Raw(b"seven b")
 
     check(
