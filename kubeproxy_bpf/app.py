@@ -33,7 +33,7 @@ from kubeproxy_bpf.model.facts import KUBELET_PORTS, ModelConfig
 from kubeproxy_bpf.model.types import Family, Protocol
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.node.families import supported_families
-from kubeproxy_bpf.packet_state import packet_state
+from kubeproxy_bpf.packet_state import NoPacketState, packet_state
 from kubeproxy_bpf.serve.health import Health
 from kubeproxy_bpf.serve.healthz import HealthServer
 from kubeproxy_bpf.serve.metrics import MetricsServer, Reading
@@ -126,15 +126,7 @@ class App:
             sync.wake()
 
         def read() -> Reading:
-            return Reading(
-                instance.verdicts(),
-                Counter(sync.unfit.values()),
-                sync.refused_writes,
-                programmer.planner.programmed,
-                self._health.last_sync,
-                instance.device_reading(),
-                packets.reading(),
-            )
+            return _reading(self._health.last_sync, instance, programmer, sync, packets)
 
         store = node_store()
         feed = Feed(
@@ -167,6 +159,24 @@ class App:
         self._health.sync_finished()
         if first:
             memory.synced()
+
+
+def _reading(
+    last_sync: float,
+    instance: Instance,
+    programmer: Programmer,
+    sync: SyncLoop,
+    packets: NoPacketState,
+) -> Reading:
+    return Reading(
+        instance.verdicts(),
+        Counter(sync.unfit.values()),
+        sync.refused_writes,
+        programmer.planner.programmed,
+        last_sync,
+        instance.device_reading(),
+        packets.reading(),
+    )
 
 
 def model_config(config: Config, families: tuple[Family, ...]) -> ModelConfig:
