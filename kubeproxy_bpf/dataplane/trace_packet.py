@@ -194,15 +194,20 @@ def _choice(
     remote = not backend.flags & (BackendFlags.LOCAL | BackendFlags.HOST)
     dsr = _answers_itself(facts, packet, frontend)
     masqueraded = _masquerades(facts, packet, frontend, record, backend) and not dsr
-    if dsr and remote:
-        way = Way.DSR
-    elif packet.arrival is Arrival.HOST:
-        way = Way.DIRECT
-    else:
-        # Whatever comes from or goes to a local pod meets the rules that the CNI has for it.
-        past = packet.arrival is Arrival.OUTSIDE and remote and masqueraded
-        way = Way.DIRECT if past else Way.STACK
+    way = Way.DSR if dsr and remote else _way(facts, packet, backend, masqueraded)
     return Choice(text_of(backend.address), backend.port, masqueraded, way)
+
+
+def _way(facts: Facts, packet: Packet, backend: Backend, masqueraded: bool) -> Way:
+    """What comes from or goes to a local pod meets the CNI's rules, but where that is waived."""
+    if packet.arrival is Arrival.HOST:
+        return Way.DIRECT
+    if packet.arrival is Arrival.POD or backend.flags & BackendFlags.HOST:
+        return Way.STACK
+    past = masqueraded
+    if backend.flags & BackendFlags.LOCAL:
+        past = bool(facts.flags & ConfigFlags.REDIRECT_PEER)
+    return Way.DIRECT if past else Way.STACK
 
 
 def _answers_itself(facts: Facts, packet: Packet, frontend: Frontend) -> bool:

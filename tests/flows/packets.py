@@ -57,6 +57,7 @@ class Option(Enum):
     MASQUERADE_ALL = "masqueradeAll"
     NO_DETECTOR = "detectLocalMode finds nothing"
     DSR = "remote backends answer the client themselves"
+    REDIRECT_PEER = "straight into local pods, past netfilter"
 
 
 class Target(NamedTuple):
@@ -98,6 +99,10 @@ def _hidden(*backends: str) -> frozenset[Target]:
 
 def _direct(*backends: str) -> frozenset[Target]:
     return frozenset(Target(b, Way.DIRECT, True) for b in backends)
+
+
+def _peer(*backends: str) -> frozenset[Target]:
+    return frozenset(Target(b, Way.DIRECT, False) for b in backends)
 
 
 def _dsr(*backends: str) -> frozenset[Target]:
@@ -283,6 +288,16 @@ OPTIONS = (
             _to("DSR: an address of all nodes", OUTSIDE, "TCP", "203.0.113.10", 80, _dsr(R)),
             _to("DSR: a node's own address is not", OUTSIDE, "TCP", NODE, 30090, _direct(R)),
         ),
+    ),
+)
+OPTIONS += _given(
+    Option.REDIRECT_PEER,
+    (
+        _to("E4", OUTSIDE, "TCP", NODE, 30080, _direct(L, R)),
+        _to("E4", OUTSIDE, "TCP", NODE_V6, 30080, _direct(L6, R6)),
+        _to("E7", OUTSIDE, "TCP", NODE, 30081, _peer(L)),
+        _to("E4", POD, "TCP", NODE, 30080, _hidden(L, R)),
+        _to("E4: a backend on the host", OUTSIDE, "TCP", NODE, 30093, _stack(ON_HOST), _direct(R)),
     ),
 )
 PACKET_FLOWS = (*NODE_PORTS, *EXTERNAL, *CLUSTER_IPS, *HOST_PORTS, *OPTIONS)

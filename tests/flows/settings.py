@@ -13,6 +13,7 @@ DETECTOR = ConfigFlags.POD_SHORTCUT_IPV4 | ConfigFlags.POD_SHORTCUT_IPV6
 _FLAGS = {
     Option.PRESERVE_SOURCE: ConfigFlags.PRESERVE_SOURCE,
     Option.MASQUERADE_ALL: ConfigFlags.MASQUERADE_ALL,
+    Option.REDIRECT_PEER: ConfigFlags.REDIRECT_PEER,
     Option.DSR: ConfigFlags.DSR_TCP | ConfigFlags.DSR_UDP,
 }
 

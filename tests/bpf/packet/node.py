@@ -35,6 +35,8 @@ LOCAL_POD_L3 = ("8.0.1.10", "2001:db8:86dd:1::a")
 REMOTE_POD = ("10.244.2.10", "fd00:10:244:2::a")
 REMOTE_POD_L3 = ("8.0.2.10", "2001:db8:86dd:2::a")
 
+FAR_POD = ("10.244.4.10", "fd00:10:244:4::a")
+"""A remote pod by way of the second uplink."""
 NARROW_POD = ("10.244.3.10", "fd00:10:244:3::a")
 """A remote pod behind a route with a smaller MTU; routers regard only a locked one."""
 NARROW_MTU = 1300
@@ -79,6 +81,7 @@ def _setup() -> Iterator[str]:
         yield f"route add default via {gateway} dev {UPLINK}"
         for network in REMOTE_NETS[family]:
             yield f"route add {network} via {NODE_B[family]} dev {UPLINK}"
+        yield f"route add {FAR_POD[family]} via {GATEWAY_SECOND[family]} dev {UPLINK_SECOND}"
         narrow = f"{NARROW_POD[family]} via {NODE_B[family]} dev {UPLINK}"
         yield f"route add {narrow} mtu lock {NARROW_MTU}"
 

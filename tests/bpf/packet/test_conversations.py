@@ -12,12 +12,15 @@ from .conversation import Conversation
 from .frames import Ends
 from .hooks import Hooks, Verdict
 from .node import (
+    FAR_POD,
     GATEWAY,
+    GATEWAY_SECOND,
     LOCAL_POD,
     LOCAL_POD_2,
     MAC,
     NODE,
     NODE_B,
+    NODE_SECOND,
     OUTSIDE,
     PEER_MAC,
     POD,
@@ -26,7 +29,16 @@ from .node import (
     UPLINK,
     UPLINK_SECOND,
 )
-from .world import CLUSTER_IP, EXTERNAL_IP, EXTERNAL_LOCAL, NODE_PORT, TRACK_DIRECT, PacketWorld
+from .world import (
+    CLUSTER_IP,
+    DEVICE_ETHERNET,
+    DEVICE_UP,
+    EXTERNAL_IP,
+    EXTERNAL_LOCAL,
+    NODE_PORT,
+    TRACK_DIRECT,
+    PacketWorld,
+)
 
 pytestmark = pytest.mark.root
 
@@ -74,6 +86,51 @@ def test_outside_to_a_remote_backend(
     assert all(flow.flags & TRACK_DIRECT for flow in world.flows().values())
     assert len(world.flows()) == 2
     assert world.counted() == {"FLOW_NEW": 1}
+
+
+@families
+@protocols
+def test_by_another_uplink(hooks: Hooks, world: PacketWorld, family: int, protocol: str) -> None:
+    """The node's address is that of the device that the packet leaves by; answers find back."""
+    port = port_of(protocol)
+    world.service(
+        (NODE_PORT, VIP[family], SERVED),
+        remote=[FAR_POD[family]],
+        protocol=NUMBER[protocol],
+        port=port,
+    )
+    outer = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
+    backend = (FAR_POD[family], port)
+    own = NODE_SECOND[family]
+    talk(Conversation(hooks, protocol, outer, backend, UPLINK, UPLINK_SECOND, own, direct=True))
+
+
+@families
+def test_xdp_redirects_where_that_arrives(hooks: Hooks, world: PacketWorld, family: int) -> None:
+    """XDP sends a frame to another device if that takes frames from XDP, else TC does."""
+    world.service((NODE_PORT, VIP[family], SERVED), remote=[FAR_POD[family]])
+    outer = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
+    sent = frames.frame(frames.packet("TCP", outer), MAC[UPLINK])
+    seen = hooks.xdp(UPLINK, sent)
+    assert seen.verdict is Verdict.REDIRECT
+    inner = frames.ends_of(frames.read(seen.data))
+    assert inner.source == NODE_SECOND[family]
+    assert frames.difference(seen.data, frames.packet("TCP", inner, 63)) == ""
+    assert seen.data[:12] == macs(PEER_MAC[GATEWAY_SECOND], MAC[UPLINK_SECOND])
+    world.device(UPLINK_SECOND, DEVICE_ETHERNET | DEVICE_UP, NODE_SECOND)
+    assert hooks.xdp(UPLINK, sent) == (Verdict.UNSPEC, sent)
+    again = hooks.ingress(UPLINK, sent)
+    assert frames.difference(again.data, frames.packet("TCP", inner, 63)) == ""
+
+
+@families
+def test_xdp_knows_its_own_frames(hooks: Hooks, world: PacketWorld, family: int) -> None:
+    """A frame for another host, which a promiscuous device shows, is left alone."""
+    world.service((NODE_PORT, VIP[family], SERVED), remote=[REMOTE_POD[family]])
+    outer = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
+    sent = frames.frame(frames.packet("TCP", outer), "02:00:00:00:00:77")
+    assert hooks.ingress(UPLINK, sent) == (Verdict.UNSPEC, sent)
+    assert hooks.xdp(UPLINK, sent) == (Verdict.UNSPEC, sent)
 
 
 @families
