@@ -263,8 +263,9 @@ enum config_flags {
 	CONFIG_PRESERVE_SOURCE = 1 << 4,   /* local backends see the client's address */
 	CONFIG_DSR_TCP = 1 << 5,	   /* remote backends answer the client themselves */
 	CONFIG_DSR_UDP = 1 << 6,
-	CONFIG_REDIRECT_PEER = 1 << 7, /* straight into local pods, past netfilter */
-	CONFIG_CONSISTENT = 1 << 8,    /* consistent choice for every service */
+	CONFIG_REDIRECT_PEER = 1 << 7,	/* straight into local pods, past netfilter */
+	CONFIG_CONSISTENT = 1 << 8,	/* consistent choice for every service */
+	CONFIG_DETECT_BY_CIDR = 1 << 9, /* no detector in a family without CIDR of pods */
 };
 
 enum { CONFIG_TIMEOUTS = 16 }; /* by enum track_state of kpb_packet_types.h */

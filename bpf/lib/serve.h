@@ -33,16 +33,18 @@ static __always_inline bool serve_opens(const struct packet *p)
 	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
 }
 
+static __always_inline bool serve_is_prefix(const struct prefix *prefix)
+{
+	return prefix->mask.word[0] | prefix->mask.word[1] | prefix->mask.word[2] |
+	       prefix->mask.word[3];
+}
+
 static __always_inline bool serve_in_prefix(const struct ip_addr *a, const struct prefix *prefix)
 {
-	bool any = false;
-
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < 4; i++)
 		if ((a->word[i] & prefix->mask.word[i]) != prefix->address.word[i])
 			return false;
-		any |= prefix->mask.word[i] != 0;
-	}
-	return any;
+	return serve_is_prefix(prefix);
 }
 
 /* An address of a ServiceCIDR that no Service has [H2]. */
@@ -66,25 +68,35 @@ static __always_inline bool serve_is_local_address(const struct ip_addr *a)
 	return vip && vip->flags & VIP_HOST_PORT;
 }
 
+/* [E10] */
+static __always_inline bool serve_has_detector(const struct packet *p, const struct prefix *pods)
+{
+	__u32 flag = p->ipv4 ? CONFIG_POD_SHORTCUT_IPV4 : CONFIG_POD_SHORTCUT_IPV6;
+
+	if (!(kpb_config.flags & flag))
+		return false;
+	return !(kpb_config.flags & CONFIG_DETECT_BY_CIDR) || serve_is_prefix(pods);
+}
+
 static __always_inline void serve_place(const struct packet *p, struct request *r)
 {
 	const struct device *device = bpf_map_lookup_elem(&kpb_devices, &r->ifindex);
 	__u32 flags = device ? device->flags : 0, zero = 0;
 	const struct node *node = bpf_map_lookup_elem(&kpb_node, &zero);
+	const struct prefix *pods;
 
-	r->detector = !!(kpb_config.flags &
-			 (p->ipv4 ? CONFIG_POD_SHORTCUT_IPV4 : CONFIG_POD_SHORTCUT_IPV6));
+	if (!node) /* cannot be: arrays have all their elements */
+		return;
+	pods = p->ipv4 ? &node->pods_ipv4 : &node->pods_ipv6;
+	r->detector = serve_has_detector(p, pods);
 	if (serve_is_local_address(&p->tuple.source) ||
 	    (r->ifindex == 1 && addr_is_loopback(&p->tuple.source))) {
 		r->place = CLIENT_HOST;
 		return;
 	}
 	r->place = flags & DEVICE_POD && !r->egress ? CLIENT_POD : CLIENT_OUTSIDE;
-	if (!r->detector || !node)
-		return;
-	r->pod_local =
-		flags & DEVICE_POD_LOCAL ||
-		serve_in_prefix(&p->tuple.source, p->ipv4 ? &node->pods_ipv4 : &node->pods_ipv6);
+	if (r->detector)
+		r->pod_local = flags & DEVICE_POD_LOCAL || serve_in_prefix(&p->tuple.source, pods);
 }
 
 /* [F5, F6]; the ranges of a service without any are not asked for. */

@@ -24,6 +24,7 @@ class ConfigFlags(IntFlag):
     DSR_UDP = 64
     REDIRECT_PEER = 128
     CONSISTENT = 256
+    DETECT_BY_CIDR = 512
 
 
 class Settings(NamedTuple):
