@@ -25,7 +25,7 @@ from kubeproxy_bpf.config.schema import Config, MapSizes
 from kubeproxy_bpf.dataplane import attach as hooks
 from kubeproxy_bpf.dataplane.canary import prove_hooks
 from kubeproxy_bpf.dataplane.devices import end_pins
-from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath, load_packets
+from kubeproxy_bpf.dataplane.loader import Datapath, load_bare_ip, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.lock import WriterLock
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
 from kubeproxy_bpf.dataplane.probe import probe_kernel, require
@@ -214,13 +214,20 @@ class Instance:
         path = object_path("packets.bpf.o")
         try:
             datapath = load_packets(
-                path, self._pins, sizes, settings, sockets, xdp=self._config.xdp != "off"
+                path,
+                self._pins,
+                sizes,
+                settings,
+                sockets,
+                xdp=self._config.xdp != "off",
+                bare_ip=False,
             )
         except (UnsupportedKernel, LibbpfError) as error:
             _log.error("packet_path_unavailable", error=str(error))
             return None
         self._reserve_ports()
-        return PacketPath(datapath, self._pins / _LINKS, self._config)
+        bare_ip = partial(load_bare_ip, path, settings, datapath)
+        return PacketPath(datapath, bare_ip, self._pins / _LINKS, self._config)
 
     def _reserve_ports(self) -> None:
         """The kernel shall give no socket a port that masqueraded flows use."""

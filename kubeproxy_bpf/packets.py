@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 import structlog
 
@@ -20,6 +20,8 @@ from kubeproxy_bpf.dataplane.devicemap import DeviceFlags, DeviceMap, DeviceReco
 from kubeproxy_bpf.dataplane.devices import DeviceHooks, Wish
 from kubeproxy_bpf.dataplane.loader import Datapath
 from kubeproxy_bpf.dataplane.places import Hook, Place
+from kubeproxy_bpf.errors import UnsupportedKernel
+from kubeproxy_bpf.libbpf import LibbpfError
 from kubeproxy_bpf.node.attachment import (
     Attachment,
     LocalDevices,
@@ -53,9 +55,18 @@ class PacketPath:
     """Loaded packet programs at the devices of the node."""
 
     def __init__(
-        self, datapath: Datapath, links_dir: Path | None, config: Config, tcx: bool | None = None
+        self,
+        datapath: Datapath,
+        load_bare_ip: Callable[[], Datapath],
+        links_dir: Path | None,
+        config: Config,
+        *,
+        tcx: bool | None = None,
     ) -> None:
+        """``load_bare_ip`` gives the programs for devices without Ethernet header."""
         self.datapath = datapath
+        self._load_bare_ip = load_bare_ip
+        self._bare_ip: Datapath | None = None
         self._config = config
         self._hooks = DeviceHooks(datapath.programs, links_dir, tcx=tcx)
         self._map = DeviceMap(datapath.maps["kpb_devices"], datapath.btf)
@@ -89,11 +100,23 @@ class PacketPath:
         # First what the programs have to know, then the programs.
         targets = self._xdp_targets()
         self._map.sync({item.device.ifindex: _record(item, targets) for item in judged})
-        self._hooks.sync(_wishes(judged, self._config.xdp))
+        wishes = _wishes(judged, self._config.xdp)
+        if self._bare_ip is None and not all(wish.ethernet for wish in wishes.values()):
+            self._add_bare_ip()
+        self._hooks.sync(wishes)
         uplinks = tuple(item.device.name for item in judged if item.role == Role.UPLINK)
         if uplinks != self._uplinks:
             self._uplinks = uplinks
             _log.info("uplinks_chosen", devices=list(uplinks))
+
+    def _add_bare_ip(self) -> None:
+        """Load what the first device without Ethernet header needs; few nodes have any."""
+        try:
+            self._bare_ip = self._load_bare_ip()
+        except (UnsupportedKernel, LibbpfError) as error:
+            _log.error("programs_refused_for_bare_ip", error=str(error))
+        else:
+            self._hooks.add(self._bare_ip.programs)
 
     def _xdp_targets(self) -> frozenset[int]:
         """Devices that send what XDP redirects to them; none where the kernel does not tell."""
@@ -137,6 +160,8 @@ class PacketPath:
     def close(self) -> None:
         """Let go of the devices; what is pinned goes on. The programs are the owner's to close."""
         self._hooks.close()
+        if self._bare_ip is not None:
+            self._bare_ip.close()
 
 
 def _label(place: Place) -> tuple[str, str]:

@@ -60,7 +60,7 @@ class DeviceHooks:
         tcx: bool | None = None,
     ) -> None:
         """``tcx`` False makes use of clsact; None asks the kernel."""
-        self._programs = programs
+        self._programs = dict(programs)
         self._links_dir = links_dir
         self._filters = None if tcx or (tcx is None and has_tcx()) else ClsactFilters()
         self._holds: dict[Place, Hold] = {}
@@ -70,6 +70,10 @@ class DeviceHooks:
         """Places that could not be served, and why."""
         self.reattached: Counter[Place] = Counter()
         """How often a program was put back."""
+
+    def add(self, programs: Mapping[str, ObjectProgram]) -> None:
+        """Take more programs into use."""
+        self._programs.update(programs)
 
     @property
     def changes_are_told(self) -> bool:
@@ -153,7 +157,10 @@ class DeviceHooks:
     def _made(self, place: Place, wish: Wish) -> Hold:
         if place.hook == Hook.XDP:
             return self._made_xdp(place, wish)
-        program = self._programs[f"kpb_tc_{place.hook.value}" + ("" if wish.ethernet else "_l3")]
+        name = f"kpb_tc_{place.hook.value}" + ("" if wish.ethernet else "_l3")
+        program = self._programs.get(name)
+        if program is None:
+            raise OSError(errno.EOPNOTSUPP, f"the kernel refused {name}")
         if self._filters is None:
             return TcxHold.attach(place, program, self._pin(place, wish))
         return self._filters.attach(place, program)

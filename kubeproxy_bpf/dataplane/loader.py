@@ -31,7 +31,6 @@ from kubeproxy_bpf.libbpf import (
     LibbpfError,
     ObjectMap,
     ObjectProgram,
-    ProgramType,
     VerifierError,
 )
 from kubeproxy_bpf.libbpf.btftypes import Type
@@ -41,6 +40,8 @@ _log = structlog.get_logger(__name__)
 _RODATA = ".rodata"
 _CONFIG = "kpb_config"
 _XDP_FRAGS = "kpb_xdp"
+XDP_PROGRAMS = frozenset({_XDP_FRAGS, "kpb_xdp_linear"})
+BARE_IP_PROGRAMS = frozenset({"kpb_tc_ingress_l3", "kpb_tc_egress_l3"})
 _NO_MAPS: Mapping[str, BpfMap] = {}
 
 
@@ -100,28 +101,39 @@ def load_packets(
     sockets: Datapath,
     *,
     xdp: bool = True,
+    bare_ip: bool = True,
 ) -> Datapath:
     """Load the packet programs on the maps of the sockets.
 
     Without those of XDP where they are not wanted, or are all that the kernel refuses: first the
-    one for frames in fragments (Linux 5.18).
+    one for frames in fragments (Linux 5.18). Those for devices without Ethernet header can be left
+    to ``load_bare_ip``: the verifier takes its time.
     """
-    choices = (frozenset[str](), frozenset({_XDP_FRAGS})) if xdp else ()
-    for left_out in choices:
+    not_wanted = frozenset[str]() if bare_ip else BARE_IP_PROGRAMS
+    choices = (frozenset[str](), frozenset({_XDP_FRAGS}), XDP_PROGRAMS)
+    for refused in choices if xdp else choices[-1:]:
         try:
-            bpf_object = _open_without(object_path, left_out)
+            bpf_object = _open_without(object_path, not_wanted | refused)
             return _load(bpf_object, pin_dir, sizes, settings, sockets.maps)
         except (UnsupportedKernel, LibbpfError) as error:
-            _log.warning("packet_programs_refused", without=sorted(left_out), error=str(error))
-    bpf_object = _open_without(object_path, None)
-    return _load(bpf_object, pin_dir, sizes, settings, sockets.maps)
+            if refused == XDP_PROGRAMS:
+                raise
+            _log.warning("packet_programs_refused", without=sorted(refused), error=str(error))
+    raise AssertionError("the last choice returns or raises")
 
 
-def _open_without(object_path: Path, left_out: frozenset[str] | None) -> BpfObject:
-    """Open an object and leave programs out; None leaves out all of XDP."""
+def load_bare_ip(object_path: Path, settings: Settings, packets: Datapath) -> Datapath:
+    """Load the programs for devices without Ethernet header on the maps of the others."""
     bpf_object = BpfObject.open(object_path)
     for name, program in bpf_object.programs.items():
-        if name in left_out if left_out is not None else program.type == ProgramType.XDP:
+        program.set_autoload(name in BARE_IP_PROGRAMS)
+    return _load(bpf_object, None, {}, settings, packets.maps)
+
+
+def _open_without(object_path: Path, left_out: Collection[str]) -> BpfObject:
+    bpf_object = BpfObject.open(object_path)
+    for name, program in bpf_object.programs.items():
+        if name in left_out:
             program.set_autoload(False)
     return bpf_object
 

@@ -3,6 +3,7 @@
 
 import asyncio
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,17 @@ from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.config.load import load as load_config
 from kubeproxy_bpf.dataplane import layout
 from kubeproxy_bpf.dataplane.devicemap import DeviceFlags, DeviceRecord
-from kubeproxy_bpf.dataplane.loader import load_datapath, load_packets
+from kubeproxy_bpf.dataplane.loader import load_bare_ip, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.places import Hook, Place
-from kubeproxy_bpf.dataplane.settings import Settings, netns_cookie
+from kubeproxy_bpf.dataplane.settings import Settings
+from kubeproxy_bpf.libbpf import Program
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.packets import PacketPath
 
 pytestmark = pytest.mark.root
 
 OBJECTS = Path(kubeproxy_bpf.__file__).parent / "obj"
+SETTINGS = Settings(host_netns=1, instance=1, flags=0)
 SIZES = {"kpb_flows": 1024, "kpb_flow_ring": 1024}
 BOTH = {"ingress", "egress"}
 
@@ -31,7 +34,8 @@ class Running:
     def __init__(self, node, pins, packets, *flags):
         self.node = node
         config = load_config(["--hostname-override=n1", *flags])
-        self.path = node.do(lambda: PacketPath(packets, pins, config))
+        bare_ip = partial(load_bare_ip, OBJECTS / "packets.bpf.o", SETTINGS, packets)
+        self.path = node.do(lambda: PacketPath(packets, bare_ip, pins, config))
 
     def until(self, condition):
         """Follow the devices until something holds."""
@@ -73,10 +77,10 @@ class Running:
 @pytest.fixture(scope="module")
 def packets():
     """The programs, for all tests: the verifier takes its time."""
-    settings = Settings(netns_cookie(), 1, 0)
     sizes = {"kpb_slots": 1024, "kpb_backends": 1024}
-    with load_datapath(OBJECTS / "kube_proxy.bpf.o", None, sizes, settings) as sockets:
-        with load_packets(OBJECTS / "packets.bpf.o", None, SIZES, settings, sockets) as loaded:
+    with load_datapath(OBJECTS / "kube_proxy.bpf.o", None, sizes, SETTINGS) as sockets:
+        path = OBJECTS / "packets.bpf.o"
+        with load_packets(path, None, SIZES, SETTINGS, sockets, bare_ip=False) as loaded:
             yield loaded
 
 
@@ -128,6 +132,23 @@ def test_a_node_with_a_bridge_of_pods_and_an_overlay(node, run):
     assert DeviceFlags.POD | DeviceFlags.POD_LOCAL | DeviceFlags.ETHERNET | DeviceFlags.UP == flags
     assert not DeviceFlags.POD & running.record("eth0").flags
     assert {"eth0": "none"} == running.path.reading().xdp_modes
+
+
+def test_a_device_without_ethernet_header_has_programs_of_its_own(node, run, packets):
+    """They are loaded with the first such device, on the maps of the others."""
+    running = run()
+    running.until(lambda: "lo" in running.attached())
+    assert "kpb_tc_ingress_l3" not in packets.programs
+    node.ip("tuntap add dev tun0 mode tun")
+    node.ip("link set dev tun0 up")
+    running.until(lambda: running.attached().get("tun0") == BOTH)
+
+    (number,) = node.chain(Place(node.ifindex("tun0"), "tun0", Hook.INGRESS))
+    with Program.from_id(number) as program:
+        info = program.info()
+    assert "kpb_tc_ingress_".startswith(info.name) and "kpb_tc_ingress" != info.name
+    assert {packets.maps[name].info().id for name in ("kpb_vips", "kpb_flows")} <= set(info.map_ids)
+    assert not DeviceFlags.ETHERNET & running.record("tun0").flags
 
 
 def test_the_programs_know_address_mac_and_mtu_as_they_change(node, run):
