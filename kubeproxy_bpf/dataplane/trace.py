@@ -110,7 +110,7 @@ class Verdict(NamedTuple):
 
 def trace(maps: Maps, client: Client, address: bytes, port: int, protocol: int) -> Verdict:
     """Say where a connection of this client to this destination would go."""
-    address = _vip_address(address)
+    address = vip_address(address)
     flags = maps.vips.get(address, 0)
     if not flags or flags & VipFlags.CANARY or (flags & VipFlags.LOOPBACK and not client.host):
         return Verdict(Reason.NONE)
@@ -128,7 +128,7 @@ def trace(maps: Maps, client: Client, address: bytes, port: int, protocol: int) 
     return _choices(maps, client, record, _wants_local(frontend, record, client))
 
 
-def _vip_address(address: bytes) -> bytes:
+def vip_address(address: bytes) -> bytes:
     """0.0.0.0 and all of 127/8 are one loopback address, as are :: and ::1."""
     if address in _WILDCARDS:
         return _LOOPBACK_V4 if address.startswith(_V4_PREFIX) else _LOOPBACK_V6

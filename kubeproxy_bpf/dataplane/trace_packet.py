@@ -13,7 +13,7 @@ from enum import Enum
 from typing import NamedTuple, Sequence
 
 from kubeproxy_bpf.dataplane.settings import ConfigFlags
-from kubeproxy_bpf.dataplane.trace import Maps, find_frontend, find_record, text_of
+from kubeproxy_bpf.dataplane.trace import Maps, find_frontend, find_record, text_of, vip_address
 from kubeproxy_bpf.model.types import Protocol
 from kubeproxy_bpf.plan.records import (
     Backend,
@@ -29,7 +29,6 @@ from kubeproxy_bpf.plan.records import (
 )
 
 _V4_PREFIX = bytes(10) + b"\xff\xff"
-_LEFT_ALONE = VipFlags.CANARY | VipFlags.LOOPBACK
 _SERVICE_BITS = 32
 
 
@@ -113,15 +112,20 @@ class Verdict(NamedTuple):
 
 def trace_packet(maps: Maps, facts: Facts, packet: Packet) -> Verdict:
     """Say what becomes of the first packet of a flow."""
-    flags = maps.vips.get(packet.destination, 0)
+    address = packet.destination
+    if packet.arrival is Arrival.HOST:
+        address = vip_address(address)
+    flags = maps.vips.get(address, 0)
     if not flags or flags & VipFlags.LINGER:
-        unused = _within(packet.destination, facts.service_cidrs)
+        unused = _within(address, facts.service_cidrs)
         return Verdict(Reason.UNUSED_ADDRESS if unused else Reason.NONE)
     if flags & VipFlags.ON_DEVICE:
         return Verdict(Reason.ON_DEVICE)
-    if flags & _LEFT_ALONE:
+    if flags & VipFlags.CANARY or (
+        flags & VipFlags.LOOPBACK and packet.arrival is not Arrival.HOST
+    ):
         return Verdict(Reason.NONE)
-    key = FrontendKey(packet.destination, packet.destination_port, packet.protocol)
+    key = FrontendKey(address, packet.destination_port, packet.protocol)
     frontend = find_frontend(maps, flags, key)
     if frontend is None:
         owned = flags & VipFlags.CLUSTER_IP

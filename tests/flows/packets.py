@@ -32,6 +32,8 @@ class Sender(Enum):
     """The pod that is a backend itself."""
     HOST = ("192.168.0.1", "fd00:192:168::1")
     """A socket of node-a that no hook saw: of the kernel, or of an opted-out process."""
+    HOST_LOOPBACK = ("127.0.0.1", "::1")
+    """The same, as its packets to loopback addresses are."""
 
 
 class Way(Enum):
@@ -138,7 +140,7 @@ def _left(rule: str, sender: Sender, protocol: str, address: str, port: int) -> 
     return PacketFlow(rule, sender, protocol, address, port, Outcome.LEFT_ALONE, "NONE")
 
 
-OUTSIDE, IN_RANGE, POD, STRAY, BACKEND, HOST = Sender
+OUTSIDE, IN_RANGE, POD, STRAY, BACKEND, HOST, LOOPBACK = Sender
 NODE, NODE_2, NODE_V6 = "192.168.0.1", "192.168.1.1", "fd00:192:168::1"
 L, R = "10.244.1.10:8080", "10.244.2.10:8080"
 L6, R6 = "fd00:10:244:1::a 8080", "fd00:10:244:2::a 8080"
@@ -180,6 +182,14 @@ NODE_PORTS = (
         _stack(ON_HOST),
         _direct(R),
     ),
+    _to("E6 K19", HOST, "TCP", NODE, 30080, _direct(L, R)),
+    _to("E6 K19", HOST, "TCP", NODE_V6, 30080, _direct(L6, R6)),
+    _to("E6", HOST, "TCP", NODE, 30081, _direct(L, R)),
+    _to("F15", LOOPBACK, "TCP", "127.0.0.1", 30080, _direct(L, R)),
+    _to("F15: all of 127/8", LOOPBACK, "UDP", "127.1.2.3", 30053, _direct(DNS_L, DNS_R)),
+    _to("F15", LOOPBACK, "TCP", "::1", 30080, _direct(L6, R6)),
+    _left("F12: loopback is not for others", OUTSIDE, "TCP", "127.0.0.1", 30080),
+    _left("K19: a port without a Service", HOST, "TCP", NODE, 22),
 )
 EXTERNAL = (
     _to("F4 E4", OUTSIDE, "TCP", "203.0.113.1", 80, _hidden(L), _direct(R)),

@@ -26,7 +26,7 @@ from tests.flows.settings import config_flags, detected_networks
 from tests.flows.table import WORLD
 from tests.golden.scenario import Scenario, documents
 
-ARRIVALS = {Sender.HOST: Arrival.HOST} | dict.fromkeys(
+ARRIVALS = dict.fromkeys((Sender.HOST, Sender.HOST_LOOPBACK), Arrival.HOST) | dict.fromkeys(
     (Sender.POD, Sender.STRAY_POD, Sender.BACKEND), Arrival.POD
 )
 OUTCOMES = {

@@ -7,6 +7,8 @@ import socket
 
 import pytest
 
+from kubeproxy_bpf.plan.records import BackendFlags
+
 from . import frames
 from .conversation import Conversation
 from .frames import Ends
@@ -235,6 +237,38 @@ def test_host(hooks: Hooks, world: PacketWorld, family: int, protocol: str, wher
             host=True,
         )
     )
+
+
+@families
+@protocols
+def test_a_backend_on_the_host(
+    hooks: Hooks, world: PacketWorld, family: int, protocol: str
+) -> None:
+    """A backend in the host's namespace answers as the address that was dialled."""
+    port = port_of(protocol)
+    world.service(
+        (EXTERNAL_IP, OUTER_VIP[family], SERVED),
+        local=[NODE[family]],
+        protocol=NUMBER[protocol],
+        port=port,
+        backend_flags=BackendFlags.HOST,
+    )
+    outer = Ends(OUTSIDE[family], 40000, OUTER_VIP[family], SERVED)
+    middle = outer.to(NODE[family], port)
+    for hook in (hooks.ingress, hooks.xdp, hooks.ingress):
+        sent = frames.frame(frames.packet(protocol, outer), MAC[UPLINK])
+        seen = hook(UPLINK, sent)
+        if hook == hooks.xdp and seen.data == sent:
+            continue  # left to TC
+        assert seen.verdict is Verdict.UNSPEC
+        assert frames.difference(seen.data, frames.packet(protocol, middle)) == ""
+        # TC looks at what XDP passed up: it is no other flow.
+        assert hooks.ingress(UPLINK, seen.data) == (Verdict.UNSPEC, seen.data)
+        answer = frames.packet(protocol, middle.reply())
+        left = hooks.egress(UPLINK, frames.frame(answer, MAC[UPLINK]))
+        assert left.verdict is Verdict.UNSPEC
+        assert frames.difference(left.data, frames.packet(protocol, outer.reply())) == ""
+    assert len(world.flows()) == 2
 
 
 @families

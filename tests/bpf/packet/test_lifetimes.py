@@ -216,6 +216,31 @@ def test_a_port_is_used_again(hooks: Hooks, world: PacketWorld) -> None:
     assert world.count("FLOW_NEW") == 2
 
 
+@both
+def test_a_masqueraded_port_is_used_again(hooks: Hooks, world: PacketWorld, protocol: str) -> None:
+    """Both rewrites of a flow through the stack begin anew together: the pod sees the node."""
+    world.service((NODE_PORT, NODE[0], SERVED), local=[LOCAL_POD[0]], protocol=NUMBER[protocol])
+
+    def local() -> Conversation:
+        backend = (LOCAL_POD[0], 8080)
+        return Conversation(hooks, protocol, CLIENT, backend, UPLINK, POD, NODE[0])
+
+    flow = local()
+    flow.ask()
+    flow.answer()
+    if protocol == "TCP":
+        for ask, answer in (("A", "FA"), ("FA", "A")):
+            flow.ask(flags=ask)
+            flow.answer(flags=answer)
+    else:
+        for key in world.flows():
+            world.expire(key)
+    flow = local()
+    flow.ask()
+    flow.answer()
+    assert len(world.flows()) == 4
+
+
 # ---- Services that change ----
 
 
@@ -375,16 +400,20 @@ def test_a_consistent_flow_in_mid_stream(hooks: Hooks, world: PacketWorld) -> No
 # ---- the host's own ----
 
 
-def test_own_client_with_the_number_of_a_node_port(hooks: Hooks, world: PacketWorld) -> None:
+@both
+def test_own_client_with_the_number_of_a_node_port(
+    hooks: Hooks, world: PacketWorld, protocol: str
+) -> None:
     """What the host asked for from a port that is also a node port gets its answers."""
-    serve(world, "UDP")
+    serve(world, protocol)
     asked = Ends(NODE[0], SERVED, "192.0.2.53", 53)
-    data = frames.frame(frames.packet("UDP", asked), MAC[UPLINK])
+    data = frames.frame(frames.packet(protocol, asked), MAC[UPLINK])
     assert hooks.egress(UPLINK, data) == (Verdict.UNSPEC, data)
-    answer = frames.frame(frames.packet("UDP", asked.reply()), MAC[UPLINK])
+    flags = {"flags": "SA"} if protocol == "TCP" else {}
+    answer = frames.frame(frames.packet(protocol, asked.reply(), **flags), MAC[UPLINK])
     assert hooks.ingress(UPLINK, answer) == (Verdict.UNSPEC, answer)
     assert hooks.xdp(UPLINK, answer) == (Verdict.UNSPEC, answer)
-    assert destination(send(hooks, "UDP")) == REMOTE_POD[0]
+    assert destination(send(hooks, protocol)) == REMOTE_POD[0]
 
 
 @pytest.fixture

@@ -275,6 +275,41 @@ def test_fragments_of_an_answer(hooks: Hooks, world: PacketWorld, family: int) -
 
 
 @families
+def test_fragments_of_a_masqueraded_flow(hooks: Hooks, world: PacketWorld, family: int) -> None:
+    """Every hook that a fragment passes finds its ports, in both directions."""
+    world.service((NODE_PORT, NODE[family], SERVED), local=[LOCAL_POD[family]], protocol=17)
+    middle = outer(family).to(LOCAL_POD[family], 8080)
+    first = hooks.egress(POD, enter(hooks, frames.packet("UDP", outer(family))).data)
+    inner = frames.ends_of(frames.read(first.data))
+    for sent, between, wanted in zip(*map(pieces, (outer(family), middle, inner)), strict=True):
+        seen = enter(hooks, sent)
+        assert frames.difference(seen.data, between) == ""
+        assert frames.difference(hooks.egress(POD, seen.data).data, wanted) == ""
+    ways = (inner.reply(), middle.reply(), outer(family).reply())
+    for sent, between, wanted in zip(*map(pieces, ways), strict=True):
+        seen = hooks.ingress(POD, frames.frame(sent, MAC[POD]))
+        assert frames.difference(seen.data, between) == ""
+        assert frames.difference(hooks.egress(UPLINK, seen.data).data, wanted) == ""
+
+
+@families
+def test_fragments_straight_out(hooks: Hooks, world: PacketWorld, family: int) -> None:
+    """Fragments of a flow to a remote backend are redirected like its other packets."""
+    serve_remote(world, family)
+    inner = frames.ends_of(frames.read(enter(hooks, frames.packet("UDP", outer(family))).data))
+    for ends, to in ((outer(family), inner), (inner.reply(), outer(family).reply())):
+        for sent, wanted in zip(pieces(ends), pieces(to), strict=True):
+            seen = enter(hooks, sent)
+            if family:
+                wanted.hlim = 63
+            else:
+                wanted.ttl = 63
+                del wanted.chksum
+            assert frames.difference(seen.data, wanted) == ""
+            assert seen.verdict is Verdict.REDIRECT
+
+
+@families
 def test_a_fragment_before_the_first(hooks: Hooks, world: PacketWorld, family: int) -> None:
     """Without the ports nobody knows whose it is: counted, and left to the stack."""
     serve_local(world, family)

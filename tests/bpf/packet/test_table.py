@@ -42,7 +42,8 @@ pytestmark = pytest.mark.root
 
 ENOUGH, PATIENCE = 8, 48
 DEVICES = {Sender.POD: POD_2, Sender.STRAY_POD: POD_2, Sender.BACKEND: POD}
-ON_NODE = ("198.51.100.2",)
+HOST_SENDERS = (Sender.HOST, Sender.HOST_LOOPBACK)
+ON_NODE = ("198.51.100.2", *NODE, "127.0.0.1", "127.1.2.3", "::1")
 """Addresses that the node has itself: what its sockets send there arrives by lo."""
 LOOPBACK, NO_MAC = "lo", "00:00:00:00:00:00"
 LOCAL_NETWORKS = ("10.244.1.", "fd00:10:244:1:")
@@ -109,11 +110,12 @@ def test_flow_ends_where_the_table_says(
 def _send(hooks: Hooks, flow: PacketFlow, port: int) -> Target | Outcome:
     """Send the first packet of a flow, and say what became of it."""
     device = DEVICES.get(flow.sender, UPLINK)
-    if flow.sender is Sender.HOST and flow.address in ON_NODE:
+    host = flow.sender in HOST_SENDERS
+    if host and flow.address in ON_NODE:
         device = LOOPBACK
     ends = Ends(flow.source, port, flow.address, flow.port)
     sent = frames.frame(frames.packet(flow.protocol, ends), MAC.get(device, NO_MAC))
-    leaves = flow.sender is Sender.HOST and device is not LOOPBACK
+    leaves = host and device is not LOOPBACK
     seen = (hooks.egress if leaves else hooks.ingress)(device, sent)
     if seen.data == sent:
         return {Verdict.UNSPEC: Outcome.LEFT_ALONE, Verdict.DROP: Outcome.DROPPED}[seen.verdict]
@@ -128,7 +130,7 @@ def _target(hooks: Hooks, flow: PacketFlow, ends: Ends, seen: Seen) -> Target:
     """Who gets a packet that was changed; proves that nothing else was."""
     came = frames.ends_of(frames.read(seen.data))
     if seen.verdict is Verdict.REDIRECT:
-        _check_bytes(flow, came, seen.data, frames.TTL - (flow.sender is not Sender.HOST))
+        _check_bytes(flow, came, seen.data, frames.TTL - (flow.sender not in HOST_SENDERS))
         dsr = came == ends
         masqueraded = came[:2] != ends[:2]
         if masqueraded:
