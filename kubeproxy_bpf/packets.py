@@ -97,6 +97,8 @@ class PacketPath:
         if self._devices is None:
             return
         judged = attachments(self._devices, self._config.devices, self._local)
+        # Uplinks first: the kernel takes some 10 ms for each, and a map may be full.
+        judged.sort(key=lambda item: _ORDER.index(item.role))
         # First what the programs have to know, then the programs.
         targets = self._xdp_targets()
         self._map.sync({item.device.ifindex: _record(item, targets) for item in judged})
@@ -177,9 +179,9 @@ def _local_devices(config: Config) -> LocalDevices:
 
 
 def _wishes(judged: Sequence[Attachment], xdp: str) -> dict[Place, Wish]:
-    """In the order of attachment, which takes the kernel some 10 ms each: uplinks come first."""
+    """In the order of attachment."""
     wishes = {}
-    for item in sorted(judged, key=lambda item: _ORDER.index(item.role)):
+    for item in judged:
         device = item.device
         for hook in _HOOKS[item.role]:
             wishes[Place(device.ifindex, device.name, hook)] = Wish(item.ethernet)

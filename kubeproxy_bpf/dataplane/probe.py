@@ -48,6 +48,7 @@ _NAMED = (
     ("BPF_FUNC_loop", "looks through large Services (5.17); else 256 endpoints of each", False),
     ("BPF_FUNC_skc_to_mptcp_sock", "shows the VIP to MPTCP sockets; else the backend", False),
     ("bpf_sock_destroy", "aborts UDP sockets of removed backends (6.5); else sock_diag", False),
+    ("BPF_TCX_INGRESS", "packet programs stand first at devices (6.6); else by filters", False),
     ("bpf_cast_to_kern_ctx", "tells IPv6-only listeners apart; else counted as both", False),
 )
 

@@ -85,9 +85,17 @@ def attachments(
 
 
 def source_address(device: Device, ipv4: bool) -> bytes:
-    """The address that packets leaving by the device are masqueraded with; zero: none."""
-    routable = (a.address for a in device.addresses if a.usable and _routable(a.address))
-    return next((a for a in routable if is_ipv4(a) == ipv4), bytes(16))
+    """The address that packets leaving by the device are masqueraded with; zero: none.
+
+    The kernel's first; one with a subnet before one that stands alone, which may be a VIP.
+    """
+    found = [
+        a
+        for a in device.addresses
+        if a.usable and _routable(a.address) and is_ipv4(a.address) == ipv4
+    ]
+    found.sort(key=lambda a: a.prefix_bits == 128)
+    return found[0].address if found else bytes(16)
 
 
 def _role(device: Device, by_index: Mapping[int, Device], uplinks: Sequence[str]) -> Role:

@@ -20,7 +20,8 @@ _RETRY_S = 1.0
 _NLM_F_DUMP_INTR = 0x10
 _EXT_SKIP_STATS = 1 << 3
 _IFF_UP = 1
-_IFA_F_UNUSABLE = 0x08 | 0x40  # duplicate, or not yet known not to be
+_IFA_F_UNUSABLE = 0x08 | 0x20 | 0x40  # duplicate, deprecated, not yet known to be single
+_IFA_F_TEMPORARY = 0x01  # of IPv6; IPv4 calls additional addresses of a subnet so
 _SCOPE_GLOBAL = 0
 _FILTER_EVENTS = ("QDISC", "TFILTER", "TCLASS", "CHAIN")
 _log = structlog.get_logger(__name__)
@@ -41,7 +42,7 @@ class DeviceAddress(NamedTuple):
     prefix_bits: int
     """Counted in 128: 128 is this address alone, of either family."""
     usable: bool
-    """Of global scope, and proved to be nobody else's."""
+    """Of global scope, proved to be nobody else's, and not about to go."""
 
 
 class Device(NamedTuple):
@@ -150,8 +151,9 @@ def _addresses_by_device(messages: list[Any]) -> dict[int, tuple[DeviceAddress, 
         if address is None:
             continue
         bits = message["prefixlen"] + (96 if is_ipv4(address) else 0)
+        unusable = _IFA_F_UNUSABLE | (0 if is_ipv4(address) else _IFA_F_TEMPORARY)
         flags = message.get("flags") or 0
-        usable = message["scope"] == _SCOPE_GLOBAL and not flags & _IFA_F_UNUSABLE
+        usable = message["scope"] == _SCOPE_GLOBAL and not flags & unusable
         found.setdefault(message["index"], []).append(DeviceAddress(address, bits, usable))
     return {index: tuple(addresses) for index, addresses in found.items()}
 

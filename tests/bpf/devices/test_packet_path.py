@@ -24,7 +24,7 @@ pytestmark = pytest.mark.root
 
 OBJECTS = Path(kubeproxy_bpf.__file__).parent / "obj"
 SETTINGS = Settings(host_netns=1, instance=1, flags=0)
-SIZES = {"kpb_flows": 1024, "kpb_flow_ring": 1024}
+SIZES = {"kpb_flows": 1024, "kpb_flow_queue": 1024}
 BOTH = {"ingress", "egress"}
 
 
@@ -158,6 +158,7 @@ def test_the_programs_know_address_mac_and_mtu_as_they_change(node, run):
     node.ip("addr add 192.0.2.1/24 dev eth0")
     node.ip("addr add 192.0.2.2/24 dev eth0")
     node.ip("addr add 2001:db8::1/64 dev eth0 nodad")
+    node.ip("addr add 2001:db8::9/64 dev eth0 nodad preferred_lft 0")
     node.ip("link set dev eth0 mtu 1400 address 02:00:00:00:00:07")
     seven = bytes.fromhex("020000000007")
     running.until(lambda: running.record("eth0").mac == seven)

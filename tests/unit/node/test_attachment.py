@@ -174,6 +174,15 @@ def test_the_source_address_is_the_first_that_others_can_answer():
     assert bytes(16) == source_address(device("eth1"), ipv4=True)
 
 
+def test_an_address_that_stands_alone_is_the_last_choice():
+    """Somebody may have added a VIP, which IPv6 would put first."""
+    vip = device("eth0", "", "fd00::99/128", "fd00::4/64", "192.0.2.99/32", "192.0.2.1/24")
+    assert parse_address("fd00::4") == source_address(vip, ipv4=False)
+    assert parse_address("192.0.2.1") == source_address(vip, ipv4=True)
+    leased = device("eth0", "", "fd00::5/128")
+    assert parse_address("fd00::5") == source_address(leased, ipv4=False)
+
+
 def test_frames_begin_with_ethernet_or_with_ip():
     """The programs must know what stands first."""
     devices = [
