@@ -72,6 +72,12 @@ static __always_inline __u32 ctx_ifindex(context *ctx)
 	return ctx->ingress_ifindex;
 }
 
+static __always_inline bool ctx_is_finished(context *ctx)
+{
+	(void)ctx;
+	return false;
+}
+
 static __always_inline bool ctx_is_tagged(context *ctx)
 {
 	(void)ctx;
@@ -129,6 +135,23 @@ static __always_inline bool ctx_is_for_another(context *ctx)
 static __always_inline __u32 ctx_segment(context *ctx)
 {
 	return ctx->gso_size;
+}
+
+enum { CTX_FINISHED = 0x6b70 };
+
+/* Redirected packets meet our own egress next: it shall not look at them again. */
+static __always_inline void ctx_finish(context *ctx)
+{
+	ctx->tc_index = CTX_FINISHED;
+}
+
+static __always_inline bool ctx_is_finished(context *ctx)
+{
+	bool finished = ctx->tc_index == CTX_FINISHED;
+
+	if (finished)
+		ctx->tc_index = 0;
+	return finished;
 }
 
 #endif

@@ -249,6 +249,9 @@ static __noinline int engine_flow_ended(const struct packet *p, struct flow *flo
 static __always_inline bool engine_is_over(const struct packet *p, struct flow *flow,
 					   const struct flow *copy)
 {
+	/* What finishes behind netfilter the work of an entry before it goes when that one does. */
+	if (copy->flags & TRACK_EGRESS && !(copy->flags & TRACK_DIRECT))
+		return false;
 	if (p->tuple.protocol == KPB_IPPROTO_TCP) {
 		if (!track_is_reopened(copy, p->tcp_flags))
 			return false;
@@ -322,6 +325,7 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 
 	if (!work)
 		return OUT_LEAVE;
+	ctx_is_finished(ctx); /* a mark that came along means nothing here */
 	kind = BY_LAYER(engine_parse)(ctx, ethernet);
 	if (kind == PACKET_OTHER || kind == PACKET_MALFORMED)
 		return engine_strange(kind);
@@ -366,7 +370,7 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 	struct flow *flow;
 	__u32 now;
 
-	if (!work)
+	if (!work || ctx_is_finished(ctx))
 		return OUT_LEAVE;
 	kind = BY_LAYER(engine_parse)(ctx, ethernet);
 	if (kind != PACKET_PLAIN && kind != PACKET_ICMP_ERROR)

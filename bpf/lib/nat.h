@@ -143,6 +143,7 @@ static __always_inline int nat_masquerade(context *ctx, const struct packet *p,
 					  struct scratch *work)
 {
 	struct track_pair *first = &work->pair[0], *second = &work->pair[1];
+	const struct flow *stale;
 
 	second->key = p->tuple;
 	second->key.source_port = first->flow.source_port;
@@ -160,6 +161,10 @@ static __always_inline int nat_masquerade(context *ctx, const struct packet *p,
 		verdict_count(COUNT_NO_ROUTE);
 		return -KPB_E2BIG;
 	}
+	/* The outer flow is new: what stands here is left from an earlier one. */
+	stale = bpf_map_lookup_elem(&kpb_flows, &second->key);
+	if (stale)
+		track_remove(&second->key, stale);
 	return nat_make(work, 1, true);
 }
 

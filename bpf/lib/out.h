@@ -78,6 +78,7 @@ static __always_inline int out_neighbour(context *ctx, const struct packet *p, _
 {
 	if (!p->l3 && bpf_skb_change_head(ctx, ETH_HLEN, 0))
 		return OUT_DROP;
+	ctx_finish(ctx);
 	return bpf_redirect_neigh(ifindex, hop, hop ? sizeof(*hop) : 0, 0);
 }
 
@@ -103,6 +104,7 @@ static __always_inline int out_frame(context *ctx, const struct flow *flow,
 	if (kpb_config.flags & CONFIG_REDIRECT_PEER && kernel_has(redirect_peer) &&
 	    !(flow->flags & (TRACK_REPLY | TRACK_EGRESS)) && out_is_pod(route->ifindex))
 		return bpf_redirect_peer(route->ifindex, 0);
+	ctx_finish(ctx);
 	return bpf_redirect(route->ifindex, 0);
 }
 
@@ -119,6 +121,7 @@ static __noinline int out_back(context *ctx, const struct packet *p, const struc
 	__builtin_memcpy(eth.h_source, device->mac, sizeof(eth.h_source));
 	if (bpf_skb_store_bytes(ctx, 0, &eth, offsetof(struct ethhdr, h_proto), 0))
 		return OUT_DROP;
+	ctx_finish(ctx);
 	return bpf_redirect(ifindex, 0);
 }
 

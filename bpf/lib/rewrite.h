@@ -22,6 +22,43 @@ static __always_inline bool rewrite_has_transport(const struct packet *p)
 	return p->fragment != FRAGMENT_LATER && p->tuple.protocol != KPB_IPPROTO_SCTP;
 }
 
+/* bpf_csum_diff() of one word, without a call. */
+static __always_inline __u32 rewrite_difference(__be32 from, __be32 to, __u32 seed)
+{
+	__u64 sum = (__u64)(__u32)~from + to + seed;
+
+	sum = (__u32)sum + (sum >> 32);
+	return (__u32)sum + (__u32)(sum >> 32);
+}
+
+static __always_inline __u32 rewrite_ports_difference(const struct packet *p, const struct flow *to,
+						      __u32 seed)
+{
+	__be32 from_ports = (__be32)p->tuple.destination_port << 16 | p->tuple.source_port;
+	__be32 to_ports = (__be32)to->destination_port << 16 | to->source_port;
+
+	return rewrite_difference(from_ports, to_ports, seed);
+}
+
+/* Of IPv4 addresses. */
+static __always_inline __u32 rewrite_ipv4_difference(const struct packet *p, const struct flow *to)
+{
+	__u32 sum = rewrite_difference(p->tuple.source.word[3], to->source.word[3], 0);
+
+	return rewrite_difference(p->tuple.destination.word[3], to->destination.word[3], sum);
+}
+
+/* RFC 1624: the complement of the sum of the complement and the difference. */
+static __always_inline void rewrite_check(__u16 *check, __u32 difference)
+{
+	__u32 sum = (__u16) ~*check;
+
+	sum += (difference & 0xffff) + (difference >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	*check = ~sum;
+}
+
 #ifndef KPB_XDP
 
 static __always_inline int rewrite_transport(context *ctx, const struct packet *p,
@@ -29,31 +66,55 @@ static __always_inline int rewrite_transport(context *ctx, const struct packet *
 {
 	__u32 check = p->l4 + rewrite_check_offset(p->tuple.protocol);
 	__u64 udp = p->tuple.protocol == KPB_IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__be16 from_ports[2] = {p->tuple.source_port, p->tuple.destination_port};
-	__be16 to_ports[2] = {to->source_port, to->destination_port};
-	__u32 ports;
 
 	if (bpf_l4_csum_replace(ctx, check, 0, difference, BPF_F_PSEUDO_HDR | udp))
 		return -1;
-	ports = bpf_csum_diff((__be32 *)from_ports, 4, (__be32 *)to_ports, 4, 0);
-	if (bpf_l4_csum_replace(ctx, check, 0, ports, udp))
-		return -1;
-	return bpf_skb_store_bytes(ctx, p->l4, to_ports, sizeof(to_ports), 0) ? -1 : 0;
+	return bpf_l4_csum_replace(ctx, check, 0, rewrite_ports_difference(p, to, 0), udp) ? -1 : 0;
 }
+
+static __always_inline int rewrite_ports(context *ctx, const struct packet *p,
+					 const struct flow *to)
+{
+	__be16 ports[2] = {to->source_port, to->destination_port};
+
+	return bpf_skb_store_bytes(ctx, p->l4, ports, sizeof(ports), 0) ? -1 : 0;
+}
+
+/* What changes of an IPv4 header, and of what follows it if it has no options: one write. */
+struct rewrite_ipv4_end {
+	__u16 check;
+	__be16 source[2];
+	__be16 destination[2];
+	__be16 source_port;
+	__be16 destination_port;
+};
 
 static __always_inline int rewrite_ipv4(context *ctx, const struct packet *p, const struct flow *to)
 {
-	__be32 from_addresses[2] = {p->tuple.source.word[3], p->tuple.destination.word[3]};
-	__be32 to_addresses[2] = {to->source.word[3], to->destination.word[3]};
-	__u32 check = p->l3 + offsetof(struct iphdr, check);
-	__u32 addresses = p->l3 + offsetof(struct iphdr, saddr);
-	__u32 difference = bpf_csum_diff(from_addresses, 8, to_addresses, 8, 0);
+	__u32 difference = rewrite_ipv4_difference(p, to),
+	      at = p->l3 + offsetof(struct iphdr, check);
+	__u32 length = offsetof(struct rewrite_ipv4_end, source_port);
+	const struct iphdr *ip = ctx_at(ctx, p->l3, sizeof(*ip));
+	struct rewrite_ipv4_end end = {
+		.source_port = to->source_port,
+		.destination_port = to->destination_port,
+	};
 
-	if (rewrite_has_transport(p) && rewrite_transport(ctx, p, to, difference))
+	if (!ip)
 		return -1;
-	if (bpf_l3_csum_replace(ctx, check, 0, difference, 0))
-		return -1;
-	return bpf_skb_store_bytes(ctx, addresses, to_addresses, 8, 0) ? -1 : 0;
+	end.check = ip->check;
+	rewrite_check(&end.check, difference);
+	__builtin_memcpy(end.source, &to->source.word[3], sizeof(end.source));
+	__builtin_memcpy(end.destination, &to->destination.word[3], sizeof(end.destination));
+	if (rewrite_has_transport(p)) {
+		if (rewrite_transport(ctx, p, to, difference))
+			return -1;
+		if (p->l4 == p->l3 + sizeof(struct iphdr))
+			length = sizeof(end);
+		else if (rewrite_ports(ctx, p, to))
+			return -1;
+	}
+	return bpf_skb_store_bytes(ctx, at, &end, length, 0) ? -1 : 0;
 }
 
 static __always_inline int rewrite_ipv6(context *ctx, const struct packet *p, const struct flow *to)
@@ -63,7 +124,7 @@ static __always_inline int rewrite_ipv6(context *ctx, const struct packet *p, co
 	__u32 addresses = p->l3 + offsetof(struct ipv6_header, source);
 
 	if (rewrite_has_transport(p)) {
-		if (rewrite_transport(ctx, p, to, difference))
+		if (rewrite_transport(ctx, p, to, difference) || rewrite_ports(ctx, p, to))
 			return -1;
 		/*
 		 * The helper takes the sum of the whole packet for changed, as it is with IPv4,
@@ -77,35 +138,34 @@ static __always_inline int rewrite_ipv6(context *ctx, const struct packet *p, co
 /* One hop less to live, as behind a router. */
 static __always_inline int rewrite_hops(context *ctx, const struct packet *p)
 {
-	__u32 at = p->l3 + (p->ipv4 ? offsetof(struct iphdr, ttl)
-				    : offsetof(struct ipv6_header, hop_limit));
-	__u8 hops = p->hops - 1;
+	struct {
+		__u8 hops;
+		__u8 protocol;
+		__u16 check;
+	} end = {.hops = p->hops - 1};
+	const struct iphdr *ip;
 
-	/* The 16 bits are time to live and protocol: the second does not change. */
-	if (p->ipv4 && bpf_l3_csum_replace(ctx, p->l3 + offsetof(struct iphdr, check),
-					   bpf_htons(p->hops << 8), bpf_htons(hops << 8), 2))
+	if (!p->ipv4)
+		return bpf_skb_store_bytes(ctx, p->l3 + offsetof(struct ipv6_header, hop_limit),
+					   &end.hops, 1, 0)
+			       ? -1
+			       : 0;
+	ip = ctx_at(ctx, p->l3, sizeof(*ip));
+	if (!ip)
 		return -1;
-	return bpf_skb_store_bytes(ctx, at, &hops, 1, 0) ? -1 : 0;
+	end.protocol = ip->protocol;
+	end.check = ip->check;
+	rewrite_check(&end.check, (__u16)~bpf_htons(0x100));
+	return bpf_skb_store_bytes(ctx, p->l3 + offsetof(struct iphdr, ttl), &end, sizeof(end), 0)
+		       ? -1
+		       : 0;
 }
 
 #else
 
-/* RFC 1624: the complement of the sum of the complement and the difference. */
-static __always_inline void rewrite_check(__u16 *check, __u32 difference)
-{
-	__u32 sum = (__u16) ~*check;
-
-	sum += (difference & 0xffff) + (difference >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	*check = ~sum;
-}
-
 static __always_inline int rewrite_transport(context *ctx, const struct packet *p,
 					     const struct flow *to, __u32 difference)
 {
-	__be16 from_ports[2] = {p->tuple.source_port, p->tuple.destination_port};
-	__be16 to_ports[2] = {to->source_port, to->destination_port};
 	bool udp = p->tuple.protocol == KPB_IPPROTO_UDP;
 	struct udphdr *ports = ctx_at(ctx, p->l4, sizeof(*ports));
 	__u16 *check;
@@ -119,8 +179,7 @@ static __always_inline int rewrite_transport(context *ctx, const struct packet *
 		return -1;
 	if (udp && !*check)
 		return 0;
-	rewrite_check(check,
-		      bpf_csum_diff((__be32 *)from_ports, 4, (__be32 *)to_ports, 4, difference));
+	rewrite_check(check, rewrite_ports_difference(p, to, difference));
 	if (udp && !*check)
 		*check = 0xffff;
 	return 0;
@@ -128,9 +187,7 @@ static __always_inline int rewrite_transport(context *ctx, const struct packet *
 
 static __always_inline int rewrite_ipv4(context *ctx, const struct packet *p, const struct flow *to)
 {
-	__be32 from_addresses[2] = {p->tuple.source.word[3], p->tuple.destination.word[3]};
-	__be32 to_addresses[2] = {to->source.word[3], to->destination.word[3]};
-	__u32 difference = bpf_csum_diff(from_addresses, 8, to_addresses, 8, 0);
+	__u32 difference = rewrite_ipv4_difference(p, to);
 	struct iphdr *ip;
 
 	if (rewrite_has_transport(p) && rewrite_transport(ctx, p, to, difference))
@@ -138,8 +195,8 @@ static __always_inline int rewrite_ipv4(context *ctx, const struct packet *p, co
 	ip = ctx_at(ctx, p->l3, sizeof(*ip));
 	if (!ip)
 		return -1;
-	ip->saddr = to_addresses[0];
-	ip->daddr = to_addresses[1];
+	ip->saddr = to->source.word[3];
+	ip->daddr = to->destination.word[3];
 	rewrite_check(&ip->check, difference);
 	return 0;
 }

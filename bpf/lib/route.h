@@ -2,7 +2,7 @@
 /* What the kernel's routes say, and with which of the node's addresses a packet leaves. */
 #pragma once
 
-#include "packet.h"
+#include "track.h"
 
 enum { ROUTE_LOOPBACK = 1 }; /* every network namespace has it under this index */
 
@@ -29,11 +29,48 @@ static __always_inline void route_ask(const struct ip_addr *source, const struct
 }
 
 /*
- * BPF_FIB_LKUP_RET_*. `length` is checked against the route's MTU if it is not 0. The answer is
- * whole if the neighbour is known (SUCCESS), and lacks the MACs if it is not (NO_NEIGH).
+ * What the kernel said a moment ago, for as long as a tick lasts: asking it costs more than all the
+ * rest of an established packet. The longest packet that may pass stands in the route's `mtu`.
  */
-static __noinline long route_find(context *ctx, const struct packet *p, const struct flow *to,
-				  struct route *route)
+struct route_memory {
+	struct ip_addr source;
+	struct ip_addr destination;
+	struct route route;
+	__u32 ifindex; /* by which the packet came */
+	__u32 tick;
+};
+
+enum { ROUTE_MEMORY_BITS = 10 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 << ROUTE_MEMORY_BITS);
+	__type(key, __u32);
+	__type(value, struct route_memory);
+} kpb_route_memory SEC(".maps") __weak;
+
+static __always_inline struct route_memory *route_memory(const struct flow *to)
+{
+	__u32 place = to->destination.word[3] ^ to->destination.word[1] ^ to->source.word[3];
+
+	place = place * 0x9e3779b1 >> (32 - ROUTE_MEMORY_BITS);
+	return bpf_map_lookup_elem(&kpb_route_memory, &place);
+}
+
+/* By hand: the compiler would make a memcmp() of it. */
+static __always_inline bool route_is_of(const struct route_memory *memory, const struct flow *to)
+{
+	__u32 difference = 0;
+
+	for (int i = 0; i < 4; i++) {
+		difference |= memory->source.word[i] ^ to->source.word[i];
+		difference |= memory->destination.word[i] ^ to->destination.word[i];
+	}
+	return !difference;
+}
+
+static __always_inline long route_ask_kernel(context *ctx, const struct packet *p,
+					     const struct flow *to, struct route *route)
 {
 	struct bpf_fib_lookup ask = {.ifindex = ctx_ifindex(ctx), .tot_len = p->length};
 	long found;
@@ -41,13 +78,40 @@ static __noinline long route_find(context *ctx, const struct packet *p, const st
 	route_ask(&to->source, &to->destination, p->ipv4, &ask);
 	found = bpf_fib_lookup(ctx, &ask, sizeof(ask), 0);
 	route->ifindex = ask.ifindex;
-	route->mtu = found == BPF_FIB_LKUP_RET_FRAG_NEEDED ? ask.mtu_result : 0;
+	route->mtu = ask.mtu_result;
 	if (ask.family == KPB_AF_INET)
 		route->next_hop = addr_from_ipv4(ask.ipv4_dst);
 	else
 		__builtin_memcpy(&route->next_hop, ask.ipv6_dst, sizeof(route->next_hop));
 	__builtin_memcpy(route->mac, ask.dmac, sizeof(route->mac));
 	__builtin_memcpy(route->own_mac, ask.smac, sizeof(route->own_mac));
+	return found;
+}
+
+/*
+ * BPF_FIB_LKUP_RET_*. `length` is checked against the route's MTU if it is not 0. The answer is
+ * whole if the neighbour is known (SUCCESS), and lacks the MACs if it is not (NO_NEIGH).
+ */
+static __noinline long route_find(context *ctx, const struct packet *p, const struct flow *to,
+				  struct route *route)
+{
+	struct route_memory *memory = route_memory(to);
+	__u32 ifindex = ctx_ifindex(ctx), now = track_now();
+	long found;
+
+	if (memory && memory->tick == now && memory->ifindex == ifindex &&
+	    route_is_of(memory, to) && p->length && p->length <= memory->route.mtu) {
+		*route = memory->route;
+		return BPF_FIB_LKUP_RET_SUCCESS;
+	}
+	found = route_ask_kernel(ctx, p, to, route);
+	if (!memory || found != BPF_FIB_LKUP_RET_SUCCESS)
+		return found;
+	memory->source = to->source;
+	memory->destination = to->destination;
+	memory->route = *route;
+	memory->ifindex = ifindex;
+	memory->tick = now;
 	return found;
 }
 
