@@ -5,9 +5,8 @@
  */
 #pragma once
 
+#include "known.h"
 #include "out.h"
-
-enum { KPB_TCP_LISTEN = 10 };
 
 /* enum packet_kind */
 __weak __noinline int BY_LAYER(engine_parse)(context *ctx, __u32 ethernet)
@@ -26,89 +25,6 @@ static __always_inline enum decision engine_unknown_port(__u32 vip_flags)
 	return DECIDE_REJECT;
 }
 
-/* For local addresses: a connected socket has it, whatever port of ours it uses [F19]. */
-static __noinline int engine_socket_has(context *ctx, const struct packet *p)
-{
-	bool tcp = p->tuple.protocol == KPB_IPPROTO_TCP;
-	struct bpf_sock_tuple tuple = {};
-	__u32 size = p->ipv4 ? sizeof(tuple.ipv4) : sizeof(tuple.ipv6);
-	struct bpf_sock *sk;
-	int has;
-
-	if (p->ipv4) {
-		tuple.ipv4.saddr = p->tuple.source.word[3];
-		tuple.ipv4.daddr = p->tuple.destination.word[3];
-		tuple.ipv4.sport = p->tuple.source_port;
-		tuple.ipv4.dport = p->tuple.destination_port;
-	} else {
-		__builtin_memcpy(tuple.ipv6.saddr, &p->tuple.source, 16);
-		__builtin_memcpy(tuple.ipv6.daddr, &p->tuple.destination, 16);
-		tuple.ipv6.sport = p->tuple.source_port;
-		tuple.ipv6.dport = p->tuple.destination_port;
-	}
-	if (tcp)
-		sk = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	else
-		sk = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
-	if (!sk)
-		return false;
-	has = tcp ? sk->state != KPB_TCP_LISTEN : sk->dst_port != 0;
-	bpf_sk_release(sk);
-	return has;
-}
-
-#ifndef KPB_XDP
-
-struct bpf_ct_opts___kpb {
-	__s32 netns_id;
-	__s32 error;
-	__u8 l4proto;
-	__u8 dir;
-	__u8 reserved[2];
-};
-
-/* Defined, if to nobody's use: a mere declaration does not match the kernel's type. */
-struct nf_conn {
-	unsigned long status;
-} __attribute__((preserve_access_index));
-
-extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *ctx, struct bpf_sock_tuple *tuple,
-					 __u32 tuple_size, struct bpf_ct_opts___kpb *opts,
-					 __u32 opts_size) __weak __ksym;
-extern void bpf_ct_release(struct nf_conn *connection) __weak __ksym;
-
-/* A connection that netfilter translates since before we came: kube-proxy's. */
-static __noinline int engine_netfilter_has(context *ctx, const struct packet *p)
-{
-	struct bpf_ct_opts___kpb opts = {.netns_id = -1, .l4proto = p->tuple.protocol};
-	struct bpf_sock_tuple tuple = {};
-	struct nf_conn *connection;
-
-	if (!bpf_skb_ct_lookup || !bpf_ct_release)
-		return false;
-	if (p->ipv4) {
-		tuple.ipv4.saddr = p->tuple.source.word[3];
-		tuple.ipv4.daddr = p->tuple.destination.word[3];
-		tuple.ipv4.sport = p->tuple.source_port;
-		tuple.ipv4.dport = p->tuple.destination_port;
-		connection =
-			bpf_skb_ct_lookup(ctx, &tuple, sizeof(tuple.ipv4), &opts, sizeof(opts));
-	} else {
-		__builtin_memcpy(tuple.ipv6.saddr, &p->tuple.source, 16);
-		__builtin_memcpy(tuple.ipv6.daddr, &p->tuple.destination, 16);
-		tuple.ipv6.sport = p->tuple.source_port;
-		tuple.ipv6.dport = p->tuple.destination_port;
-		connection =
-			bpf_skb_ct_lookup(ctx, &tuple, sizeof(tuple.ipv6), &opts, sizeof(opts));
-	}
-	if (!connection)
-		return false;
-	bpf_ct_release(connection);
-	return true;
-}
-
-#endif
-
 /* Neither a SYN nor of a flow that we know: never forwarded by whatever route there is. */
 static __always_inline enum decision engine_unknown_tcp(context *ctx, const struct packet *p,
 							__u32 vip_flags, const struct request *r)
@@ -120,8 +36,7 @@ static __always_inline enum decision engine_unknown_tcp(context *ctx, const stru
 	(void)ctx, (void)p, (void)vip_flags, (void)record;
 	return DECIDE_LATER;
 #else
-	if ((vip_flags & VIP_HOST_PORT && engine_socket_has(ctx, p)) ||
-	    engine_netfilter_has(ctx, p)) {
+	if ((vip_flags & VIP_HOST_PORT && known_to_socket(ctx, p)) || known_to_netfilter(ctx, p)) {
 		verdict_count(COUNT_UNKNOWN_TCP_TO_STACK);
 		return DECIDE_LEAVE;
 	}
@@ -169,7 +84,7 @@ static __noinline enum decision engine_new(context *ctx, struct scratch *work, _
 	if (!serve_opens(p))
 		decision = engine_unknown_tcp(ctx, p, vip_flags, r);
 	else if (vip_flags & VIP_HOST_PORT && p->tuple.protocol == KPB_IPPROTO_UDP &&
-		 engine_socket_has(ctx, p))
+		 known_to_socket(ctx, p))
 		decision = DECIDE_LEAVE;
 	if (decision != DECIDE_FLOW)
 		return decision;
