@@ -210,6 +210,7 @@ class Planner:
                 self._services.renew(state)
             else:
                 del self._restored[state.index]
+            state.inherited = True
             self._own(port, state)
         return adopted
 
@@ -279,10 +280,11 @@ class Planner:
         """Publish one service port, then its frontends; False when its endpoints did not fit."""
         self._waiting.pop(port, None)
         before = self._ports.get(port)
-        inherited = before is None or before.renewed
+        inherited = before is None or before.inherited
         full = self._publish(port, desired, plan)
         state = self._ports.get(port)
         if state is not None and state.record is not None:
+            state.inherited = False
             if not self._ranges.put(state.index, desired.source_ranges, inherited, plan):
                 self._waiting[port] = desired, "source_ranges"
             if not self._lead_to(state, desired, plan):

@@ -22,7 +22,7 @@ _LIVE = int(BackendFlags.LIVE)
 class Programmed:
     """What is programmed for one service port."""
 
-    __slots__ = ("index", "record_id", "record", "ids", "frontends", "renewed")
+    __slots__ = ("index", "record_id", "record", "ids", "frontends", "renewed", "inherited")
 
     def __init__(self, index: int, frontends: tuple[FrontendSpec, ...] = ()) -> None:
         self.index = index
@@ -32,6 +32,8 @@ class Programmed:
         self.ids: array[int] = array("I")
         self.renewed = False
         """Has a new owner, whose word is not written yet."""
+        self.inherited = False
+        """Has a new owner, or one known by frontends alone, whose ranges are not planned yet."""
         self.frontends = frontends
         """As wanted; a key may belong to someone else who had it first."""
 

@@ -133,7 +133,8 @@ class Readers:
 
     They remember everything that was reachable since the last one; none of it may be written, and
     an index that they took from a frontend must lead to what that frontend was to lead to. Nobody
-    comes through a frontend whom no owner of it lets in, and whom all worlds let in always does.
+    comes through a frontend whom no owner of it lets in, and whom all worlds let in always does,
+    unless the frontend goes.
     """
 
     def __init__(self, fake: FakeDataplane) -> None:
@@ -156,6 +157,9 @@ class Readers:
                     self._ports.setdefault(key_of(spec), set()).add(port)
                     self._doors.setdefault(key_of(spec), []).append(wanted_in(want, spec))
                     self._inside.setdefault(key_of(spec), set()).update(wanted_in(want, spec))
+        # What goes needs not let in anybody to the end.
+        kept = {key_of(spec) for want in new.values() for spec in want.frontends}
+        self._doors = {key: doors for key, doors in self._doors.items() if key in kept}
         for key, ports in self._ports.items():
             owners = [world[p] for world in (old or {}, new) for p in ports & set(world)]
             self._allowed.setdefault(key, set()).update(map(backends_of, owners))
@@ -169,6 +173,10 @@ class Readers:
         """What led to one service port may lead to another."""
         for spec in old.frontends:
             self._allowed[key_of(spec)].add(backends_of(new))
+            self._inside[key_of(spec)].update(new.source_ranges)
+            if new.source_ranges != old.source_ranges:
+                # Which of two is meant is not known, so doubtful clients wait for the new one.
+                self._doors.pop(key_of(spec), None)
 
     def look(self) -> None:
         """Read all that can be reached; check all that was read before."""
@@ -185,7 +193,7 @@ class Readers:
         """An open door lets in everybody of every range."""
         inside = let_in(self._fake, frontend)
         assert inside <= self._inside[key], key
-        filtered = [door for door in self._doors[key] if door != {EVERYBODY}]
+        filtered = [door for door in self._doors.get(key, ()) if door != {EVERYBODY}]
         if EVERYBODY not in inside and filtered:
             assert set.intersection(*filtered) <= inside, key
 

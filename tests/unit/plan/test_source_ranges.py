@@ -25,6 +25,7 @@ from tests.plan_objects import (
 WEB, API = port_id("web"), port_id("api")
 VIP = load_balancer("198.51.100.1")
 OFFICE, HOME, LAB = "192.0.2.0/24", "203.0.113.0/24", "10.0.0.0/8"
+OFFICE_KEY = SourceRangeKey(32 + 96 + 24, 1, ip("192.0.2.0"))
 
 
 @pytest.fixture
@@ -57,8 +58,7 @@ def test_a_key_is_the_service_and_a_prefix_of_the_source(bench: Bench) -> None:
     """The bits of the key count from the service on; an IPv4 source is v4-mapped."""
     bench.sync(complete({WEB: balanced(OFFICE)}))
 
-    key = SourceRangeKey(32 + 96 + 24, 1, ip("192.0.2.0"))
-    assert {key: SourceRange(1)} == bench.fake.source_ranges
+    assert {OFFICE_KEY: SourceRange(1)} == bench.fake.source_ranges
 
 
 def test_ranges_stand_before_their_frontend_and_go_after_it(bench: Bench) -> None:
@@ -166,3 +166,13 @@ def test_without_a_packet_path_ranges_are_reported_and_the_rest_is_served() -> N
     assert [(WEB, "source_ranges")] == plan.unfit
     assert FrontendKey(ip("10.96.0.1"), 80, 6) in bench.fake.frontends
     assert set() == let_in(bench)
+
+
+def test_after_a_restart_old_ranges_go_before_anything_is_published(bench: Bench) -> None:
+    """An index is known by its frontends alone: whose ranges it has is not known."""
+    bench.sync(complete({WEB: balanced(OFFICE, HOME)}))
+    bench.restart()
+    plan = bench.sync(complete({API: balanced(HOME, LAB)}))
+
+    assert [OFFICE_KEY] == plan.ranges_revoked
+    assert {HOME, LAB} == let_in(bench)
