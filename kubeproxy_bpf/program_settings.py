@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From Config to what the programs carry and how large their maps are.
 
-Reads this node's facts where the configuration leaves something open: its memory, its processors,
+Reads this node's facts where the configuration leaves something open: its memory,
 the time-outs of its connection tracking. Called by ``instance`` when it loads the programs.
 """
 
@@ -17,10 +17,8 @@ from kubeproxy_bpf.dataplane.tracking import (
     TrackState,
     default_flows,
     encode_timeouts,
-    ring_entries,
     timeouts,
 )
-from kubeproxy_bpf.libbpf.kernel import possible_cpus
 from kubeproxy_bpf.node.reservation import PortReservation
 
 
@@ -33,8 +31,6 @@ def settings_of(config: Config, host_netns: int) -> Settings:
         flags_of(config),
         snat_first=first,
         snat_count=last - first + 1,
-        flow_ring=ring_entries(flows_of(config), possible_cpus()),
-        processors=possible_cpus(),
         timeout=encode_timeouts(timeouts(_configured(config))),
     )
 
@@ -51,7 +47,7 @@ def packet_entries(config: Config) -> dict[str, int]:
     sizes = config.map_sizes
     return {
         "kpb_flows": flows,
-        "kpb_flow_ring": ring_entries(flows, possible_cpus()) * possible_cpus(),
+        "kpb_flow_queue": flows,
         "kpb_stats": sizes.services,
     }
 

@@ -14,22 +14,15 @@ struct {
 } kpb_flows SEC(".maps") __weak;
 
 /*
- * The keys of flows in the order in which each processor made them: where a new flow looks for
- * room, so that expiry needs no agent.
+ * The flows in the order in which they were made, or judged last: where a new flow looks for room,
+ * so that expiry needs no agent. One for all processors, since a device with one receive queue
+ * makes all flows on one of them.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(type, BPF_MAP_TYPE_QUEUE);
 	__uint(max_entries, 262144);
-	__type(key, __u32);
-	__type(value, struct tuple);
-} kpb_flow_ring SEC(".maps") __weak;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct flow_turn);
-} kpb_flow_turn SEC(".maps") __weak;
+	__type(value, struct track_place);
+} kpb_flow_queue SEC(".maps") __weak;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -69,13 +69,13 @@ struct flow {
 	__u32 record; /* record id for which membership of the backend was last checked */
 	__u16 flags;  /* enum track_flags */
 	__u8 state;   /* enum track_state */
-	__u8 pad0;
+	__u8 turn;    /* of the queue; chosen anew when the flow is made */
 };
 
-/* The ring of one processor: how many flows it has made, and which of them was judged last. */
-struct flow_turn {
-	__u64 made;
-	__u64 judged;
+/* Who waits in the queue: a flow by its key, as long as it has the same turn. */
+struct track_place {
+	struct tuple key;
+	__u32 turn;
 };
 
 /* ---- fragments: what only the first one of a datagram tells ---- */

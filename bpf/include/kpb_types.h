@@ -276,9 +276,7 @@ struct kpb_config {
 	__u32 flags;	  /* enum config_flags */
 	__u16 snat_first; /* source ports for masquerading: the first, and how many */
 	__u16 snat_count;
-	__u32 rejects_per_s; /* ICMP errors and RSTs, for each processor */
-	__u32 flow_ring;     /* entries of kpb_flow_ring for each processor, a power of 2 */
-	__u32 processors;
+	__u32 rejects_per_s;		/* ICMP errors and RSTs, for each processor */
 	__u32 timeout[CONFIG_TIMEOUTS]; /* ticks, by enum track_state */
 	__u32 pad0;
 };

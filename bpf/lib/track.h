@@ -3,8 +3,8 @@
  * The flow table: find, follow, make and remove. See kpb_packet_types.h for what an entry is.
  *
  * Time-outs need nobody: an entry past its deadline is as good as absent, and each new flow
- * removes the oldest dead one of its processor. Only what nobody answered gives way when the
- * table is full; established flows never do.
+ * judges the two that wait longest. When the table is full, what is no connection yet, or no
+ * longer, gives way; established flows never do.
  */
 #pragma once
 
@@ -62,7 +62,7 @@ static __always_inline struct scratch *scratch(void)
 	return bpf_map_lookup_elem(&kpb_scratch, &zero);
 }
 
-enum { TRACK_RING_TRIES = 4, TRACK_ROOM_TRIES = 16 };
+enum { TRACK_TRIES = 2, TRACK_TRIES_FULL = 32 };
 enum { KPB_EEXIST = 17, KPB_E2BIG = 7 };
 
 static __always_inline __u32 track_now(void)
@@ -229,91 +229,58 @@ static __always_inline void track_seen(const struct packet *p, struct flow *flow
 
 /* ---- make ---- */
 
-/* What makes room: the dead, and in need the unanswered. */
+/* What a full table can do without: what never became a connection, and what is over. */
+static __always_inline bool track_is_unsettled(const struct flow *flow)
+{
+	switch (flow->state) {
+	case STATE_TCP_NEW:
+	case STATE_TCP_REPLIED:
+	case STATE_TCP_TIME_WAIT:
+	case STATE_TCP_CLOSED:
+	case STATE_UDP_NEW:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static __always_inline bool track_gives_way(const struct tuple *key, const struct flow *flow,
 					    bool full)
 {
-	if (full && (flow->state == STATE_TCP_NEW || flow->state == STATE_UDP_NEW)) {
-		verdict_count(COUNT_FLOWS_RECYCLED);
+	if (track_is_dead(key, flow))
 		return true;
-	}
-	return track_is_dead(key, flow);
-}
-
-static __always_inline struct flow_turn *track_turn(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&kpb_flow_turn, &zero);
-}
-
-static __always_inline __u32 track_ring_index(__u64 turn)
-{
-	return bpf_get_smp_processor_id() * kpb_config.flow_ring +
-	       (turn & (kpb_config.flow_ring - 1));
-}
-
-/* Whether removing the flow that stands in a place of the ring made room. */
-static __always_inline bool track_clear_place(__u32 index, bool full)
-{
-	const struct tuple *place = bpf_map_lookup_elem(&kpb_flow_ring, &index);
-	const struct flow *flow;
-
-	if (!place || !place->protocol)
+	if (!full || !track_is_unsettled(flow))
 		return false;
-	flow = bpf_map_lookup_elem(&kpb_flows, place);
-	if (!flow || !track_gives_way(place, flow, full))
-		return false;
-	track_remove(place, flow);
+	verdict_count(COUNT_FLOWS_RECYCLED);
 	return true;
 }
 
-static __always_inline bool track_is_free_place(__u32 index)
+/* Line up to be judged. A flow that is made anew has another turn: its old place is void. */
+static __always_inline void track_line_up(struct track_place *place)
 {
-	const struct tuple *place = bpf_map_lookup_elem(&kpb_flow_ring, &index);
-
-	return place && (!place->protocol || !bpf_map_lookup_elem(&kpb_flows, place));
+	bpf_map_push_elem(&kpb_flow_queue, place, BPF_EXIST);
 }
 
 /*
- * Where in the ring a new flow is noted: the next place whose flow is over, or the last one looked
- * at. A global function, as the next one, so that the verifier looks at it once.
+ * Judge the flows that wait longest, until one of them made room; who lives lines up again. A
+ * global function, so that the verifier looks at it once.
  */
-__weak __noinline int track_ring_place(void)
+__weak __noinline int track_make_room(__u32 tries, __u32 full)
 {
-	struct flow_turn *turn = track_turn();
-	__u32 index = 0;
+	struct track_place place;
+	const struct flow *flow;
 
-	for (int i = 0; turn && i < TRACK_RING_TRIES; i++) {
-		index = track_ring_index(turn->made++);
-		if (track_is_free_place(index) || track_clear_place(index, false))
-			break;
-	}
-	return index;
-}
-
-/*
- * The table is full: judge the oldest flows of this processor, from where the last time ended,
- * then some of any processor.
- */
-__weak __noinline int track_make_room(void)
-{
-	struct flow_turn *turn = track_turn();
-
-	for (int i = 0; turn && i < TRACK_ROOM_TRIES; i++) {
-		__u64 oldest =
-			turn->made > kpb_config.flow_ring ? turn->made - kpb_config.flow_ring : 0;
-
-		if (turn->judged < oldest || turn->judged >= turn->made)
-			turn->judged = oldest;
-		if (track_clear_place(track_ring_index(turn->judged++), true))
+	for (__u32 i = 0; i < TRACK_TRIES_FULL && i < tries; i++) {
+		if (bpf_map_pop_elem(&kpb_flow_queue, &place))
+			return false;
+		flow = bpf_map_lookup_elem(&kpb_flows, &place.key);
+		if (!flow || flow->turn != place.turn)
+			continue;
+		if (track_gives_way(&place.key, flow, full)) {
+			track_remove(&place.key, flow);
 			return true;
-	}
-	for (int i = 0; i < TRACK_ROOM_TRIES; i++) {
-		__u64 places = (__u64)kpb_config.flow_ring * kpb_config.processors;
-
-		if (track_clear_place(bpf_get_prandom_u32() * places >> 32, true))
-			return true;
+		}
+		track_line_up(&place);
 	}
 	return false;
 }
@@ -322,7 +289,7 @@ static __always_inline long track_put(const struct tuple *key, const struct flow
 {
 	long error = bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
 
-	if (error != -KPB_E2BIG || !track_make_room())
+	if (error != -KPB_E2BIG || !track_make_room(TRACK_TRIES_FULL, true))
 		return error;
 	return bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
 }
@@ -344,13 +311,13 @@ static __always_inline long track_claim(const struct tuple *key, struct flow *fl
 	return track_put(key, flow);
 }
 
-static __always_inline void track_note_place(const struct tuple *key)
+/* Two of the old for each new one: so the dead are never more than a fraction of the living. */
+static __always_inline void track_note(const struct tuple *key, const struct flow *flow)
 {
-	__u32 index = track_ring_place();
-	struct tuple *place = bpf_map_lookup_elem(&kpb_flow_ring, &index);
+	struct track_place place = {.key = *key, .turn = flow->turn};
 
-	if (place)
-		*place = *key;
+	track_make_room(TRACK_TRIES, false);
+	track_line_up(&place);
 }
 
 /*
@@ -363,13 +330,14 @@ static __noinline long track_make(struct track_pair *pair)
 	long error = 0;
 
 	pair->partner_key = track_partner_key(&pair->key, &pair->flow);
+	pair->flow.turn = bpf_get_prandom_u32();
 	if (track_has_partner(&pair->flow))
 		error = track_claim(&pair->partner_key, &pair->partner);
 	if (error)
 		return error;
 	error = track_claim(&pair->key, &pair->flow);
 	if (!error) {
-		track_note_place(&pair->key);
+		track_note(&pair->key, &pair->flow);
 		return 0;
 	}
 	if (track_has_partner(&pair->flow))

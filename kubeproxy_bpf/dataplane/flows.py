@@ -47,6 +47,7 @@ class Flow(NamedTuple):
     record: int
     flags: int
     state: int
+    turn: int = 0
 
 
 class Batch(NamedTuple):

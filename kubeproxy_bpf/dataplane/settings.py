@@ -38,10 +38,6 @@ class Settings(NamedTuple):
     """Source ports of masqueraded flows."""
     rejects_per_s: int = 1000
     """RSTs and ICMP errors, for each processor."""
-    flow_ring: int = 4096
-    """Entries of the ring for each processor, a power of 2."""
-    processors: int = 1
-    """Rings that there are."""
     timeout: bytes = bytes(64)
     """Ticks by enum track_state, each of 4 bytes."""
 

@@ -89,11 +89,6 @@ def default_flows(memory_bytes: int) -> int:
     return 2 * connections
 
 
-def ring_entries(flows: int, processors: int) -> int:
-    """Entries of the ring of each processor: its share of the flows, as a power of 2."""
-    return _power_of_2(-(-flows // processors))
-
-
 def _power_of_2(number: int) -> int:
     """The number, or the next larger power of 2."""
     return 1 << max(number - 1, 0).bit_length()

@@ -19,10 +19,10 @@ from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
 from kubeproxy_bpf.dataplane.node import NodeFacts, NodeMap
 from kubeproxy_bpf.dataplane.program import Programmer
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
-from kubeproxy_bpf.dataplane.tracking import encode_timeouts, ring_entries, timeouts
+from kubeproxy_bpf.dataplane.tracking import encode_timeouts, timeouts
 from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.instance import object_path
-from kubeproxy_bpf.libbpf import AttachType, Link, possible_cpus
+from kubeproxy_bpf.libbpf import AttachType, Link
 from kubeproxy_bpf.model.types import (
     BackendSpec,
     Changes,
@@ -67,13 +67,9 @@ class PacketPath:
                 1,
                 flags,
                 *SNAT_PORTS,
-                flow_ring=ring_entries(FLOWS, possible_cpus()),
                 timeout=encode_timeouts(timeouts({})),
             )
-        sizes = {
-            "kpb_flows": FLOWS,
-            "kpb_flow_ring": settings.flow_ring * possible_cpus(),
-        }
+        sizes = {"kpb_flows": FLOWS, "kpb_flow_queue": FLOWS}
         path = object_path("packets.bpf.o")
         self.datapath: Datapath = load_datapath(path, None, sizes, settings)
         self.programs = self.datapath.programs

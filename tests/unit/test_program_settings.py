@@ -9,7 +9,6 @@ from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
 from kubeproxy_bpf.dataplane.tracking import TICK_NS, TrackState
 from kubeproxy_bpf.instance import object_path
 from kubeproxy_bpf.libbpf import BpfObject
-from kubeproxy_bpf.libbpf.kernel import possible_cpus
 from kubeproxy_bpf.program_settings import flags_of, packet_entries, settings_of
 
 
@@ -43,7 +42,7 @@ from kubeproxy_bpf.program_settings import flags_of, packet_entries, settings_of
 )
 def test_flags_switch_what_they_name_and_nothing_else(argv, flags):
     """DSR brings the consistent choice with it: both nodes have to find the same backend."""
-    assert flags == flags_of(load(argv))
+    assert flags | ConfigFlags.DETECT_BY_CIDR == flags_of(load(argv))
 
 
 def test_ports_and_time_outs_reach_the_programs():
@@ -57,13 +56,13 @@ def test_ports_and_time_outs_reach_the_programs():
     assert 10.0 <= ticks * TICK_NS / 1e9 < 10.2
 
 
-def test_each_processor_has_its_own_part_of_the_ring():
-    """The programs index the ring by processor and turn, so the map holds all parts."""
+def test_every_flow_has_a_place_in_the_queue():
+    """A flow that is not in the queue would never be judged."""
     config = load(["--bpf-max-flows=10000"])
     entries = packet_entries(config)
 
     assert 10000 == entries["kpb_flows"]
-    assert settings_of(config, 0).flow_ring * possible_cpus() == entries["kpb_flow_ring"]
+    assert 10000 == entries["kpb_flow_queue"]
 
 
 def test_settings_and_states_are_those_of_the_object():

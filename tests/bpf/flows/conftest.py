@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of many flows: one table of 65,536 entries for the session, a crowd, a world per test."""
+"""Fixtures of many flows: a table of 65,536 entries for the session, a crowd, a world per test."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Iterator
 import pytest
 
 from kubeproxy_bpf.dataplane.loader import Datapath
-from kubeproxy_bpf.dataplane.tracking import ring_entries
-from kubeproxy_bpf.libbpf import possible_cpus
 from tests.bpf.packet.conftest import load, settings
 from tests.bpf.packet.hooks import Hooks
 from tests.bpf.packet.node import Node
@@ -31,12 +29,8 @@ def node() -> Iterator[Node]:
 
 @pytest.fixture(scope="session")
 def datapath(node: Node) -> Iterator[Datapath]:
-    wanted = settings(
-        snat_first=SNAT_PORTS.start,
-        snat_count=len(SNAT_PORTS),
-        flow_ring=ring_entries(ENTRIES, possible_cpus()),
-    )
-    with load(node, wanted, kpb_flows=ENTRIES) as made:
+    wanted = settings(snat_first=SNAT_PORTS.start, snat_count=len(SNAT_PORTS))
+    with load(node, wanted, kpb_flows=ENTRIES, kpb_flow_queue=ENTRIES) as made:
         yield made
 
 

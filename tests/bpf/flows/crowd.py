@@ -8,9 +8,12 @@ the flow table, and at single packets (``Hooks``).
 
 from __future__ import annotations
 
+import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Self
+from threading import Barrier
+from typing import Callable, NamedTuple, Self
 
 from kubeproxy_bpf.dataplane.loader import Datapath
 from tests.bench import frames as bench
@@ -47,11 +50,14 @@ class Crowd:
     def __exit__(self, *_: object) -> None:
         self._generator.__exit__()
 
-    def ask(self, place: Place, count: int, flags: int = 0, first: int = 0) -> None:
-        """One packet of each client, as it comes by the uplink."""
+    def ask(
+        self, place: Place, count: int, flags: int = 0, first: int = 0, rounds: int = 1
+    ) -> None:
+        """One packet of each client, as it comes by the uplink; the same again in each round."""
         ends = bench.Ends(_CLIENT_MAC, _mac(UPLINK), *place.vip)
         frame = bench.template(ends, place.protocol, flags)
-        self._run("kpb_tc_ingress", frame, count, first, reply=False)
+        self._generator.plan(frame, count, first)
+        self._run("kpb_tc_ingress", frame, count * rounds)
 
     def answer(self, place: Place, count: int, flags: int = 0, first: int = 0) -> None:
         """One packet of the backend to each client, as it leaves by the uplink.
@@ -60,7 +66,8 @@ class Crowd:
         """
         ends = bench.Ends(_mac(UPLINK), _CLIENT_MAC, "0.0.0.0", 0)
         frame = bench.build(ends, *place.backend, place.protocol, flags, template=True)
-        self._run("kpb_tc_egress", frame, count, first, reply=True)
+        self._generator.plan(frame, count, first, reply=True)
+        self._run("kpb_tc_egress", frame, count)
 
     def establish(self, place: Place, count: int, first: int = 0) -> None:
         """Open flows in both directions; TCP with a whole handshake."""
@@ -69,13 +76,26 @@ class Crowd:
         self.answer(place, count, SYN | ACK if tcp else 0, first)
         self.ask(place, count, ACK if tcp else 0, first)
 
-    def _run(self, program: str, frame: bytes, count: int, first: int, reply: bool) -> None:
-        self._generator.plan(frame, count, first, reply=reply)
+    def _run(self, program: str, frame: bytes, count: int) -> None:
         driver = self._generator.put_under_test(self._programs[program])
         context = skb(self._node.ifindex[UPLINK])
         with self._node.inside():
             result = driver.test_run(frame, count, context)
         assert result.retval != bench.NOT_CALLED
+
+
+def at_once(*tasks: Callable[[], None]) -> None:
+    """Run each on a processor of its own, as far as there are so many."""
+    processors = sorted(os.sched_getaffinity(0))
+    start = Barrier(len(tasks))
+
+    def run(number: int) -> None:
+        os.sched_setaffinity(0, {processors[number % len(processors)]})
+        start.wait()
+        tasks[number]()
+
+    with ThreadPoolExecutor(len(tasks)) as threads:
+        list(threads.map(run, range(len(tasks))))
 
 
 def ends(place: Place, number: int) -> Ends:

@@ -66,7 +66,9 @@ def test_a_scan_of_a_million(crowd: Crowd, world: FlowWorld, protocol: int) -> N
     unanswered(crowd, place, SCAN_FIRST + MILLION // 2, MILLION // 2)
 
     flows = world.table()
-    assert world.states(flows, place, LIVE) == world.states(flows, place, LATER) == {SETTLED[protocol]}
+    assert (
+        world.states(flows, place, LIVE) == world.states(flows, place, LATER) == {SETTLED[protocol]}
+    )
     assert world.halves(flows) == {}
     all_flows = len(LIVE) + len(LATER) + MILLION
     recycled = all_flows - PAIRS
@@ -87,7 +89,9 @@ def test_a_scan_with_answers(crowd: Crowd, world: FlowWorld, scan: Scan) -> None
     crowd.establish(place, len(LATER), LATER.start)
 
     flows = world.table()
-    assert world.states(flows, place, LIVE) == world.states(flows, place, LATER) == {"TCP_ESTABLISHED"}
+    assert (
+        world.states(flows, place, LIVE) == world.states(flows, place, LATER) == {"TCP_ESTABLISHED"}
+    )
     assert world.count("FLOWS_FULL") == 0
 
 
@@ -104,7 +108,9 @@ def test_after_a_scan(crowd: Crowd, world: FlowWorld, protocol: int) -> None:
     crowd.establish(place, len(room), room.start)
 
     flows = world.table()
-    assert world.states(flows, place, LIVE) == world.states(flows, place, room) == {SETTLED[protocol]}
+    assert (
+        world.states(flows, place, LIVE) == world.states(flows, place, room) == {SETTLED[protocol]}
+    )
     assert world.count("FLOWS_RECYCLED") == recycled
     assert world.count("FLOWS_FULL") == 0
 

@@ -14,14 +14,12 @@ import structlog
 import kubeproxy_bpf
 from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
-from kubeproxy_bpf.libbpf import possible_cpus
 
 from .hooks import Hooks
 from .node import MAC, Node
 from .world import PacketWorld
 
 OBJECT = Path(kubeproxy_bpf.__file__).parent / "obj" / "packets.bpf.o"
-RING = 256
 SIZES = {
     "kpb_vips": 512,
     "kpb_frontends": 512,
@@ -33,6 +31,7 @@ SIZES = {
     "kpb_sock_flows": 16,
     "kpb_tcp_origin": 16,
     "kpb_flows": 4096,
+    "kpb_flow_queue": 4096,
     "kpb_fragments": 256,
     "kpb_devices": 64,
     "kpb_source_ranges": 256,
@@ -63,8 +62,6 @@ def settings(flags: int = DETECTOR, **changed: int) -> Settings:
         snat_first=SNAT_FIRST,
         snat_count=SNAT_COUNT,
         rejects_per_s=1000,
-        flow_ring=RING,
-        processors=possible_cpus(),
         timeout=_TIMEOUTS,
     )
     return made._replace(**changed)
@@ -72,7 +69,7 @@ def settings(flags: int = DETECTOR, **changed: int) -> Settings:
 
 def load(node: Node, wanted: Settings, **sizes: int) -> Datapath:
     """The programs with these settings, and maps of their own."""
-    sizes = SIZES | {"kpb_flow_ring": wanted.flow_ring * possible_cpus()} | sizes
+    sizes = SIZES | sizes
     with node.inside():
         wanted = wanted._replace(host_netns=netns_cookie())
         with structlog.testing.capture_logs():  # thousands of lines of libbpf, kept from the report

@@ -38,8 +38,8 @@ families = pytest.mark.parametrize("family", (0, 1), ids=("ipv4", "ipv6"))
 def small(node: Node) -> Iterator[Datapath]:
     """Programs with little of everything, and with direct server return."""
     flags = DETECTOR | ConfigFlags.DSR_TCP | ConfigFlags.DSR_UDP
-    wanted = settings(flags, snat_count=PORTS, flow_ring=ROOM, rejects_per_s=ANSWERS)
-    with load(node, wanted, kpb_flows=ROOM) as made:
+    wanted = settings(flags, snat_count=PORTS, rejects_per_s=ANSWERS)
+    with load(node, wanted, kpb_flows=ROOM, kpb_flow_queue=ROOM) as made:
         yield made
 
 

@@ -81,6 +81,7 @@ class Flow(NamedTuple):
     record: int
     flags: int
     state: int
+    turn: int = 0
 
 
 class PacketWorld(World):

@@ -10,7 +10,6 @@ from kubeproxy_bpf.dataplane.tracking import (
     TrackState,
     default_flows,
     encode_timeouts,
-    ring_entries,
     timeouts,
 )
 
@@ -67,11 +66,3 @@ def test_a_time_out_of_years_stays_comparable():
 def test_flows_are_sized_as_conntrack_would_be(memory_bytes, connections):
     """Both directions of a connection are entries, so twice as many."""
     assert 2 * connections == default_flows(memory_bytes)
-
-
-@pytest.mark.parametrize(
-    ("flows", "processors", "ring"), [(4096, 1, 4096), (4096, 3, 2048), (4097, 1, 8192), (1, 8, 1)]
-)
-def test_a_ring_is_a_power_of_2_that_holds_its_share(flows, processors, ring):
-    """The programs find their place in it by a mask."""
-    assert ring == ring_entries(flows, processors)
