@@ -292,6 +292,8 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 		return engine_strange(kind);
 	now = track_now();
 	flow = track_find(&p->tuple, &work->flow, now);
+	if (flow && work->flow.flags & TRACK_DSR) /* on its way to the next node */
+		return OUT_LEAVE;
 	if (flow && work->flow.flags & TRACK_EGRESS && !engine_is_over(p, flow, &work->flow))
 		return engine_follow(ctx, p, flow, &work->flow, now);
 	if (kind == PACKET_ICMP_ERROR)

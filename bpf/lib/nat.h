@@ -55,8 +55,8 @@ static __always_inline int nat_make(struct scratch *work, __u32 which, bool dyna
 static __always_inline __u8 nat_first_state(const struct packet *p)
 {
 	switch (p->tuple.protocol) {
-	case KPB_IPPROTO_TCP: /* in mid-stream only where any node would choose the same */
-		return serve_opens(p) ? STATE_TCP_NEW : STATE_TCP_ESTABLISHED;
+	case KPB_IPPROTO_TCP: /* also in mid-stream: nobody has answered yet */
+		return STATE_TCP_NEW;
 	case KPB_IPPROTO_UDP:
 		return STATE_UDP_NEW;
 	default:
