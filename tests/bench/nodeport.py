@@ -28,8 +28,8 @@ GOAL = 1.3
 """Connections per second against BASE."""
 _MODES = (
     ("tcp", 1.0, "per_s", "TCP connect + close"),
-    ("rr", 4.0, "per_s", "request/response, established"),
-    ("stream", 0.5, "mb_per_s", "throughput, established"),
+    ("rr", 2.0, "per_s", "request/response, established"),
+    ("stream", 0.25, "mb_per_s", "throughput, established"),
 )
 """Mode of load.c, how many of what ``count`` says, figure, title."""
 
@@ -56,7 +56,7 @@ def shape(size: int) -> Shape:
     return Shape(size, remote, "tcp", NODE, f"{POD}:{PORT}")
 
 
-def main(directory: Path, load: Path, rounds: int = 40, count: int = 600) -> dict[str, Any]:
+def main(directory: Path, load: Path, rounds: int = 20, count: int = 600) -> dict[str, Any]:
     """Measure both backends and print a table per mode."""
     results: dict[str, Any] = {}
     with ExitStack() as stack:
