@@ -58,6 +58,8 @@ def made(target: Target, timeout_s: float = TIMEOUT_S, source_port: int = 0) -> 
     sock.settimeout(timeout_s)
     if source_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # An RST on close leaves the port free for the next connection to the same address.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         sock.bind(("::" if ":" in target.address else "0.0.0.0", source_port))
     return sock
 

@@ -70,9 +70,6 @@ class _Rules:
         yield from self._host_port()
         yield "COMMIT"
 
-    def _in_chains(self, rule: str, *chains: str) -> Iterator[str]:
-        return (f"-I KUBE-{chain} {rule}" for chain in chains)
-
     def _ways(self, service: Service) -> Iterator[tuple[str, str]]:
         """How a Service's addresses are matched, and the kind of each."""
         given = addresses_of(service.name)
@@ -87,25 +84,24 @@ class _Rules:
 
     def _rejects(self, service: Service) -> Iterator[str]:
         """What kube-proxy refuses or drops in the filter table."""
-        all_chains = ("FORWARD", "OUTPUT", "INPUT")
         for protocol in _PROTOCOLS:
             proto = f"-p {protocol} -m {protocol}"
             for way, kind in self._ways(service):
-                rule = f"-m conntrack --ctstate NEW {way.format(proto)} -j"
-                if not service.backends:
-                    yield from self._in_chains(f"{rule} REJECT", *all_chains)
-                elif kind == "cluster" and "internalTrafficPolicy" in service.spec:
-                    if not self._local(service):
-                        yield from self._in_chains(f"{rule} DROP", *all_chains)
-                elif kind != "cluster" and "externalTrafficPolicy" in service.spec:
-                    if not self._local(service):
-                        yield from self._in_chains(f"{rule} DROP", "FORWARD", "INPUT")
-                if kind == "balancer" and service.name == "closed":
-                    yield from self._in_chains(f"{rule} DROP", *all_chains)
-            if service.backends:
-                # As the nftables mode does; the iptables mode leaves other ports alone.
-                ports = f"-m conntrack --ctstate NEW -d {self.ips[service.name]} {proto} --dport 81"
-                yield from self._in_chains(f"{ports} -j REJECT", *all_chains)
+                verdict = self._verdict(service, kind)
+                rule = f"-m conntrack --ctstate NEW {way.format(proto)} -j {verdict}"
+                for chain in ("FORWARD", "OUTPUT", "INPUT") if verdict else ():
+                    yield f"-A KUBE-{chain} {rule}"
+
+    def _verdict(self, service: Service, kind: str) -> str:
+        if not service.backends:
+            return "REJECT"
+        policy = "internalTrafficPolicy" if kind == "cluster" else "externalTrafficPolicy"
+        lonely = policy in service.spec and not self._local(service)
+        return "DROP" if lonely or self._is_closed(service, kind) else ""
+
+    @staticmethod
+    def _is_closed(service: Service, kind: str) -> bool:
+        return kind == "balancer" and service.name == "closed"
 
     def _chains(self, service: Service, protocol: str) -> Iterator[str]:
         """Chains that choose a backend: among all, and among those of the node."""
@@ -127,7 +123,7 @@ class _Rules:
         name = f"{service.name}-{protocol}"
         proto = f"-p {protocol} -m {protocol}"
         for way, kind in self._ways(service):
-            if not service.backends or (kind == "balancer" and service.name == "closed"):
+            if not service.backends or self._is_closed(service, kind):
                 continue
             match = way.format(proto)
             for chain in ("PREROUTING", "OUTPUT"):
