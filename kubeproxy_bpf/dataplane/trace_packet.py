@@ -91,6 +91,8 @@ class Facts(NamedTuple):
     """ConfigFlags"""
     service_cidrs: Sequence[tuple[bytes, bytes]] = ()
     """(address, mask) of each."""
+    pod_cidrs: Sequence[tuple[bytes, bytes]] = ()
+    """Of the local detector, where it goes by networks."""
 
 
 class Choice(NamedTuple):
@@ -248,8 +250,16 @@ def _masquerades(
 
 
 def _masquerades_internal(facts: Facts, packet: Packet) -> bool:
-    ipv4 = packet.source.startswith(_V4_PREFIX)
-    detector = ConfigFlags.POD_SHORTCUT_IPV4 if ipv4 else ConfigFlags.POD_SHORTCUT_IPV6
     if facts.flags & ConfigFlags.MASQUERADE_ALL:
         return True
-    return bool(facts.flags & detector) and not packet.detected
+    return _has_detector(facts, packet) and not packet.detected
+
+
+def _has_detector(facts: Facts, packet: Packet) -> bool:
+    """Whether there is a local detector for the packet's family."""
+    ipv4 = packet.source.startswith(_V4_PREFIX)
+    if not facts.flags & (ConfigFlags.POD_SHORTCUT_IPV4 if ipv4 else ConfigFlags.POD_SHORTCUT_IPV6):
+        return False
+    if not facts.flags & ConfigFlags.DETECT_BY_CIDR:
+        return True
+    return any(network.startswith(_V4_PREFIX) is ipv4 for network, _ in facts.pod_cidrs)

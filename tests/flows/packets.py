@@ -58,6 +58,7 @@ class Option(Enum):
     PRESERVE_SOURCE = "local backends see the client"
     MASQUERADE_ALL = "masqueradeAll"
     NO_DETECTOR = "detectLocalMode finds nothing"
+    NO_POD_CIDR = "the detector goes by CIDR, and has none of the family"
     DSR = "remote backends answer the client themselves"
     REDIRECT_PEER = "straight into local pods, past netfilter"
 
@@ -290,6 +291,14 @@ OPTIONS = (
             _to("E10", POD, "TCP", NODE, 30081, _stack(L)),
             _to("E10", POD, "TCP", "198.51.100.2", 80, _stack(L)),
             _dropped("E10 C12", POD, "TCP", "203.0.113.3", 80, NO_LOCAL),
+        ),
+    ),
+    *_given(
+        Option.NO_POD_CIDR,
+        (
+            _to("E10 E3", OUTSIDE, "TCP", "10.96.0.1", 80, _stack(L, R)),
+            _to("E10 E3", OUTSIDE, "TCP", "fd00:10:96::1", 80, _stack(L6, R6)),
+            _to("E10", POD, "TCP", NODE, 30081, _stack(L)),
         ),
     ),
     *_given(

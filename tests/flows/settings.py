@@ -13,6 +13,7 @@ DETECTOR = ConfigFlags.POD_SHORTCUT_IPV4 | ConfigFlags.POD_SHORTCUT_IPV6
 _FLAGS = {
     Option.PRESERVE_SOURCE: ConfigFlags.PRESERVE_SOURCE,
     Option.MASQUERADE_ALL: ConfigFlags.MASQUERADE_ALL,
+    Option.NO_POD_CIDR: ConfigFlags.DETECT_BY_CIDR,
     Option.REDIRECT_PEER: ConfigFlags.REDIRECT_PEER,
     Option.DSR: ConfigFlags.DSR_TCP | ConfigFlags.DSR_UDP,
 }
@@ -28,4 +29,5 @@ def config_flags(options: Sequence[Option]) -> int:
 
 def detected_networks(options: Sequence[Option]) -> Sequence[str]:
     """What the local detector knows."""
-    return () if Option.NO_DETECTOR in options else DETECTED
+    nothing = {Option.NO_DETECTOR, Option.NO_POD_CIDR}
+    return () if nothing.intersection(options) else DETECTED

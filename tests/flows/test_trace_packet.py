@@ -57,16 +57,20 @@ def _network(text: str) -> tuple[bytes, bytes]:
 def test_flow_ends_where_the_table_says(flow: PacketFlow, dataplane: FakeDataplane) -> None:
     """Each row: exactly these targets may get the flow, or exactly this happens instead."""
     source = ip_address(flow.source)
-    networks = [ip_network(text) for text in detected_networks(flow.options)]
+    detected = detected_networks(flow.options)
     packet = Packet(
         ARRIVALS.get(flow.sender, Arrival.OUTSIDE),
         ip(flow.source),
         ip(flow.address),
         flow.port,
         PROTOCOLS[flow.protocol],
-        any(source in network for network in networks),
+        any(source in ip_network(text) for text in detected),
     )
-    facts = Facts(config_flags(flow.options), [_network(text) for text in SERVICE_CIDRS])
+    facts = Facts(
+        config_flags(flow.options),
+        [_network(text) for text in SERVICE_CIDRS],
+        [_network(text) for text in detected],
+    )
     verdict = trace_packet.trace_packet(dataplane, facts, packet)
     if isinstance(flow.expected, Outcome):
         assert verdict.reason in OUTCOMES[flow.expected]

@@ -3,75 +3,29 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Callable
 
 import pytest
-from scapy.layers.inet import IPOption_NOP, IPOption_RR, fragment
+from scapy.layers.inet import IPOption_NOP, IPOption_RR
 from scapy.layers.inet6 import (
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
     IPv6ExtHdrRouting,
     PadN,
-    fragment6,
 )
 
 from . import frames
-from .frames import IP, UDP, Ends, IPv6, Packet
-from .hooks import Hooks, Seen, Verdict
-from .node import (
-    LOCAL_POD,
-    LOCAL_POD_L3,
-    MAC,
-    NODE,
-    OUTSIDE,
-    OUTSIDE_L3,
-    POD,
-    REMOTE_POD,
-    REMOTE_POD_L3,
-    TUNNEL,
-    UPLINK,
-)
-from .world import EXTERNAL_LOCAL, NODE_PORT, PacketWorld
+from .frames import UDP, Ends, Packet
+from .hooks import Hooks, Verdict
+from .node import MAC, UPLINK
+from .scene import both, enter, families, outer, serve_local, serve_remote, untouched
+from .world import PacketWorld
 
 pytestmark = pytest.mark.root
 
-NUMBER = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": 132}
-SERVED = 30080
 SHORTEST = (34, 54)
 """Bytes of a frame that a test-run of TC accepts: a whole IP header."""
-families = pytest.mark.parametrize("family", (0, 1), ids=("ipv4", "ipv6"))
-both = pytest.mark.parametrize("protocol", ("TCP", "UDP"))
-
-
-def outer(family: int) -> Ends:
-    return Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
-
-
-def serve_local(world: PacketWorld, family: int, protocol: str = "UDP") -> Ends:
-    """A node port to a local pod, without masquerading; return the flow behind the rewrite."""
-    world.service(
-        (NODE_PORT, NODE[family], SERVED),
-        local=[LOCAL_POD[family]],
-        protocol=NUMBER[protocol],
-        flags=EXTERNAL_LOCAL,
-    )
-    return outer(family).to(LOCAL_POD[family], 8080)
-
-
-def serve_remote(world: PacketWorld, family: int, protocol: str = "UDP") -> None:
-    world.service(
-        (NODE_PORT, NODE[family], SERVED), remote=[REMOTE_POD[family]], protocol=NUMBER[protocol]
-    )
-
-
-def enter(hooks: Hooks, content: Packet, vlan: int = 0) -> Seen:
-    return hooks.ingress(UPLINK, frames.frame(content, MAC[UPLINK], vlan))
-
-
-def untouched(seen: Seen, sent: bytes) -> bool:
-    return seen == (Verdict.UNSPEC, sent)
 
 
 @families
@@ -223,7 +177,7 @@ def test_a_wrong_checksum_stays_wrong(hooks: Hooks, world: PacketWorld, family: 
 @both
 def test_last_hop(hooks: Hooks, world: PacketWorld, family: int, protocol: str) -> None:
     """Whoever forwards counts the hop: a packet at its end is not sent on, and counted."""
-    serve_remote(world, family, protocol)
+    serve_remote(world, protocol, family)
     for ttl in (1, 2):
         sent = frames.frame(frames.packet(protocol, outer(family), ttl), MAC[UPLINK])
         seen = hooks.ingress(UPLINK, sent)
@@ -240,159 +194,10 @@ def test_last_hop_to_a_local_pod(hooks: Hooks, world: PacketWorld, family: int) 
     assert frames.difference(seen.data, frames.packet("UDP", behind, 1)) == ""
 
 
-# ---- fragments ----
-
-
-def pieces(ends: Ends, size: int = 4000) -> list[Packet]:
-    """A datagram in fragments."""
-    payload = bytes(range(256)) * (size // 256 + 1)
-    datagram = frames.transport("UDP", ends, payload=payload[:size])
-    if ":" not in ends.source:
-        whole = type(IP())(frames.raw(frames.network(ends, id=77) / datagram))
-        return list(fragment(whole, 1208))
-    whole = frames.network(ends) / IPv6ExtHdrFragment(id=77) / datagram
-    return list(fragment6(IPv6(frames.raw(whole)), 1280))
-
-
-@families
-def test_fragments_in_order(hooks: Hooks, world: PacketWorld, family: int) -> None:
-    """The first fragment tells the ports to those after it."""
-    behind = serve_local(world, family)
-    for sent, wanted in zip(pieces(outer(family)), pieces(behind), strict=True):
-        assert frames.difference(enter(hooks, sent).data, wanted) == ""
-    assert world.counted() == {"FLOW_NEW": 1}
-
-
-@families
-def test_fragments_of_an_answer(hooks: Hooks, world: PacketWorld, family: int) -> None:
-    """Replies come in fragments too, and leave with the address that the client dialled."""
-    behind = serve_local(world, family)
-    enter(hooks, frames.packet("UDP", outer(family)))
-    answers = zip(pieces(behind.reply()), pieces(outer(family).reply()), strict=True)
-    for sent, wanted in answers:
-        seen = hooks.egress(UPLINK, frames.frame(sent, MAC[UPLINK]))
-        assert frames.difference(seen.data, wanted) == ""
-
-
-@families
-def test_fragments_of_a_masqueraded_flow(hooks: Hooks, world: PacketWorld, family: int) -> None:
-    """Every hook that a fragment passes finds its ports, in both directions."""
-    world.service((NODE_PORT, NODE[family], SERVED), local=[LOCAL_POD[family]], protocol=17)
-    middle = outer(family).to(LOCAL_POD[family], 8080)
-    first = hooks.egress(POD, enter(hooks, frames.packet("UDP", outer(family))).data)
-    inner = frames.ends_of(frames.read(first.data))
-    for sent, between, wanted in zip(*map(pieces, (outer(family), middle, inner)), strict=True):
-        seen = enter(hooks, sent)
-        assert frames.difference(seen.data, between) == ""
-        assert frames.difference(hooks.egress(POD, seen.data).data, wanted) == ""
-    ways = (inner.reply(), middle.reply(), outer(family).reply())
-    for sent, between, wanted in zip(*map(pieces, ways), strict=True):
-        seen = hooks.ingress(POD, frames.frame(sent, MAC[POD]))
-        assert frames.difference(seen.data, between) == ""
-        assert frames.difference(hooks.egress(UPLINK, seen.data).data, wanted) == ""
-
-
-@families
-def test_fragments_straight_out(hooks: Hooks, world: PacketWorld, family: int) -> None:
-    """Fragments of a flow to a remote backend are redirected like its other packets."""
-    serve_remote(world, family)
-    inner = frames.ends_of(frames.read(enter(hooks, frames.packet("UDP", outer(family))).data))
-    for ends, to in ((outer(family), inner), (inner.reply(), outer(family).reply())):
-        for sent, wanted in zip(pieces(ends), pieces(to), strict=True):
-            seen = enter(hooks, sent)
-            if family:
-                wanted.hlim = 63
-            else:
-                wanted.ttl = 63
-                del wanted.chksum
-            assert frames.difference(seen.data, wanted) == ""
-            assert seen.verdict is Verdict.REDIRECT
-
-
-@families
-def test_a_fragment_before_the_first(hooks: Hooks, world: PacketWorld, family: int) -> None:
-    """Without the ports nobody knows whose it is: counted, and left to the stack."""
-    serve_local(world, family)
-    first, second, *_ = pieces(outer(family))
-    sent = frames.frame(second, MAC[UPLINK])
-    assert untouched(hooks.ingress(UPLINK, sent), sent)
-    assert untouched(hooks.xdp(UPLINK, sent), sent)
-    assert world.count("FRAGMENT_LOST")
-    assert not world.flows()
-    enter(hooks, first)
-    assert not untouched(hooks.ingress(UPLINK, sent), sent)
-
-
-@families
-def test_fragments_of_others(hooks: Hooks, world: PacketWorld, family: int) -> None:
-    """Fragments of no concern are neither counted nor remembered."""
-    for part in pieces(outer(family).to(LOCAL_POD[family], 80)):
-        sent = frames.frame(part, MAC[UPLINK])
-        assert untouched(hooks.ingress(UPLINK, sent), sent)
-        assert untouched(hooks.egress(POD, sent), sent)
-    assert not world.counted()
-    assert not world.entries("kpb_fragments")
-
-
-# ---- devices without Ethernet header ----
-
-
-def bare(protocol: str, ends: Ends, ttl: int = 64, **fields: str) -> Packet:
-    """A packet whose first byte a test-run does not take for the MAC of another host."""
-    kind = {"tc": 0x10} if ":" in ends.source else {}
-    return frames.network(ends, ttl, **kind) / frames.transport(protocol, ends, **fields)
-
-
-def serve_tunnel(
-    world: PacketWorld, family: int, protocol: str, **served: object
-) -> tuple[Ends, dict[str, str]]:
-    """A client behind the tunnel, and what answers look like."""
-    front = (NODE_PORT, NODE[family], SERVED)
-    world.service(front, protocol=NUMBER[protocol], **served)  # type: ignore[arg-type]
-    answer = {"flags": "SA"} if protocol == "TCP" else {}
-    return Ends(OUTSIDE_L3[family], 40000, NODE[family], SERVED), answer
-
-
-@families
-@both
-def test_tunnels(hooks: Hooks, world: PacketWorld, family: int, protocol: str) -> None:
-    """On devices that begin with the IP header a flow goes both ways as on others."""
-    pod = LOCAL_POD_L3[family]
-    ends, answer = serve_tunnel(world, family, protocol, local=[pod], flags=EXTERNAL_LOCAL)
-    behind = ends.to(pod, 8080)
-    seen = hooks.ingress_l3(TUNNEL, frames.raw(bare(protocol, ends)))
-    assert seen.verdict is Verdict.UNSPEC
-    assert frames.difference(seen.data, bare(protocol, behind), header=0) == ""
-    seen = hooks.egress_l3(TUNNEL, frames.raw(bare(protocol, behind.reply(), **answer)))
-    assert seen.verdict is Verdict.UNSPEC
-    assert frames.difference(seen.data, bare(protocol, ends.reply(), **answer), header=0) == ""
-
-
-@families
-@both
-def test_tunnel_to_a_remote_backend(
-    hooks: Hooks, world: PacketWorld, family: int, protocol: str
-) -> None:
-    """What has no Ethernet header is lent one for the way straight out."""
-    pod = REMOTE_POD_L3[family]
-    ends, answer = serve_tunnel(world, family, protocol, remote=[pod])
-    seen = hooks.ingress_l3(TUNNEL, frames.raw(bare(protocol, ends)))
-    assert seen.verdict is Verdict.REDIRECT
-    lent, content = seen.data[:14], seen.data[14:]
-    assert lent == bytes(14)
-    inner = frames.ends_of((IPv6 if family else IP)(content))
-    assert inner[2:] == (pod, 8080)
-    assert frames.difference(seen.data, bare(protocol, inner, 63)) == ""
-    sent = frames.frame(bare(protocol, inner.reply(), **answer), MAC[UPLINK])
-    seen = hooks.ingress(UPLINK, sent)
-    assert seen.verdict is Verdict.REDIRECT
-    assert frames.difference(seen.data, bare(protocol, ends.reply(), 63, **answer)) == ""
-
-
 @families
 def test_segments_of_offload(hooks: Hooks, world: PacketWorld, family: int) -> None:
     """A packet that stands for many, larger than any device takes, is no packet that is too big."""
-    serve_remote(world, family, "TCP")
+    serve_remote(world, "TCP", family)
     enter(hooks, frames.packet("TCP", outer(family)))
     large = frames.packet("TCP", outer(family), flags="A", payload=bytes(3000))
     seen = hooks.ingress(UPLINK, frames.frame(large, MAC[UPLINK]), gso_size=1400)
