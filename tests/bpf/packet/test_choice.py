@@ -92,7 +92,7 @@ def test_a_consistent_flow_in_mid_stream(hooks: Hooks, world: PacketWorld) -> No
     chosen = destination(send(hooks))
     world.forget()
     assert destination(send(hooks, flags="A")) == chosen
-    assert states(world) == {"TCP_ESTABLISHED"}
+    assert states(world) == {"TCP_NEW"}
 
 
 # ---- the host's own ----

@@ -170,9 +170,11 @@ def test_host_is_answered(hooks: Hooks, family: int) -> None:
 @families
 @pytest.mark.usefixtures("empty")
 def test_xdp_leaves_answers_to_tc(hooks: Hooks, world: PacketWorld, family: int) -> None:
-    """XDP passes up what has to be answered, unchanged."""
-    data = frames.frame(frames.packet("TCP", dialled(family)), MAC[UPLINK])
-    assert hooks.xdp(UPLINK, data) == (Verdict.UNSPEC, data)
+    """XDP passes up what has to be answered, unchanged and not counted: TC will."""
+    for port in (80, 81):
+        data = frames.frame(frames.packet("TCP", dialled(family, port)), MAC[UPLINK])
+        assert hooks.xdp(UPLINK, data) == (Verdict.UNSPEC, data)
+    assert not world.counted()
 
 
 def test_unused_addresses(hooks: Hooks, world: PacketWorld) -> None:
