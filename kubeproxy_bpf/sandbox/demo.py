@@ -26,6 +26,8 @@ MANIFESTS = Path(__file__).resolve().parents[2] / "manifests" / "sandbox"
 _TIMES = 60
 _SETTLE_TIMEOUT_S = 10.0
 _PROTOCOLS: tuple[Protocol, Protocol] = ("TCP", "UDP")
+_OUTSIDE = "client"
+_NODE_PORT = 30080
 _COLUMNS = "  {:<9}{:<30}{:<5}{:<6}{:<46}{}"
 ALL = each_of("web-1", "web-2", "web-3", "web-4")._replace(text="all four pods")
 
@@ -75,6 +77,7 @@ class Show:
         self._cluster_ips()
         self._node_ports()
         self._external_addresses()
+        self._outside_client()
         self._policies()
         self._nobody()
         self._live_change()
@@ -127,6 +130,20 @@ class Show:
         for address in ("203.0.113.20", "2001:db8:113::20"):
             self._show(Line("node2", Target("UDP", address, 80), ALL))
 
+    def _outside_client(self) -> None:
+        _say(
+            "A client outside of the cluster calls no connect() on a node. Its packets carry the",
+            "address that it dialled; programs at the nodes' devices give them their pod, and the",
+            "answers the address that it knows. Through the node port of both nodes:",
+        )
+        for node in self.sandbox.layout.nodes:
+            for protocol, address in zip(_PROTOCOLS, node.addresses):
+                self._show(Line(_OUTSIDE, Target(protocol, address, _NODE_PORT), ALL))
+        _say("Through the external IP and the load balancer's IP of Service external:")
+        for address in ("203.0.113.10", "2001:db8:113::20"):
+            for protocol in _PROTOCOLS:
+                self._show(Line(_OUTSIDE, Target(protocol, address, 80), ALL))
+
     def _policies(self) -> None:
         _say("Service affinity remembers its clients: one client, one pod.")
         pods = [pod.name for pod in self.sandbox.layout.pods if pod.serves]
@@ -152,14 +169,17 @@ class Show:
             (3, "Scaled to three pods:", each_of("web-1", "web-2", "web-3")),
             (0, "Scaled to none:", REFUSED),
         )
+        node2 = self.sandbox.layout.addresses("node2")
+        targets = (
+            ("shell-1", self._vip("web")),
+            ("node2", self._vip("web", "UDP", 1)),
+            (_OUTSIDE, Target("TCP", node2.v4, _NODE_PORT)),
+        )
         for replicas, text, expected in stages:
             self.sandbox.scale("web", replicas)
             _say(text)
-            for place, vip in (
-                ("shell-1", self._vip("web")),
-                ("node2", self._vip("web", "UDP", 1)),
-            ):
-                line = Line(place, vip, expected)
+            for place, target in targets:
+                line = Line(place, target, expected)
                 self._settle(line)
                 self._show(line)
 
@@ -186,9 +206,9 @@ class Show:
 
 def _node_port_lines(v4: str, v6: str) -> Iterator[Line]:
     for place, address in (("node1", "127.0.0.1"), ("node1", v4), ("shell-1", v4)):
-        yield Line(place, Target("TCP", address, 30080), ALL)
+        yield Line(place, Target("TCP", address, _NODE_PORT), ALL)
     for place in ("node1", "shell-1"):
-        yield Line(place, Target("UDP", v6, 30080), ALL)
+        yield Line(place, Target("UDP", v6, _NODE_PORT), ALL)
 
 
 def _say(*sentences: str) -> None:
