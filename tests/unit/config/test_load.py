@@ -134,3 +134,12 @@ def test_without_a_cluster_cidr_pods_cannot_be_told_apart():
     assert (False, False) == load([]).local_detector_families()
     assert (True, False) == load(["--cluster-cidr=10.0.0.0/8"]).local_detector_families()
     assert (True, True) == load(["--detect-local-mode=NodeCIDR"]).local_detector_families()
+
+
+def test_uplinks_are_named_in_a_list_and_xdp_by_a_word():
+    """Nothing said means: look for uplinks, and no XDP."""
+    assert ((), "off") == (load([]).devices, load([]).xdp)
+    config = load(["--bpf-devices=eth0,ens*", "--bpf-xdp=native"])
+    assert (("eth0", "ens*"), "native") == (config.devices, config.xdp)
+    with pytest.raises(ConfigError, match="xdp"):
+        load(["--bpf-xdp=offload"])
