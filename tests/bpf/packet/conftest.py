@@ -42,9 +42,9 @@ DETECTOR = ConfigFlags.POD_SHORTCUT_IPV4 | ConfigFlags.POD_SHORTCUT_IPV6
 SNAT_FIRST, SNAT_COUNT = 20000, 4096
 SNAT = range(SNAT_FIRST, SNAT_FIRST + SNAT_COUNT)
 
-_TICKS_PER_S = 1e9 / (1 << 27)
-_TIMEOUTS_S = (0, 60, 60, 3600, 60, 60, 10, 30, 120, 60)
-_TIMEOUTS = struct.pack("=16I", *(int(s * _TICKS_PER_S) for s in _TIMEOUTS_S), *[0] * 6)
+TICKS_PER_S = 1e9 / (1 << 27)
+TIMEOUTS_S = (0, 60, 60, 3600, 60, 60, 10, 30, 120, 60)
+_TIMEOUTS = struct.pack("=16I", *(int(s * TICKS_PER_S) for s in TIMEOUTS_S), *[0] * 6)
 
 
 @pytest.fixture(scope="session")

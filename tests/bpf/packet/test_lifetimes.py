@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from . import frames
+from .conftest import TICKS_PER_S, TIMEOUTS_S
 from .conversation import Conversation
 from .hooks import Hooks, Verdict
 from .node import LOCAL_POD, MAC, NODE, POD, UPLINK
 from .scene import CLIENT, NUMBER, SERVED, both, conversation, send, serve_remote, states
-from .world import NODE_PORT, PacketWorld
+from .world import NODE_PORT, STATES, PacketWorld
 
 pytestmark = pytest.mark.root
 
@@ -104,6 +107,28 @@ def test_deadlines_move(hooks: Hooks, world: PacketWorld, protocol: str) -> None
             world.expire(key)
     flow.ask(**more)
     assert all(each.deadline >= min(ends) for each in world.flows().values())
+
+
+def test_both_partners_have_the_time_of_their_state(hooks: Hooks, world: PacketWorld) -> None:
+    """Each change of state gives both entries the time-out of the new one, longer or shorter."""
+    serve_remote(world, "TCP")
+    flow = conversation(hooks)
+    for step, flags in (
+        (flow.ask, "S"),
+        (flow.answer, "SA"),
+        (flow.ask, "A"),
+        (flow.answer, "FA"),
+        (flow.ask, "FA"),
+        (flow.ask, "R"),
+    ):
+        step(flags=flags)
+        (state,) = states(world)
+        time_out = TIMEOUTS_S[STATES.index(state)] * TICKS_PER_S
+        now = time.clock_gettime(time.CLOCK_MONOTONIC) * TICKS_PER_S
+        for entry in world.flows().values():
+            assert entry.deadline <= now + time_out + 1
+            # Between the smallest and the next larger time-out lie minutes.
+            assert entry.deadline > now + time_out - 9 * TICKS_PER_S, state
 
 
 # ---- time-outs ----

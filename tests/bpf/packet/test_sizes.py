@@ -39,7 +39,10 @@ def test_too_big(hooks: Hooks, world: PacketWorld, family: int) -> None:
     for size in (fits, fits + 1, 1440):
         transport = frames.transport("TCP", outer, payload=bytes(size), flags="A")
         content = frames.network(outer, **extra) / transport
-        seen = hooks.ingress(UPLINK, frames.frame(content, MAC[UPLINK]))
+        frame = frames.frame(content, MAC[UPLINK])
+        early = hooks.xdp(UPLINK, frame)
+        assert early.verdict is Verdict.TX if size == fits else early == (Verdict.UNSPEC, frame)
+        seen = hooks.ingress(UPLINK, frame)
         assert seen.verdict is Verdict.REDIRECT
         back = outer.reply()
         head = frames.network(back, **({} if family else {"id": 0, "flags": "DF"}))

@@ -142,13 +142,15 @@ class PacketWorld(World):
         )
         self.maps["kpb_node"].update(u32(0), self._node.encode(facts))
 
-    def source_range(self, service: int, network: str) -> None:
+    def source_range(self, service: int, network: str, allow: bool = True) -> None:
+        """Let a network use the Service, or no more."""
         parsed = ip_network(network)
         bits = 32 + parsed.prefixlen + (96 if parsed.version == 4 else 0)
-        address = mapped(str(parsed.network_address))
-        self.maps["kpb_source_ranges"].update(
-            struct.pack("=II", bits, service) + address, struct.pack("=I", 1)
-        )
+        key = struct.pack("=II", bits, service) + mapped(str(parsed.network_address))
+        if allow:
+            self.maps["kpb_source_ranges"].update(key, struct.pack("=I", 1))
+        else:
+            self.maps["kpb_source_ranges"].delete(key)
 
     # ---- services ----
 
