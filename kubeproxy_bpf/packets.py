@@ -65,7 +65,7 @@ class PacketPath:
     ) -> None:
         """``load_bare_ip`` gives the programs for devices without Ethernet header."""
         self.datapath = datapath
-        self._load_bare_ip = load_bare_ip
+        self._load_bare_ip: Callable[[], Datapath] | None = load_bare_ip
         self._bare_ip: Datapath | None = None
         self._config = config
         self._hooks = DeviceHooks(datapath.programs, links_dir, tcx=tcx)
@@ -73,7 +73,7 @@ class PacketPath:
         self._local = _local_devices(config)
         self._devices: tuple[Device, ...] | None = None
         self._changed = asyncio.Event()
-        self._uplinks: tuple[str, ...] = ()
+        self._uplinks: tuple[str, ...] | None = None
         self._targets_unknown = False
         self._leading_out: frozenset[str] = frozenset()
 
@@ -93,28 +93,42 @@ class PacketPath:
         self._changed.set()
 
     def sync(self) -> None:
-        """Attach where it is wanted, and tell the programs of the devices; blocks."""
+        """Attach where it is wanted, and tell the programs of the devices; blocks.
+
+        What fails is logged, and tried again by ``run``.
+        """
         if self._devices is None:
             return
-        judged = attachments(self._devices, self._config.devices, self._local)
+        try:
+            self._sync(self._devices)
+        except OSError as error:
+            _log.error("devices_not_looked_at", error=str(error))
+
+    def _sync(self, devices: tuple[Device, ...]) -> None:
+        judged = attachments(devices, self._config.devices, self._local)
         # Uplinks first: the kernel takes some 10 ms for each, and a map may be full.
         judged.sort(key=lambda item: _ORDER.index(item.role))
         # First what the programs have to know, then the programs.
         targets = self._xdp_targets()
         self._map.sync({item.device.ifindex: _record(item, targets) for item in judged})
         wishes = _wishes(judged, self._config.xdp)
-        if self._bare_ip is None and not all(wish.ethernet for wish in wishes.values()):
-            self._add_bare_ip()
+        if self._load_bare_ip and not all(wish.ethernet for wish in wishes.values()):
+            self._add_bare_ip(self._load_bare_ip)
         self._hooks.sync(wishes)
         uplinks = tuple(item.device.name for item in judged if item.role == Role.UPLINK)
         if uplinks != self._uplinks:
             self._uplinks = uplinks
-            _log.info("uplinks_chosen", devices=list(uplinks))
+            if uplinks:
+                _log.info("uplinks_chosen", devices=list(uplinks))
+            else:
+                # Clients outside of the node are not served.
+                _log.warning("no_uplink_found", named=list(self._config.devices))
 
-    def _add_bare_ip(self) -> None:
-        """Load what the first device without Ethernet header needs; few nodes have any."""
+    def _add_bare_ip(self, load: Callable[[], Datapath]) -> None:
+        """Load, once, what devices without Ethernet header need; few nodes have any."""
+        self._load_bare_ip = None
         try:
-            self._bare_ip = self._load_bare_ip()
+            self._bare_ip = load()
         except (UnsupportedKernel, LibbpfError) as error:
             _log.error("programs_refused_for_bare_ip", error=str(error))
         else:
@@ -142,10 +156,7 @@ class PacketPath:
             except TimeoutError:
                 pass
             self._changed.clear()
-            try:
-                await in_thread(self.sync)
-            except OSError as error:
-                _log.error("devices_not_looked_at", error=str(error))
+            await in_thread(self.sync)
             await asyncio.sleep(_LEAST_S)
 
     def reading(self) -> DeviceReading:
@@ -156,7 +167,7 @@ class PacketPath:
             attached=tuple(map(_label, self._hooks.attached)),
             put_back={_label(place): n for place, n in dict(self._hooks.reattached).items()},
             refused=tuple(map(_label, dict(self._hooks.refused))),
-            xdp_modes={name: modes.get(name, "none") for name in self._uplinks},
+            xdp_modes={name: modes.get(name, "none") for name in self._uplinks or ()},
         )
 
     def close(self) -> None:
