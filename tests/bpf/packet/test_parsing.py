@@ -124,6 +124,21 @@ def test_headers_that_lie(hooks: Hooks, world: PacketWorld, family: int) -> None
 
 
 @families
+@both
+def test_ports_behind_the_end(hooks: Hooks, world: PacketWorld, family: int, protocol: str) -> None:
+    """A transport header that the IP header's length does not cover is none, padding or not."""
+    serve_local(world, family, protocol)
+    right = frames.frame(frames.packet(protocol, outer(family)), MAC[UPLINK])
+    field, header = ((18, 0), (16, 20))[not family]
+    for length in range(20 if protocol == "TCP" else 8):
+        wrong = bytearray(right)
+        wrong[field : field + 2] = (header + length).to_bytes(2, "big")
+        for hook in (hooks.ingress, hooks.xdp, hooks.egress):
+            assert untouched(hook(UPLINK, bytes(wrong)), bytes(wrong)), length
+    assert not world.flows()
+
+
+@families
 def test_length_beyond_the_payload(hooks: Hooks, world: PacketWorld, family: int) -> None:
     """A frame may be longer than its packet, as short ones are padded: the padding stays."""
     behind = serve_local(world, family)

@@ -149,6 +149,9 @@ def test_random_packets(hooks: Hooks, services: PacketWorld) -> None:
     packets = corpus()
     changed = 0
     for number in range(PACKETS):
+        if number % 2000 == 1999:
+            for key in dice.sample(sorted(services.flows()), 50):
+                services.expire(key)
         device, frame = dice.choice(packets)
         sent = damage(dice, renumber(dice, frame))
         hook: Callable[[str, bytes], Seen] = dice.choice(
@@ -164,6 +167,24 @@ def test_random_packets(hooks: Hooks, services: PacketWorld) -> None:
     assert services.count("MALFORMED") > PACKETS // 100
     assert not services.count("HALF_STATE")
     assert_paired(services)
+
+
+def test_xdp_does_what_tc_does(hooks: Hooks, services: PacketWorld) -> None:
+    """XDP leaves a packet to TC, or makes of it what TC makes of it, next hop included."""
+    dice = random.Random(SEED)
+    packets = [frame for device, frame in corpus() if device == UPLINK]
+    early = 0
+    for number in range(PACKETS // 4):
+        sent = damage(dice, renumber(dice, dice.choice(packets)))
+        first = hooks.xdp(UPLINK, sent)
+        then = hooks.ingress(UPLINK, sent)
+        what = f"packet {number}: {sent.hex()}"
+        if first == (Verdict.UNSPEC, sent):
+            continue
+        early += 1
+        left = Verdict.REDIRECT if first.verdict is Verdict.TX else first.verdict
+        assert (left, first.data) == (then.verdict, then.data), what
+    assert early > PACKETS // 40
 
 
 def judge(world: PacketWorld, sent: bytes, seen: Seen, what: str) -> None:
