@@ -54,8 +54,14 @@ int kpb_tc_egress_l3(struct __sk_buff *skb)
 	return count(skb->ifindex, 4, TC_ACT_UNSPEC);
 }
 
-SEC("xdp")
+SEC("xdp.frags")
 int kpb_xdp(struct xdp_md *ctx)
 {
 	return count(ctx->ingress_ifindex, 5, XDP_PASS);
+}
+
+SEC("xdp")
+int kpb_xdp_linear(struct xdp_md *ctx)
+{
+	return count(ctx->ingress_ifindex, 6, XDP_PASS);
 }

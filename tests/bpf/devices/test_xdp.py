@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """XDP at real devices: native where a driver has it, and never a reason to fail."""
 
+import errno
+
 import pytest
 
 from kubeproxy_bpf.dataplane.devices import DeviceHooks, Wish
@@ -132,3 +134,23 @@ def test_what_is_removed_is_put_back(node, process, place, pins):
 
     assert ("native", program) == mode(node, "v0")
     assert {place: 1} == hooks.reattached
+
+
+def test_a_driver_without_fragments_gets_the_other_program(node, load, pins, place, monkeypatch):
+    """Some refuse a program that says it takes frames of several buffers."""
+    programs = load().programs
+    refused = programs["kpb_xdp"].fd
+    create = Link.create
+
+    def picky(prog_fd, *args, **more):
+        if prog_fd == refused:
+            raise OSError(errno.EOPNOTSUPP, "no fragments here")
+        return create(prog_fd, *args, **more)
+
+    monkeypatch.setattr(Link, "create", picky)
+    hooks = node.do(lambda: DeviceHooks(programs, pins))
+    node.do(lambda: hooks.sync({place: NATIVE}))
+    hooks.close()
+
+    assert ("native", programs["kpb_xdp_linear"].info().id) == mode(node, "v0")
+    assert {} == hooks.refused
