@@ -16,7 +16,7 @@ from scapy.layers.inet6 import (
 )
 
 from . import frames
-from .frames import Ends, Packet, Raw
+from .frames import UDP, Ends, Packet, Raw
 from .hooks import Hooks, Verdict
 from .node import GATEWAY, LOCAL_POD, MAC, NODE, NODE_B, OUTSIDE, POD, REMOTE_POD, UPLINK
 from .world import CLUSTER_IP, EXTERNAL_IP, EXTERNAL_LOCAL, NODE_PORT, PacketWorld
@@ -91,6 +91,22 @@ def test_from_the_backend_side(
     assert frames.difference(seen.data, wanted) == ""
     assert seen.verdict is Verdict.REDIRECT
     assert world.count("ICMP_ERROR") == 1
+
+
+@families
+def test_a_quoted_checksum_that_becomes_zero(hooks: Hooks, world: PacketWorld, family: int) -> None:
+    """A UDP checksum that comes out as zero is quoted as it was sent: as 0xffff."""
+    inner = open_direct(hooks, world, family, "UDP")
+    plain = frames.packet("UDP", outer(family), 57, payload=bytes(2))
+    payload = type(plain)(frames.raw(plain))[UDP].chksum.to_bytes(2, "big")
+    theirs = frames.packet("UDP", inner, 57, payload=payload)
+    ours = frames.packet("UDP", outer(family), 57, payload=payload)
+    assert type(ours)(frames.raw(ours))[UDP].chksum == 0xFFFF
+    router = NODE_B[family]
+    sent = report("unreachable", family, (router, NODE[family]), theirs, 64)
+    seen = hooks.ingress(UPLINK, frames.frame(sent, MAC[UPLINK]))
+    wanted = report("unreachable", family, (router, OUTSIDE[family]), ours, 64, 63)
+    assert frames.difference(seen.data, wanted) == ""
 
 
 @families

@@ -179,8 +179,8 @@ def test_xdp_does_what_tc_does(hooks: Hooks, services: PacketWorld) -> None:
         first = hooks.xdp(UPLINK, sent)
         then = hooks.ingress(UPLINK, sent)
         what = f"packet {number}: {sent.hex()}"
-        if first == (Verdict.UNSPEC, sent):
-            continue
+        if first == (Verdict.UNSPEC, sent) or first.verdict is Verdict.DROP:
+            continue  # no flow: TC may choose another backend, for which there is a port
         early += 1
         left = Verdict.REDIRECT if first.verdict is Verdict.TX else first.verdict
         assert (left, first.data) == (then.verdict, then.data), what
