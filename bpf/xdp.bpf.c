@@ -8,3 +8,10 @@ int kpb_xdp(struct xdp_md *ctx)
 {
 	return engine_ingress(ctx, true);
 }
+
+/* For kernels and drivers that know no frames of several buffers. */
+SEC("xdp")
+int kpb_xdp_linear(struct xdp_md *ctx)
+{
+	return engine_ingress(ctx, true);
+}

@@ -21,8 +21,12 @@ static __always_inline enum decision engine_unknown_port(__u32 vip_flags)
 {
 	if (!(vip_flags & VIP_CLUSTER_IP))
 		return DECIDE_LEAVE;
+#ifdef KPB_XDP
+	return DECIDE_LATER;
+#else
 	verdict_count(COUNT_PACKET_UNKNOWN_PORT);
 	return DECIDE_REJECT;
+#endif
 }
 
 /* Neither a SYN nor of a flow that we know: never forwarded by whatever route there is. */
@@ -113,8 +117,10 @@ __weak __noinline int BY_LAYER(engine_open)(context *ctx, __u32 vip_flags, __u32
 
 	if (!work)
 		return OUT_LEAVE;
+#ifndef KPB_XDP
 	if (vip_flags & VIP_ON_DEVICE)
 		verdict_count(COUNT_ON_DEVICE);
+#endif
 	if (vip_flags & VIP_LINGER)
 		return engine_no_vip(&work->packet.tuple.destination);
 	if (vip_flags & (VIP_ON_DEVICE | VIP_CANARY))
@@ -157,7 +163,7 @@ static __noinline int engine_flow_ended(const struct packet *p, struct flow *flo
 		return false;
 	}
 	verdict_count(COUNT_FLOW_ENDED);
-	track_remove(&p->tuple, flow);
+	track_remove(&p->tuple, flow, flow->turn);
 	return true;
 }
 
@@ -170,7 +176,7 @@ static __always_inline bool engine_is_over(const struct packet *p, struct flow *
 	if (p->tuple.protocol == KPB_IPPROTO_TCP) {
 		if (!track_is_reopened(copy, p->tcp_flags))
 			return false;
-		track_remove(&p->tuple, copy);
+		track_remove(&p->tuple, flow, copy->turn);
 		return true;
 	}
 	if (p->tuple.protocol != KPB_IPPROTO_UDP || copy->flags & (TRACK_REPLY | TRACK_PASS))
@@ -194,15 +200,16 @@ static __always_inline int engine_follow(context *ctx, const struct packet *p, s
 #ifndef KPB_XDP
 
 /*
- * A socket of the host sends from a port that is somebody's node port: its answers are its own.
+ * Somebody sends from an address of the host and a port that is a node port, a socket or
+ * netfilter for a pod: the answers are not for the node port.
  */
-static __noinline void engine_note_own(context *ctx, const struct packet *p)
+static __noinline void engine_note_own(const struct packet *p)
 {
 	struct scratch *work = scratch();
 	struct request r = {.egress = true};
 	struct backend peer = {.address = p->tuple.destination, .port = p->tuple.destination_port};
 
-	if (!work || !ctx->sk || !serve_opens(p) || !serve_is_local_address(&p->tuple.source))
+	if (!work || !serve_opens(p) || !serve_is_local_address(&p->tuple.source))
 		return;
 	nat_describe(p, &r, &peer, &work->pair[0]);
 	work->pair[0].flow.flags |= TRACK_PASS;
@@ -214,8 +221,11 @@ static __noinline void engine_note_own(context *ctx, const struct packet *p)
 
 static __always_inline int engine_strange(enum packet_kind kind)
 {
+#ifndef KPB_XDP
 	if (kind == PACKET_MALFORMED)
 		verdict_count(COUNT_MALFORMED);
+#endif
+	(void)kind;
 	return OUT_LEAVE;
 }
 
@@ -254,15 +264,15 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 	vip_flags = vip ? vip->flags : 0;
 	if (ctx_is_for_another(ctx) && !engine_is_bridged(ctx))
 		return OUT_LEAVE;
+#ifdef KPB_XDP
+	if (kind != PACKET_PLAIN || p->fragment != FRAGMENT_NONE)
+		return OUT_LEAVE;
+#endif
 	if (kind == PACKET_LOST_FRAGMENT) {
 		if (vip)
 			verdict_count(COUNT_FRAGMENT_LOST);
 		return OUT_LEAVE;
 	}
-#ifdef KPB_XDP
-	if (kind != PACKET_PLAIN || p->fragment != FRAGMENT_NONE)
-		return OUT_LEAVE;
-#endif
 	now = track_now();
 	flow = track_find(&p->tuple, &work->flow, now);
 	if (flow && !(work->flow.flags & TRACK_EGRESS) && !engine_is_over(p, flow, &work->flow))
@@ -306,7 +316,7 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 		return OUT_DROP;
 	}
 	if (lb_node_port_in_use(p->tuple.source_port))
-		engine_note_own(ctx, p);
+		engine_note_own(p);
 	return OUT_LEAVE;
 }
 

@@ -134,7 +134,7 @@ static __always_inline enum packet_kind packet_transport(context *ctx, struct pa
 	if (p->fragment == FRAGMENT_LATER)
 		return packet_recall_fragment(p);
 	ports = ctx_header(ctx, p->l4, header);
-	if (!ports || p->l4 + header > p->l3 + p->length)
+	if (!ports || (!segment && p->l4 + header > p->l3 + p->length))
 		return PACKET_MALFORMED;
 	p->tuple.source_port = ports->source;
 	p->tuple.destination_port = ports->dest;
@@ -241,12 +241,16 @@ static __always_inline enum packet_kind packet_ipv4(context *ctx, struct packet 
 {
 	const struct iphdr *ip = ctx_header(ctx, p->l3, sizeof(*ip));
 	__be16 fragment;
+	__u32 length;
 
 	if (!ip || ip->version != 4 || ip->ihl < 5)
 		return PACKET_MALFORMED;
-	p->length = bpf_ntohs(ip->tot_len);
-	if (p->length < ip->ihl * 4 || p->l3 + p->length > ctx_length(ctx))
+	length = bpf_ntohs(ip->tot_len);
+	if (!length && ctx_segment(ctx)) /* BIG TCP: more than 16 bits can tell */
+		length = ctx_length(ctx) - p->l3;
+	if (length < ip->ihl * 4 || p->l3 + length > ctx_length(ctx))
 		return PACKET_MALFORMED;
+	p->length = length; /* of a segment, where there are several */
 	p->ipv4 = true;
 	p->l4 = p->l3 + ip->ihl * 4;
 	p->hops = ip->ttl;
@@ -298,12 +302,16 @@ static __noinline int packet_ipv6_extensions(context *ctx, struct packet *p)
 static __always_inline enum packet_kind packet_ipv6(context *ctx, struct packet *p)
 {
 	const struct ipv6_header *ip = ctx_header(ctx, p->l3, sizeof(*ip));
+	__u32 length;
 
 	if (!ip || ip->version_and_class >> 4 != 6)
 		return PACKET_MALFORMED;
-	p->length = bpf_ntohs(ip->payload_length) + sizeof(*ip);
-	if (p->l3 + p->length > ctx_length(ctx))
+	length = bpf_ntohs(ip->payload_length) + sizeof(*ip);
+	if (!ip->payload_length && ctx_segment(ctx)) /* BIG TCP, as above */
+		length = ctx_length(ctx) - p->l3;
+	if (p->l3 + length > ctx_length(ctx))
 		return PACKET_MALFORMED;
+	p->length = length;
 	p->l4 = p->l3 + sizeof(*ip);
 	p->hops = ip->hop_limit;
 	p->tuple.source = ip->source;

@@ -69,6 +69,12 @@ static __always_inline bool route_is_of(const struct route_memory *memory, const
 	return !difference;
 }
 
+static __always_inline bool route_is_fresh(const struct route_memory *memory, const struct flow *to,
+					   __u32 ifindex, __u32 now)
+{
+	return memory->tick == now && memory->ifindex == ifindex && route_is_of(memory, to);
+}
+
 static __always_inline long route_ask_kernel(context *ctx, const struct packet *p,
 					     const struct flow *to, struct route *route)
 {
@@ -99,8 +105,8 @@ static __noinline long route_find(context *ctx, const struct packet *p, const st
 	__u32 ifindex = ctx_ifindex(ctx), now = track_now();
 	long found;
 
-	if (memory && memory->tick == now && memory->ifindex == ifindex &&
-	    route_is_of(memory, to) && p->length && p->length <= memory->route.mtu) {
+	if (memory && route_is_fresh(memory, to, ifindex, now) && p->length &&
+	    p->length <= memory->route.mtu) {
 		*route = memory->route;
 		return BPF_FIB_LKUP_RET_SUCCESS;
 	}
@@ -125,10 +131,22 @@ static __always_inline bool addr_is_set(const struct ip_addr *a)
 	return a->word[3] || a->word[0] || a->word[1];
 }
 
+/* The device that a packet from `to->source` to `to->destination` leaves by, or 0. */
+static __always_inline __u32 route_device(context *ctx, const struct packet *p,
+					  const struct flow *to)
+{
+	const struct route_memory *memory = route_memory(to);
+	struct bpf_fib_lookup ask = {.ifindex = ctx_ifindex(ctx)};
+
+	if (memory && route_is_fresh(memory, to, ask.ifindex, track_now()))
+		return memory->route.ifindex;
+	route_ask(&to->source, &to->destination, p->ipv4, &ask);
+	return route_is_found(bpf_fib_lookup(ctx, &ask, sizeof(ask), 0)) ? ask.ifindex : 0;
+}
+
 /* The node's address on the device that leads to `to->destination`; it becomes `to->source`. */
 static __noinline int route_own_address(context *ctx, const struct packet *p, struct flow *to)
 {
-	struct bpf_fib_lookup ask = {.ifindex = ctx_ifindex(ctx)};
 	const struct device *device;
 	const struct node *node;
 	__u32 index = 0;
@@ -137,10 +155,7 @@ static __noinline int route_own_address(context *ctx, const struct packet *p, st
 	if (!node)
 		return -1;
 	to->source = p->ipv4 ? node->ipv4 : node->ipv6;
-	route_ask(&to->source, &to->destination, p->ipv4, &ask);
-	if (!route_is_found(bpf_fib_lookup(ctx, &ask, sizeof(ask), 0)))
-		return addr_is_set(&to->source) ? 0 : -1;
-	index = ask.ifindex;
+	index = route_device(ctx, p, to);
 	device = bpf_map_lookup_elem(&kpb_devices, &index);
 	if (device && addr_is_set(p->ipv4 ? &device->ipv4 : &device->ipv6))
 		to->source = p->ipv4 ? device->ipv4 : device->ipv6;

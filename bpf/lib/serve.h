@@ -172,11 +172,16 @@ static __always_inline __u32 serve_choose(const struct packet *p, const struct r
 	return id;
 }
 
+/* XDP leaves to TC what wants an answer, and so does not count it. */
 static __always_inline enum decision serve_count(enum counter reason, enum decision decision,
 						 const struct request *r)
 {
 	struct service_stats *stats = bpf_map_lookup_elem(&kpb_stats, &r->index);
 
+#ifdef KPB_XDP
+	if (decision == DECIDE_REJECT)
+		return DECIDE_LATER;
+#endif
 	verdict_count(reason);
 	if (stats)
 		__sync_fetch_and_add(&stats->rejected, 1);

@@ -26,7 +26,7 @@ def test_programs_load(
 ) -> None:
     """All programs load with a switch the other way, and all of them; their sizes are recorded."""
     sizes = program_sizes(loaded(settings(int(DETECTOR ^ flipped))).programs)
-    assert len(sizes) == 5
+    assert len(sizes) == 6
     for size in sizes:
         record_property(size.program, f"{size.instructions} instructions, {size.verified} verified")
         assert size.verified < VERIFIER_LIMIT // 2
