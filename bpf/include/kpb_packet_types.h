@@ -54,7 +54,7 @@ enum track_state {
 
 /*
  * The kernel gives a removed element to another key while a program may still read it: `check`
- * belongs to the key, is written first and read last.
+ * belongs to the key and this life of the flow. Who removes the entry makes it void before.
  */
 struct flow {
 	__u32 check;
@@ -69,12 +69,13 @@ struct flow {
 	__u32 record; /* record id for which membership of the backend was last checked */
 	__u16 flags;  /* enum track_flags */
 	__u8 state;   /* enum track_state */
-	__u8 turn;    /* of the queue; chosen anew when the flow is made */
+	__u8 turn;    /* of both partners, chosen when they are made: tells lives apart */
 };
 
 /* Who waits in the queue: a flow by its key, as long as it has the same turn. */
 struct track_place {
 	struct tuple key;
+	__u32 due; /* tick before which it is not over, or not looked at */
 	__u32 turn;
 };
 

@@ -143,7 +143,7 @@ static __always_inline int nat_masquerade(context *ctx, const struct packet *p,
 					  struct scratch *work)
 {
 	struct track_pair *first = &work->pair[0], *second = &work->pair[1];
-	const struct flow *stale;
+	struct flow *stale;
 
 	second->key = p->tuple;
 	second->key.source_port = first->flow.source_port;
@@ -164,7 +164,7 @@ static __always_inline int nat_masquerade(context *ctx, const struct packet *p,
 	/* The outer flow is new: what stands here is left from an earlier one. */
 	stale = bpf_map_lookup_elem(&kpb_flows, &second->key);
 	if (stale)
-		track_remove(&second->key, stale);
+		track_remove(&second->key, stale, stale->turn);
 	return nat_make(work, 1, true);
 }
 
@@ -181,7 +181,7 @@ static __always_inline int nat_stack(context *ctx, const struct packet *p, const
 		return error;
 	error = nat_masquerade(ctx, p, work);
 	if (error < 0)
-		track_remove(&pair->key, &pair->flow);
+		track_remove(&pair->key, &pair->flow, pair->flow.turn);
 	return error < 0 ? error : 0;
 }
 

@@ -52,7 +52,7 @@ static __noinline int out_through_stack(context *ctx, struct packet *p, struct f
 	*rest = *flow;
 	rest->flags = TRACK_EGRESS | TRACK_ALONE;
 	rest->state = STATE_OTHER;
-	rest->check = track_check(middle);
+	rest->check = track_check(middle, rest->turn);
 	bpf_map_update_elem(&kpb_flows, middle, rest, BPF_ANY);
 	flow->source = p->tuple.source;
 	flow->source_port = p->tuple.source_port;
@@ -63,7 +63,8 @@ static __always_inline int out_too_big(context *ctx, struct packet *p, struct fl
 {
 	if (p->inner_l3)
 		return OUT_DROP;
-	if (p->ipv4 && p->may_fragment && !(flow->flags & TRACK_DSR))
+	/* What starts on this host has been through the stack: its socket makes the fragments. */
+	if (p->ipv4 && p->may_fragment && !(flow->flags & TRACK_DSR) && !out_is_own(ctx, flow))
 		return out_through_stack(ctx, p, flow);
 	verdict_count(COUNT_TOO_BIG);
 	return reject_too_big(ctx, p, mtu, flow->flags & TRACK_EGRESS);

@@ -63,6 +63,7 @@ static __always_inline struct scratch *scratch(void)
 }
 
 enum { TRACK_TRIES = 2, TRACK_TRIES_FULL = 32 };
+enum { TRACK_LOOK = 512 }; /* ticks, about a minute: then those who may live long are looked at */
 enum { KPB_EEXIST = 17, KPB_E2BIG = 7 };
 
 static __always_inline __u32 track_now(void)
@@ -77,10 +78,10 @@ static __always_inline __u32 track_timeout(__u8 state)
 	return kpb_config.timeout[state & (CONFIG_TIMEOUTS - 1)];
 }
 
-static __always_inline __u32 track_check(const struct tuple *key)
+static __always_inline __u32 track_check(const struct tuple *key, __u8 turn)
 {
 	__u32 ports = (__u32)key->source_port << 16 | key->destination_port;
-	__u32 mixed = ports * 0x9e3779b1;
+	__u32 mixed = ports * 0x9e3779b1 + turn;
 
 	mixed ^= key->source.word[3] * 0x85ebca77 ^ key->source.word[1];
 	return mixed ^ key->destination.word[3] * 0xc2b2ae3d ^ key->destination.word[1];
@@ -109,13 +110,40 @@ static __always_inline bool track_has_partner(const struct flow *flow)
 	return !(flow->flags & TRACK_ALONE);
 }
 
-static __always_inline void track_remove(const struct tuple *key, const struct flow *flow)
+/* A partner's key may have gone to another flow, or to a later life of this one. */
+static __always_inline bool track_is_partner(const struct flow *partner, const struct tuple *key,
+					     __u8 turn)
 {
-	struct tuple partner = track_partner_key(key, flow);
+	return partner->turn == turn && addr_equal(&partner->destination, &key->source) &&
+	       addr_equal(&partner->source, &key->destination) &&
+	       partner->destination_port == key->source_port &&
+	       partner->source_port == key->destination_port;
+}
+
+/*
+ * Whoever makes its check void ends an entry, and nobody else: else two processors that find it
+ * dead would both remove what stands there, and one of them what the other has put there by then.
+ */
+static __always_inline bool track_take(struct flow *flow, __u32 check)
+{
+	return __sync_val_compare_and_swap(&flow->check, check, ~check) == check;
+}
+
+/* Ends a flow, unless another one does; `turn` is that of the entry when it was judged. */
+static __noinline int track_remove(const struct tuple *key, struct flow *flow, __u8 turn)
+{
+	struct tuple partner_key = track_partner_key(key, flow);
+	struct flow *partner = NULL;
 
 	if (track_has_partner(flow))
-		bpf_map_delete_elem(&kpb_flows, &partner);
+		partner = bpf_map_lookup_elem(&kpb_flows, &partner_key);
+	if (!track_take(flow, track_check(key, turn)))
+		return false;
+	if (partner && track_is_partner(partner, key, turn) &&
+	    track_take(partner, track_check(&partner_key, turn)))
+		bpf_map_delete_elem(&kpb_flows, &partner_key);
 	bpf_map_delete_elem(&kpb_flows, key);
+	return true;
 }
 
 /* Whether an entry past its deadline lives on in its partner. */
@@ -145,10 +173,10 @@ static __always_inline struct flow *track_find(const struct tuple *key, struct f
 		return NULL;
 	*copy = *flow;
 	barrier();
-	if (*(volatile __u32 *)&flow->check != track_check(key))
+	if (*(volatile __u32 *)&flow->check != track_check(key, copy->turn))
 		return NULL;
 	if (track_is_past(copy, now) && !track_partner_lives(key, copy)) {
-		track_remove(key, copy);
+		track_remove(key, flow, copy->turn);
 		return NULL;
 	}
 	return flow;
@@ -255,32 +283,44 @@ static __always_inline bool track_gives_way(const struct tuple *key, const struc
 	return true;
 }
 
-/* Line up to be judged. A flow that is made anew has another turn: its old place is void. */
-static __always_inline void track_line_up(struct track_place *place)
+static __always_inline void track_line_up(struct track_place *place, __u32 deadline)
 {
+	__u32 look = track_now() + TRACK_LOOK;
+
+	place->due = (__s32)(deadline - look) < 0 ? deadline : look;
 	bpf_map_push_elem(&kpb_flow_queue, place, BPF_EXIST);
 }
 
+/* Take out who waits longest, but before time only in need: a look costs a lookup far away. */
+static __always_inline bool track_next_place(struct track_place *place, bool full)
+{
+	if (!full &&
+	    (bpf_map_peek_elem(&kpb_flow_queue, place) || (__s32)(track_now() - place->due) <= 0))
+		return false;
+	return !bpf_map_pop_elem(&kpb_flow_queue, place);
+}
+
 /*
- * Judge the flows that wait longest, until one of them made room; who lives lines up again. A
- * global function, so that the verifier looks at it once.
+ * Judge the flows that wait longest, until one of them made room; who lives lines up again. A flow
+ * that was made anew has another turn, and its old place is void. A global function, so that the
+ * verifier looks at it once.
  */
 __weak __noinline int track_make_room(__u32 tries, __u32 full)
 {
 	struct track_place place;
-	const struct flow *flow;
+	struct flow *flow;
 
 	for (__u32 i = 0; i < TRACK_TRIES_FULL && i < tries; i++) {
-		if (bpf_map_pop_elem(&kpb_flow_queue, &place))
+		if (!track_next_place(&place, full))
 			return false;
 		flow = bpf_map_lookup_elem(&kpb_flows, &place.key);
 		if (!flow || flow->turn != place.turn)
 			continue;
 		if (track_gives_way(&place.key, flow, full)) {
-			track_remove(&place.key, flow);
+			track_remove(&place.key, flow, place.turn);
 			return true;
 		}
-		track_line_up(&place);
+		track_line_up(&place, flow->deadline);
 	}
 	return false;
 }
@@ -297,17 +337,20 @@ static __always_inline long track_put(const struct tuple *key, const struct flow
 /* Put an entry, also where a dead one stands. */
 static __always_inline long track_claim(const struct tuple *key, struct flow *flow)
 {
-	const struct flow *other;
+	struct flow *other;
 	long error;
+	__u8 turn;
 
-	flow->check = track_check(key);
+	flow->check = track_check(key, flow->turn);
 	error = track_put(key, flow);
 	if (error != -KPB_EEXIST)
 		return error;
 	other = bpf_map_lookup_elem(&kpb_flows, key);
-	if (!other || !track_is_dead(key, other))
+	if (!other)
 		return error;
-	track_remove(key, other);
+	turn = other->turn;
+	if (!track_is_dead(key, other) || !track_remove(key, other, turn))
+		return error;
 	return track_put(key, flow);
 }
 
@@ -317,7 +360,7 @@ static __always_inline void track_note(const struct tuple *key, const struct flo
 	struct track_place place = {.key = *key, .turn = flow->turn};
 
 	track_make_room(TRACK_TRIES, false);
-	track_line_up(&place);
+	track_line_up(&place, flow->deadline);
 }
 
 /*
@@ -331,6 +374,7 @@ static __noinline long track_make(struct track_pair *pair)
 
 	pair->partner_key = track_partner_key(&pair->key, &pair->flow);
 	pair->flow.turn = bpf_get_prandom_u32();
+	pair->partner.turn = pair->flow.turn;
 	if (track_has_partner(&pair->flow))
 		error = track_claim(&pair->partner_key, &pair->partner);
 	if (error)

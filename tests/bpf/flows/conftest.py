@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 
 from kubeproxy_bpf.dataplane.loader import Datapath
+from kubeproxy_bpf.dataplane.tracking import TICK_NS, TIMEOUTS, TrackState
 from tests.bpf.packet.conftest import load, settings
 from tests.bpf.packet.hooks import Hooks
 from tests.bpf.packet.node import Node
@@ -18,6 +20,9 @@ from .world import FlowWorld
 
 ENTRIES = 65536
 SNAT_PORTS = range(40000, 40256)
+BRIEF_TICKS = 8
+BRIEF_S = (BRIEF_TICKS + 2) * TICK_NS / 1e9
+_BRIEF = (TrackState.TCP_NEW, TrackState.UDP_NEW, TrackState.UDP_REPLIED)
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +32,24 @@ def node() -> Iterator[Node]:
     made.close()
 
 
+def load_large(node: Node, **changed: Any) -> Datapath:
+    wanted = settings(snat_first=SNAT_PORTS.start, snat_count=len(SNAT_PORTS), **changed)
+    return load(node, wanted, kpb_flows=ENTRIES, kpb_flow_queue=ENTRIES)
+
+
 @pytest.fixture(scope="session")
 def datapath(node: Node) -> Iterator[Datapath]:
-    wanted = settings(snat_first=SNAT_PORTS.start, snat_count=len(SNAT_PORTS))
-    with load(node, wanted, kpb_flows=ENTRIES, kpb_flow_queue=ENTRIES) as made:
+    with load_large(node) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def brief_datapath(node: Node) -> Iterator[Datapath]:
+    """What is unanswered, and all of UDP, is over after BRIEF_S; TCP connections last an hour."""
+    timeout = list(struct.unpack(f"={TIMEOUTS}I", settings().timeout))
+    for state in _BRIEF:
+        timeout[state] = BRIEF_TICKS
+    with load_large(node, timeout=struct.pack(f"={TIMEOUTS}I", *timeout)) as made:
         yield made
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 from functools import partial
 from pathlib import Path
 from typing import Iterator
@@ -11,55 +10,74 @@ from typing import Iterator
 import pytest
 
 from kubeproxy_bpf.dataplane.loader import Datapath
-from kubeproxy_bpf.dataplane.tracking import TIMEOUTS
-from tests.bpf.packet.conftest import load, settings
 from tests.bpf.packet.node import NODE, REMOTE_POD, Node
 from tests.bpf.packet.world import NODE_PORT
 from tests.bpf.world import PORT
 
+from .conftest import SNAT_PORTS
 from .crowd import SYN, TCP, UDP, Crowd, Place, at_once
-from .world import FlowWorld
+from .world import FlowWorld, Table
 
 pytestmark = pytest.mark.root
 
 SERVED = 30080
-OVER_AT_ONCE = struct.pack(f"={TIMEOUTS}i", *[-1] * TIMEOUTS)
-FEW_PORTS = 4
-CLIENTS, ROUNDS = 16, 10_000
+CLIENTS = len(SNAT_PORTS)
+ROUNDS = 60
 
 
-@pytest.fixture(scope="module")
-def datapath(node: Node) -> Iterator[Datapath]:
-    """Programs whose flows are past their time as soon as they are made; few ports for them."""
-    wanted = settings(snat_count=FEW_PORTS, timeout=OVER_AT_ONCE)
-    with load(node, wanted) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def crowds(node: Node, datapath: Datapath, generators: Path) -> Iterator[tuple[Crowd, Crowd]]:
     with Crowd(node, datapath, generators) as one, Crowd(node, datapath, generators) as other:
         yield one, other
 
 
-@pytest.mark.parametrize("protocol", (TCP, UDP), ids=("tcp", "udp"))
-def test_clients_that_fight_for_ports(
-    crowds: tuple[Crowd, Crowd], world: FlowWorld, protocol: int
-) -> None:
-    """Flows that take each other's port: never do two clients have the same."""
+@pytest.fixture
+def masqueraded(world: FlowWorld, protocol: int) -> Place:
+    """A Service with one remote backend: as many flows as there are ports."""
     world.service((NODE_PORT, NODE[0], SERVED), remote=[REMOTE_POD[0]], protocol=protocol)
-    place = Place((NODE[0], SERVED), (REMOTE_POD[0], PORT), protocol)
-    at_once(
-        *(
-            partial(crowd.ask, place, CLIENTS, SYN, first, ROUNDS)
-            for crowd, first in zip(crowds, (0, CLIENTS // 2))
-        )
-    )
-    assert world.halves(world.table()) == {}
+    return Place((NODE[0], SERVED), (REMOTE_POD[0], PORT), protocol)
 
 
-def test_one_client_twice(crowds: tuple[Crowd, Crowd], world: FlowWorld) -> None:
-    """The same flows, made and removed by both processors."""
+protocols = pytest.mark.parametrize("protocol", (TCP, UDP), ids=("tcp", "udp"))
+
+
+def contend(
+    crowds: tuple[Crowd, Crowd], world: FlowWorld, place: Place, apart: int
+) -> Iterator[Table]:
+    """Two processors open flows at once, over those that are past their time.
+
+    The clients of the second processor are numbered from ``apart`` on.
+    """
+    for _ in range(ROUNDS):
+        starts = zip(crowds, (0, apart))
+        at_once(*(partial(crowd.ask, place, CLIENTS, SYN, first) for crowd, first in starts))
+        yield world.table()
+        world.age()
+
+
+@protocols
+def test_clients_that_fight_for_ports(
+    crowds: tuple[Crowd, Crowd], world: FlowWorld, masqueraded: Place
+) -> None:
+    """Flows that take over the ports of dead ones: two clients never share one."""
+    for table in contend(crowds, world, masqueraded, CLIENTS):
+        assert world.halves(table) == {}
+        assert len(table) >= 2 * CLIENTS
+
+
+@protocols
+def test_one_client_on_two_processors(
+    crowds: tuple[Crowd, Crowd], world: FlowWorld, masqueraded: Place
+) -> None:
+    """The same packets by two processors make one flow each."""
+    for table in contend(crowds, world, masqueraded, 0):
+        assert world.halves(table) == {}
+        assert len(table) <= 2 * CLIENTS
+
+
+def test_without_masquerading(crowds: tuple[Crowd, Crowd], world: FlowWorld) -> None:
+    """The same where the client's own port is kept."""
     place = world.serve_clients()
-    at_once(*(partial(crowd.ask, place, CLIENTS, SYN, 0, ROUNDS) for crowd in crowds))
-    assert world.halves(world.table()) == {}
+    for apart in (0, CLIENTS // 2):
+        for table in contend(crowds, world, place, apart):
+            assert world.halves(table) == {}

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from pathlib import Path
+from time import sleep
+from typing import Callable, Iterator, NamedTuple
 
 import pytest
 
-from .conftest import ENTRIES
+from kubeproxy_bpf.dataplane.loader import Datapath
+from tests.bpf.packet.node import Node
+
+from .conftest import BRIEF_S, ENTRIES
 from .crowd import ACK, RST, SYN, TCP, UDP, Crowd, Place
 from .world import FlowWorld
 
@@ -17,6 +22,8 @@ LIVE = range(10_000)
 LATER = range(20_000, 21_000)
 SCAN_FIRST, MILLION = 100_000, 1_000_000
 PAIRS = ENTRIES // 2
+SMALL = 1024
+REPETITIONS = 3
 
 SETTLED = {TCP: "TCP_ESTABLISHED", UDP: "UDP_REPLIED"}
 
@@ -43,6 +50,13 @@ def cut_off(crowd: Crowd, place: Place, first: int, count: int) -> None:
     crowd.ask(place, count, RST, first)
 
 
+class Brief(NamedTuple):
+    """A world in which what is unanswered is soon over."""
+
+    crowd: Crowd
+    world: FlowWorld
+
+
 Scan = Callable[[Crowd, Place, int, int], None]
 
 
@@ -55,6 +69,13 @@ def still_served(crowd: Crowd, world: FlowWorld, place: Place, numbers: range) -
     return world.counted() == before
 
 
+def insist(crowd: Crowd, place: Place, numbers: range) -> None:
+    """Clients that repeat what nobody answered."""
+    for _ in range(REPETITIONS):
+        crowd.ask(place, len(numbers), SYN, numbers.start)
+    crowd.establish(place, len(numbers), numbers.start)
+
+
 @pytest.mark.parametrize("protocol", (TCP, UDP), ids=("tcp", "udp"))
 def test_a_scan_of_a_million(crowd: Crowd, world: FlowWorld, protocol: int) -> None:
     """It takes no flow that was answered, leaves room for others, and is counted."""
@@ -62,21 +83,20 @@ def test_a_scan_of_a_million(crowd: Crowd, world: FlowWorld, protocol: int) -> N
     crowd.establish(place, len(LIVE))
 
     unanswered(crowd, place, SCAN_FIRST, MILLION // 2)
-    crowd.establish(place, len(LATER), LATER.start)
+    insist(crowd, place, LATER)
     unanswered(crowd, place, SCAN_FIRST + MILLION // 2, MILLION // 2)
 
-    flows = world.table()
-    assert (
-        world.states(flows, place, LIVE) == world.states(flows, place, LATER) == {SETTLED[protocol]}
-    )
-    assert world.halves(flows) == {}
-    all_flows = len(LIVE) + len(LATER) + MILLION
-    recycled = all_flows - PAIRS
-    counted = world.counted()
-    assert counted.pop("FLOW_NEW") == all_flows
-    assert recycled <= counted.pop("FLOWS_RECYCLED") <= recycled + 2
-    assert not counted
+    table = world.table()
+    assert world.states(table, place, LIVE) == {SETTLED[protocol]}
+    assert world.states(table, place, LATER) == {SETTLED[protocol]}
+    assert world.halves(table) == {}
     assert still_served(crowd, world, place, LIVE)
+    counted = world.counted()
+    made = counted.pop("FLOW_NEW")
+    # Where many that live stand in line, some of those who come have to come again.
+    assert counted.pop("FLOWS_FULL", 0) < made / 50
+    assert made - PAIRS <= counted.pop("FLOWS_RECYCLED") <= made - PAIRS + 2
+    assert not counted
 
 
 @pytest.mark.parametrize("scan", (abandoned, refused, cut_off))
@@ -84,46 +104,48 @@ def test_a_scan_with_answers(crowd: Crowd, world: FlowWorld, scan: Scan) -> None
     """Connections that were begun or refused make room for others as well."""
     place = world.serve_clients()
     crowd.establish(place, len(LIVE))
-    for first in range(SCAN_FIRST, SCAN_FIRST + 4 * PAIRS, 1000):
-        scan(crowd, place, first, 1000)
-    crowd.establish(place, len(LATER), LATER.start)
+    for first in range(SCAN_FIRST, SCAN_FIRST + 4 * PAIRS, SMALL):
+        scan(crowd, place, first, SMALL)
+    insist(crowd, place, LATER)
 
-    flows = world.table()
-    assert (
-        world.states(flows, place, LIVE) == world.states(flows, place, LATER) == {"TCP_ESTABLISHED"}
-    )
-    assert world.count("FLOWS_FULL") == 0
-
-
-@pytest.mark.parametrize("protocol", (TCP, UDP), ids=("tcp", "udp"))
-def test_after_a_scan(crowd: Crowd, world: FlowWorld, protocol: int) -> None:
-    """What the scan left goes as new flows come, by their packets alone."""
-    place = world.serve_clients(protocol)
-    crowd.establish(place, len(LIVE))
-    unanswered(crowd, place, SCAN_FIRST, 2 * PAIRS)
-    world.age(but=[SETTLED[protocol]])
-    recycled = world.count("FLOWS_RECYCLED")
-
-    room = range(30_000, 30_000 + PAIRS - len(LIVE))
-    crowd.establish(place, len(room), room.start)
-
-    flows = world.table()
-    assert (
-        world.states(flows, place, LIVE) == world.states(flows, place, room) == {SETTLED[protocol]}
-    )
-    assert world.count("FLOWS_RECYCLED") == recycled
-    assert world.count("FLOWS_FULL") == 0
+    table = world.table()
+    assert world.states(table, place, LIVE) == {"TCP_ESTABLISHED"}
+    assert world.states(table, place, LATER) == {"TCP_ESTABLISHED"}
+    assert world.count("FLOWS_FULL") < 4 * PAIRS / 50
 
 
-def test_flows_that_outlived_a_scan(crowd: Crowd, world: FlowWorld) -> None:
-    """A flow whose client vanished is found and removed, also after many others came and went."""
+@pytest.fixture
+def brief(brief_datapath: Datapath, node: Node, generators: Path) -> Iterator[Brief]:
+    world = FlowWorld(brief_datapath, node.ifindex)
+    world.prepare()
+    with Crowd(node, brief_datapath, generators) as crowd:
+        yield Brief(crowd, world)
+
+
+def test_after_a_scan(brief: Brief) -> None:
+    """When its time is up, what the scan left goes as new flows come, by their packets alone."""
+    crowd, world = brief
     place = world.serve_clients()
+    unanswered(crowd, place, SCAN_FIRST, 2 * PAIRS)
+    sleep(BRIEF_S)
+    before = world.counted()
+
+    for first in range(0, PAIRS, SMALL):
+        crowd.establish(place, SMALL, first)
+
+    assert world.states(world.table(), place, range(PAIRS)) == {"TCP_ESTABLISHED"}
+    assert world.counted() == before | {"FLOW_NEW": before["FLOW_NEW"] + PAIRS}
+
+
+def test_flows_that_outlived_a_scan(brief: Brief) -> None:
+    """A flow whose client vanished is found and removed, also after many others came and went."""
+    crowd, world = brief
+    place = world.serve_clients(UDP)
     crowd.establish(place, len(LIVE))
     unanswered(crowd, place, SCAN_FIRST, 4 * PAIRS)
-    world.age()
+    sleep(BRIEF_S)
 
-    for first in range(SCAN_FIRST + MILLION, SCAN_FIRST + MILLION + 4 * PAIRS, PAIRS // 4):
-        unanswered(crowd, place, first, PAIRS // 4)
-        world.age()
+    for first in range(SCAN_FIRST + MILLION, SCAN_FIRST + MILLION + 2 * PAIRS, SMALL):
+        unanswered(crowd, place, first, SMALL)
 
     assert world.states(world.table(), place, LIVE) == {"NONE"}
