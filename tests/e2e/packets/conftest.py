@@ -18,12 +18,13 @@ WORLDS = (
 )
 
 
-def _title(kind: tuple[str, bool, str]) -> str:
+def title(kind: tuple[str, bool, str]) -> str:
+    """Topology, nodes and the proxies' flag in a word each."""
     topology, strict, flag = kind
     return f"{topology}-{'strict' if strict else 'lax'}-{flag.rpartition('=')[2]}"
 
 
-@pytest.fixture(scope="session", params=WORLDS, ids=_title)
+@pytest.fixture(scope="session", params=WORLDS, ids=title)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """One world after the other; tests leave it as they found it."""
     topology, strict, flag = request.param

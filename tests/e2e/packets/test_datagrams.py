@@ -9,11 +9,13 @@ from functools import partial
 import pytest
 
 from tests.e2e.packets.asking import TIMEOUT_S, Target, exchange, made
+from tests.e2e.packets.conftest import WORLDS, title
 from tests.e2e.packets.table import Place, Via
 from tests.e2e.packets.world import World
 
 pytestmark = pytest.mark.root
 
+WITHOUT_OVERLAY = [kind for kind in WORLDS if kind[0] != "vxlan"]
 SIZE = 8000
 TIMES = 20
 LESSONS = 4
@@ -46,7 +48,6 @@ def _echo(target: Target, size: int, timeout_s: float = TIMEOUT_S) -> int:
         (Place.CLIENT, Via.NODE1),
         (Place.CLIENT, Via.LOAD_BALANCER),
         (Place.CLIENT, Via.CLUSTER_IP),
-        (Place.HOST, Via.CLUSTER_IP),
         (Place.POD, Via.CLUSTER_IP),
     ],
     ids=lambda each: str(each.value),
@@ -59,6 +60,15 @@ def test_large_datagrams_arrive_whole(
     """Eight kilobytes there and back, to local and remote backends."""
     target = world.target("UDP", service, via, family)
     assert world.run(place, partial(_echoes, target, SIZE)) == [SIZE] * TIMES
+
+
+@pytest.mark.parametrize("world", WITHOUT_OVERLAY, indirect=True, ids=title)
+@pytest.mark.parametrize("service", ["itself", "remote", "all", "hosts"])
+@FAMILIES
+def test_large_datagrams_of_the_host_arrive_whole(family: int, service: str, world: World) -> None:
+    """The host's own by packet, where the way to the pods carries no less than the uplink."""
+    target = world.target("UDP", service, Via.CLUSTER_IP, family)
+    assert world.run(Place.HOST, partial(_echoes, target, SIZE)) == [SIZE] * TIMES
 
 
 @FAMILIES

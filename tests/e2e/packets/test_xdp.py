@@ -29,8 +29,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     mode = request.param
     name, flags = f"kpbt-p{os.getpid()}-xdp", [PRESERVE, f"--bpf-xdp={mode}"]
     with standing(name, "routed", flags, strict=True, proxies=False) as made:
-        if mode == "native":
-            made.stack.enter_context(ready_for_native_xdp(made.layout))
+        made.stack.enter_context(ready_for_native_xdp(made.layout))
         made.start_proxies()
         yield made
 
