@@ -105,7 +105,7 @@ def test_a_quoted_checksum_that_becomes_zero(hooks: Hooks, world: PacketWorld, f
     router = NODE_B[family]
     sent = report("unreachable", family, (router, NODE[family]), theirs, 64)
     seen = hooks.ingress(UPLINK, frames.frame(sent, MAC[UPLINK]))
-    wanted = report("unreachable", family, (router, OUTSIDE[family]), ours, 64, 63)
+    wanted = report("unreachable", family, (NODE[family], OUTSIDE[family]), ours, 64, 63)
     assert frames.difference(seen.data, wanted) == ""
 
 
