@@ -28,15 +28,13 @@ from kubeproxy_bpf.dataplane.devicelink import (
     end_pinned,
     has_tcx,
 )
-from kubeproxy_bpf.dataplane.places import Hold, Hook, Place
+from kubeproxy_bpf.dataplane.places import XDP_PROGRAMS, Hold, Hook, Place
 from kubeproxy_bpf.libbpf import ObjectProgram
 
 _log = structlog.get_logger(__name__)
 
 _GONE = (errno.ENODEV, errno.ENXIO)
 _XDP_MODES = {"native": XDP_NATIVE, "generic": XDP_GENERIC}
-XDP_PROGRAMS = ("kpb_xdp", "kpb_xdp_linear")
-"""In order of preference: with frames in fragments, without."""
 _NOT_ATTACHED = "none"
 
 
@@ -106,6 +104,7 @@ class DeviceHooks:
     def _sync(self, wanted: Mapping[Place, Wish]) -> None:
         for place in self._holds.keys() - wanted.keys():
             self._forget(place)
+            self.reattached.pop(place, None)
         self.refused = {p: why for p, why in self.refused.items() if wanted.get(p) is not None}
         for place, wish in wanted.items():
             if place in self._holds and self._wishes.get(place) != wish:

@@ -21,6 +21,7 @@ from typing import Collection, Iterator, Mapping, Self
 import structlog
 
 from kubeproxy_bpf.dataplane import layout
+from kubeproxy_bpf.dataplane.places import BARE_IP_PROGRAMS, XDP_PROGRAMS
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
 from kubeproxy_bpf.dataplane.tracking import TrackState
 from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel
@@ -39,9 +40,6 @@ _log = structlog.get_logger(__name__)
 
 _RODATA = ".rodata"
 _CONFIG = "kpb_config"
-_XDP_FRAGS = "kpb_xdp"
-XDP_PROGRAMS = frozenset({_XDP_FRAGS, "kpb_xdp_linear"})
-BARE_IP_PROGRAMS = frozenset({"kpb_tc_ingress_l3", "kpb_tc_egress_l3"})
 _NO_MAPS: Mapping[str, BpfMap] = {}
 
 
@@ -109,16 +107,16 @@ def load_packets(
     one for frames in fragments (Linux 5.18). Those for devices without Ethernet header can be left
     to ``load_bare_ip``: the verifier takes its time.
     """
-    not_wanted = frozenset[str]() if bare_ip else BARE_IP_PROGRAMS
-    choices = (frozenset[str](), frozenset({_XDP_FRAGS}), XDP_PROGRAMS)
+    not_wanted = () if bare_ip else BARE_IP_PROGRAMS
+    choices = ((), XDP_PROGRAMS[:1], XDP_PROGRAMS)
     for refused in choices if xdp else choices[-1:]:
         try:
-            bpf_object = _open_without(object_path, not_wanted | refused)
+            bpf_object = _open_without(object_path, (*not_wanted, *refused))
             return _load(bpf_object, pin_dir, sizes, settings, sockets.maps)
         except (UnsupportedKernel, LibbpfError) as error:
             if refused == XDP_PROGRAMS:
                 raise
-            _log.warning("packet_programs_refused", without=sorted(refused), error=str(error))
+            _log.warning("packet_programs_refused", without=refused, error=str(error))
     raise AssertionError("the last choice returns or raises")
 
 

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words for attaching to devices: where a program belongs, and what holds it there.
+"""Words for attaching to devices: programs, where they belong, and what holds them there.
 
-Shared by ``devices``, which decides, and by ``devicelink`` and ``clsact``, which attach.
+Shared by ``loader``, by ``devices``, which decides, and by ``devicelink`` and ``clsact``, which
+attach.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import NamedTuple, Protocol
+
+XDP_PROGRAMS = ("kpb_xdp", "kpb_xdp_linear")
+"""In order of preference: for frames of several buffers (Linux 5.18), for all others."""
+BARE_IP_PROGRAMS = ("kpb_tc_ingress_l3", "kpb_tc_egress_l3")
+"""For devices without Ethernet header."""
 
 
 class Hook(Enum):
