@@ -12,7 +12,7 @@ from typing import Collection, Iterable
 from kubeproxy_bpf.dataplane.loader import Datapath
 from tests.bpf.packet.node import LOCAL_POD
 from tests.bpf.packet.world import EXTERNAL_IP, EXTERNAL_LOCAL, STATES, PacketWorld, Tuple
-from tests.bpf.world import PORT, mapped
+from tests.bpf.world import PORT, mapped, shown
 
 from .crowd import TCP, Place, ends
 
@@ -64,6 +64,10 @@ class FlowWorld(PacketWorld):
 
     def state(self, value: bytes) -> str:
         return STATES[value[self._at["state"]][0]]
+
+    def destination(self, value: bytes) -> str:
+        """Who gets the packets of an entry."""
+        return shown(value[self._at["destination"]])
 
     def states(self, table: Table, place: Place, numbers: range) -> set[str]:
         """States of the flows of these clients, "NONE" if one has no flow."""
