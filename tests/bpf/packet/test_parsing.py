@@ -12,6 +12,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
     IPv6ExtHdrRouting,
+    Jumbo,
     PadN,
 )
 
@@ -220,3 +221,21 @@ def test_segments_of_offload(hooks: Hooks, world: PacketWorld, family: int) -> N
     assert seen.verdict is Verdict.REDIRECT
     wanted = frames.packet("TCP", inner, 63, flags="A", payload=bytes(3000))
     assert frames.difference(seen.data, wanted) == ""
+
+
+@families
+def test_segments_longer_than_a_length_field(hooks: Hooks, world: PacketWorld, family: int) -> None:
+    """Big TCP: a length of zero is the buffer's for segments, and wrong for a single packet."""
+    behind = serve_local(world, family, "TCP")
+
+    def big(ends: Ends) -> Packet:
+        transport = frames.transport("TCP", ends, payload=bytes(3000))
+        if not family:
+            return frames.network(ends, len=0) / transport
+        jumbo = IPv6ExtHdrHopByHop(options=[Jumbo(jumboplen=3028)])
+        return frames.network(ends, plen=0) / jumbo / transport
+
+    sent = frames.frame(big(outer(family)), MAC[UPLINK])
+    assert untouched(hooks.ingress(UPLINK, sent), sent)
+    seen = hooks.ingress(UPLINK, sent, gso_size=1400)
+    assert frames.difference(seen.data, big(behind)) == ""
