@@ -94,7 +94,7 @@ def test_a_backend_that_left_is_forgotten(hooks: Hooks, world: FlowWorld) -> Non
 
 
 def test_each_new_flow_puts_the_end_off(hooks: Hooks, world: FlowWorld) -> None:
-    """A client that comes in time keeps its backend; a packet of an old flow does not count (G4)."""
+    """Who comes in time keeps its backend; packets of an old flow do not count (G4)."""
     service = serve(world)
     for client in CLIENTS:
         pin = key(client, service)

@@ -69,6 +69,10 @@ class FlowWorld(PacketWorld):
         """Who gets the packets of an entry."""
         return shown(value[self._at["destination"]])
 
+    def source_port(self, value: bytes) -> int:
+        """The port under which the receiver sees the sender."""
+        return int.from_bytes(value[self._at["source_port"]], "big")
+
     def states(self, table: Table, place: Place, numbers: range) -> set[str]:
         """States of the flows of these clients, "NONE" if one has no flow."""
         found = (table.get(self.key(place, number)) for number in numbers)
