@@ -35,15 +35,6 @@ TCP = socket.IPPROTO_TCP
 UDP = socket.IPPROTO_UDP
 CLUSTER_IP = (VipFlags.CLUSTER_IP, FrontendKind.CLUSTER_IP, 0)
 EXTERNAL_IP = (VipFlags.EXTERNAL, FrontendKind.EXTERNAL_IP, FrontendFlags.EXTERNAL)
-COUNTERS = (
-    "NONE TRANSLATED STICKY REPLY NO_ENDPOINTS NO_LOCAL_ENDPOINT UNKNOWN_PORT SOURCE_RANGES "
-    "ON_DEVICE LOOPBACK_SOURCE BIND_REFUSED ORIGIN_FULL FLOW_OVERFLOW AFFINITY_HIT "
-    "SOCKET_ABORTED OTHER_NETNS HALF_STATE ADDRESS_PROBE FLOW_NEW FLOWS_FULL FLOWS_RECYCLED "
-    "SNAT_EXHAUSTED PACKET_NO_ENDPOINTS PACKET_NO_LOCAL_ENDPOINT PACKET_UNKNOWN_PORT "
-    "PACKET_UNUSED_ADDRESS PACKET_SOURCE_RANGES UNKNOWN_TCP UNKNOWN_TCP_TO_STACK "
-    "REJECTS_LIMITED MALFORMED FRAGMENT_LOST TOO_BIG NO_ROUTE HOP_LIMIT ICMP_ERROR DSR "
-    "SCTP_PORT FLOW_ENDED"
-).split()
 
 
 def mapped(address: str) -> bytes:
@@ -73,6 +64,11 @@ class World:
     def __init__(self, datapath: Datapath) -> None:
         self.maps = datapath.maps
         btf = datapath.btf
+        self.counters = {
+            name.removeprefix("COUNT_"): number
+            for name, number in btf.enums["counter"].values.items()
+            if name != "COUNT_KINDS"
+        }
         self._vip = layout.bind(btf, "vip", Vip)
         self._key = layout.bind(btf, "frontend_key", FrontendKey)
         self._frontend = layout.bind(btf, "frontend", Frontend)
@@ -92,7 +88,7 @@ class World:
         if not names:
             self.clear_node_ports()
         per_cpu = self.maps["kpb_counters"].value_bytes
-        for number in range(len(COUNTERS)):
+        for number in self.counters.values():
             self.maps["kpb_counters"].update(u32(number), bytes(per_cpu))
 
     def clear_node_ports(self) -> None:
@@ -200,7 +196,7 @@ class World:
 
     def count(self, name: str) -> int:
         """A counter, summed over the processors."""
-        raw = self.maps["kpb_counters"].lookup(u32(COUNTERS.index(name))) or b""
+        raw = self.maps["kpb_counters"].lookup(u32(self.counters[name])) or b""
         return sum(struct.unpack(f"={len(raw) // 8}Q", raw))
 
     def entries(self, name: str) -> int:

@@ -32,7 +32,6 @@ SIZES = {
     "kpb_tcp_origin": 16,
     "kpb_flows": 4096,
     "kpb_flow_queue": 4096,
-    "kpb_flow_queue": 4096,
     "kpb_fragments": 256,
     "kpb_devices": 64,
     "kpb_source_ranges": 256,

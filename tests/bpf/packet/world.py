@@ -16,7 +16,7 @@ from kubeproxy_bpf.plan.records import (
     RecordFlags,
     VipFlags,
 )
-from tests.bpf.world import COUNTERS, PORT, TCP, World, mapped, shown, u32
+from tests.bpf.world import PORT, TCP, World, mapped, u32
 
 from . import node as places
 
@@ -228,7 +228,7 @@ class PacketWorld(World):
 
     def counted(self) -> dict[str, int]:
         """All counters that are not zero."""
-        return {name: number for name in COUNTERS if (number := self.count(name))}
+        return {name: number for name in self.counters if (number := self.count(name))}
 
     def stats(self, service: int) -> tuple[int, int, int]:
         """New flows, flows without a port, flows refused otherwise."""
@@ -243,12 +243,6 @@ def prefix(network: str) -> bytes:
     parsed = ip_network(network)
     mask = parsed.netmask.packed.rjust(16, b"\xff")
     return mapped(str(parsed.network_address)) + mask
-
-
-def text(key: Tuple) -> str:
-    """A flow's key for the eye."""
-    ends = f"{shown(key.source)}#{key.source_port} > {shown(key.destination)}"
-    return f"{ends}#{key.destination_port}/{key.protocol}"
 
 
 def _address_or_none(address: str) -> bytes:
