@@ -25,7 +25,7 @@ from .node import (
     UPLINK,
     Node,
 )
-from .world import CLUSTER_IP, LOAD_BALANCER, NODE_PORT, STATES, PacketWorld
+from .world import CLUSTER_IP, LOAD_BALANCER, NODE_PORT, STATES, PacketWorld, text
 
 pytestmark = pytest.mark.root
 
@@ -182,7 +182,7 @@ def assert_paired(world: PacketWorld) -> None:
     assert flows
     for key, flow in flows.items():
         partner = flows.get(world.partner(key, flow))
-        assert partner is not None
+        assert partner is not None, text(key)
         assert world.partner(world.partner(key, flow), partner) == key
 
 

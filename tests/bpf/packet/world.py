@@ -16,7 +16,7 @@ from kubeproxy_bpf.plan.records import (
     RecordFlags,
     VipFlags,
 )
-from tests.bpf.world import PORT, TCP, World, mapped, u32
+from tests.bpf.world import PORT, TCP, World, mapped, shown, u32
 
 from . import node as places
 
@@ -243,6 +243,12 @@ def prefix(network: str) -> bytes:
     parsed = ip_network(network)
     mask = parsed.netmask.packed.rjust(16, b"\xff")
     return mapped(str(parsed.network_address)) + mask
+
+
+def text(key: Tuple) -> str:
+    """A flow's key for the eye."""
+    ends = f"{shown(key.source)}#{key.source_port} > {shown(key.destination)}"
+    return f"{ends}#{key.destination_port}/{key.protocol}"
 
 
 def _address_or_none(address: str) -> bytes:
