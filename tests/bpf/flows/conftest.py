@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, NamedTuple
 
 import pytest
 
 from kubeproxy_bpf.dataplane.loader import Datapath
 from kubeproxy_bpf.dataplane.tracking import TICK_NS, TIMEOUTS, TrackState
-from tests.bpf.packet.conftest import load, settings
+from tests.bpf.packet.conftest import SNAT, load, settings
 from tests.bpf.packet.hooks import Hooks
 from tests.bpf.packet.node import Node
 
@@ -19,10 +19,10 @@ from .crowd import Crowd
 from .world import FlowWorld
 
 ENTRIES = 65536
-SNAT_PORTS = range(40000, 40256)
+SNAT_PORTS = SNAT[:256]
 BRIEF_TICKS = 8
 BRIEF_S = (BRIEF_TICKS + 2) * TICK_NS / 1e9
-_BRIEF = (TrackState.TCP_NEW, TrackState.UDP_NEW, TrackState.UDP_REPLIED)
+_LASTING = (TrackState.TCP_ESTABLISHED, TrackState.OTHER)
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +45,9 @@ def datapath(node: Node) -> Iterator[Datapath]:
 
 @pytest.fixture(scope="session")
 def brief_datapath(node: Node) -> Iterator[Datapath]:
-    """What is unanswered, and all of UDP, is over after BRIEF_S; TCP connections last an hour."""
+    """All but established TCP connections are over after BRIEF_S."""
     timeout = list(struct.unpack(f"={TIMEOUTS}I", settings().timeout))
-    for state in _BRIEF:
+    for state in set(TrackState) - set(_LASTING):
         timeout[state] = BRIEF_TICKS
     with load_large(node, timeout=struct.pack(f"={TIMEOUTS}I", *timeout)) as made:
         yield made
@@ -75,3 +75,18 @@ def generators(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def crowd(node: Node, datapath: Datapath, generators: Path) -> Iterator[Crowd]:
     with Crowd(node, datapath, generators) as made:
         yield made
+
+
+class Brief(NamedTuple):
+    """A world in which what is unanswered is soon over."""
+
+    crowd: Crowd
+    world: FlowWorld
+
+
+@pytest.fixture
+def brief(brief_datapath: Datapath, node: Node, generators: Path) -> Iterator[Brief]:
+    world = FlowWorld(brief_datapath, node.ifindex)
+    world.prepare()
+    with Crowd(node, brief_datapath, generators) as crowd:
+        yield Brief(crowd, world)

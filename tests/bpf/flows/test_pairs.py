@@ -22,7 +22,7 @@ pytestmark = pytest.mark.root
 
 SERVED = 30080
 CLIENTS = len(SNAT_PORTS)
-ROUNDS = 60
+ROUNDS = 40
 
 
 @pytest.fixture
