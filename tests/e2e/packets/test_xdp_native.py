@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""With native XDP in front, the outside client sees what it sees without."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import pytest
+
+from tests.e2e.packets.judge import judge
+from tests.e2e.packets.table import FROM_OUTSIDE, Row
+from tests.e2e.packets.world import World
+from tests.e2e.packets.xdp_world import DIGEST, MODES, digests, with_xdp, xdp_modes
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with with_xdp("native") as made:
+        yield made
+
+
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_uplinks_have_the_program(node: str, world: World) -> None:
+    """It stands at the nodes' uplinks, in the mode that was asked for, and nowhere else."""
+    assert xdp_modes(world, node) == {"eth0": MODES["native"]}
+
+
+@pytest.mark.parametrize("row", FROM_OUTSIDE, ids=str)
+def test_packets_from_outside_end_where_the_table_says(row: Row, world: World) -> None:
+    """The same answers, peers and refusals as by TC alone."""
+    judge(row, world)
+
+
+@pytest.mark.parametrize("service", ["itself", "remote"])
+@pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
+def test_data_passes(family: int, service: str, world: World) -> None:
+    """Ten megabytes each way, to a backend behind XDP and to one to which XDP turns around."""
+    assert digests(world, service, family) == {DIGEST}
