@@ -36,6 +36,7 @@ enum track_flags {
 	TRACK_FIN = 1 << 6,	/* a FIN was seen in this direction */
 	TRACK_DYNAMIC = 1 << 7, /* the source port was allocated for this flow */
 	TRACK_ALONE = 1 << 8,	/* has no partner */
+	TRACK_ASSURED = 1 << 9, /* was established: a reset alone does not end it */
 };
 
 enum track_state {

@@ -5,8 +5,7 @@
  */
 #pragma once
 
-#include "known.h"
-#include "out.h"
+#include "open.h"
 
 /* enum packet_kind */
 __weak __noinline int BY_LAYER(engine_parse)(context *ctx, __u32 ethernet)
@@ -14,134 +13,6 @@ __weak __noinline int BY_LAYER(engine_parse)(context *ctx, __u32 ethernet)
 	struct scratch *work = scratch();
 
 	return work ? packet_parse(ctx, &work->packet, ethernet) : PACKET_OTHER;
-}
-
-/* An unknown port is the packet's own business, but on a cluster IP nobody else will answer. */
-static __always_inline enum decision engine_unknown_port(__u32 vip_flags)
-{
-	if (!(vip_flags & VIP_CLUSTER_IP))
-		return DECIDE_LEAVE;
-#ifdef KPB_XDP
-	return DECIDE_LATER;
-#else
-	verdict_count(COUNT_PACKET_UNKNOWN_PORT);
-	return DECIDE_REJECT;
-#endif
-}
-
-/* Neither a SYN nor of a flow that we know: never forwarded by whatever route there is. */
-static __always_inline enum decision engine_unknown_tcp(context *ctx, const struct packet *p,
-							__u32 vip_flags, const struct request *r)
-{
-	struct service service = lb_service(r->index);
-	const struct record *record = lb_record(service);
-
-#ifdef KPB_XDP
-	(void)ctx, (void)p, (void)vip_flags, (void)record;
-	return DECIDE_LATER;
-#else
-	if ((vip_flags & VIP_HOST_PORT && known_to_socket(ctx, p)) || known_to_netfilter(ctx, p)) {
-		verdict_count(COUNT_UNKNOWN_TCP_TO_STACK);
-		return DECIDE_LEAVE;
-	}
-	if (record && record->flags & RECORD_CONSISTENT && !(p->tcp_flags & TCP_RST) &&
-	    !(p->tcp_flags & TCP_SYN))
-		return DECIDE_FLOW;
-	verdict_count(COUNT_UNKNOWN_TCP);
-	return DECIDE_REJECT;
-#endif
-}
-
-static __always_inline const struct frontend *engine_frontend(const struct packet *p,
-							      __u32 vip_flags)
-{
-	struct frontend_key key = {
-		.address = p->tuple.destination,
-		.port = p->tuple.destination_port,
-		.protocol = p->tuple.protocol,
-	};
-
-	if (vip_flags & VIP_LOOPBACK)
-		key.address = lb_vip_address(&key.address);
-	return lb_frontend(vip_flags, &key);
-}
-
-/* What to do with a packet to a VIP that belongs to no flow. */
-static __noinline enum decision engine_new(context *ctx, struct scratch *work, __u32 vip_flags,
-					   bool egress)
-{
-	struct packet *p = &work->packet;
-	struct request *r = &work->request;
-	const struct frontend *frontend = engine_frontend(p, vip_flags);
-	enum decision decision = DECIDE_FLOW;
-
-	if (!frontend)
-		return engine_unknown_port(vip_flags);
-	__builtin_memset(r, 0, sizeof(*r));
-	r->ifindex = ctx_ifindex(ctx);
-	r->egress = egress;
-	r->index = frontend->service;
-	r->frontend_kind = frontend->kind;
-	r->frontend_flags = frontend->flags;
-	if (p->fragment == FRAGMENT_LATER) /* its first was refused */
-		return DECIDE_DROP;
-	if (!serve_opens(p))
-		decision = engine_unknown_tcp(ctx, p, vip_flags, r);
-	else if (vip_flags & VIP_HOST_PORT && p->tuple.protocol == KPB_IPPROTO_UDP &&
-		 known_to_socket(ctx, p))
-		decision = DECIDE_LEAVE;
-	if (decision != DECIDE_FLOW)
-		return decision;
-	decision = serve(p, r);
-	if (decision != DECIDE_FLOW)
-		return decision;
-	/* A spoofed source: input routing drops it. */
-	if (r->place == CLIENT_HOST && !egress && r->ifindex != ROUTE_LOOPBACK)
-		return DECIDE_LEAVE;
-	return DECIDE_FLOW;
-}
-
-static __always_inline int engine_no_vip(const struct ip_addr *address)
-{
-	if (!serve_is_unused_address(address))
-		return OUT_LEAVE;
-	verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
-	return OUT_DROP;
-}
-
-/* A packet to a VIP that belongs to no flow. */
-__weak __noinline int BY_LAYER(engine_open)(context *ctx, __u32 vip_flags, __u32 egress)
-{
-	struct scratch *work = scratch();
-	enum decision decision;
-
-	if (!work)
-		return OUT_LEAVE;
-#ifndef KPB_XDP
-	if (vip_flags & VIP_ON_DEVICE)
-		verdict_count(COUNT_ON_DEVICE);
-#endif
-	if (vip_flags & VIP_LINGER)
-		return engine_no_vip(&work->packet.tuple.destination);
-	if (vip_flags & (VIP_ON_DEVICE | VIP_CANARY))
-		return OUT_LEAVE;
-	if (vip_flags & VIP_LOOPBACK && ctx_ifindex(ctx) != ROUTE_LOOPBACK)
-		return OUT_LEAVE;
-	decision = engine_new(ctx, work, vip_flags, egress);
-	if (decision == DECIDE_FLOW)
-		decision = nat_open(ctx, &work->packet, &work->request);
-	switch (decision) {
-	case DECIDE_DROP:
-		return OUT_DROP;
-#ifndef KPB_XDP
-	case DECIDE_REJECT:
-		return reject(ctx, &work->packet, egress || ctx_ifindex(ctx) == ROUTE_LOOPBACK);
-#endif
-	case DECIDE_FLOW:
-		return BY_LAYER(out)(ctx, true);
-	default:
-		return OUT_LEAVE;
-	}
 }
 
 /*
@@ -238,30 +109,67 @@ static __always_inline bool engine_is_bridged(context *ctx)
 	return device && device->flags & DEVICE_POD;
 }
 
+enum { PEEK_UNKNOWN = -1, PEEK_LEAVE = -2 };
+
+/*
+ * The destination of an IPv4 frame before anything else of it is looked at: most packets are of no
+ * concern. The flags of the VIP, or enum above.
+ */
+static __noinline int engine_peek(context *ctx)
+{
+	const struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth) + sizeof(struct iphdr));
+	struct ip_addr address;
+	const struct vip *vip;
+
+	if (!eth || eth->h_proto != bpf_htons(ETH_P_IP) || ctx_ifindex(ctx) == ROUTE_LOOPBACK)
+		return PEEK_UNKNOWN;
+	address = addr_from_ipv4(((const struct iphdr *)(eth + 1))->daddr);
+	vip = bpf_map_lookup_elem(&kpb_vips, &address);
+	if (vip)
+		return vip->flags & 0xffff;
+	if (kpb_config.flags & CONFIG_REDIRECT_PEER || serve_is_unused_address(&address))
+		return PEEK_UNKNOWN;
+	return PEEK_LEAVE;
+}
+
+/* Of the VIP that the packet goes to; 0 if it is none. */
+static __noinline int engine_vip_flags(context *ctx, const struct packet *p)
+{
+	struct ip_addr address = p->tuple.destination;
+	const struct vip *vip;
+
+	if (ctx_ifindex(ctx) == ROUTE_LOOPBACK)
+		address = lb_vip_address(&address);
+	vip = bpf_map_lookup_elem(&kpb_vips, &address);
+	return vip ? vip->flags & 0xffff : 0;
+}
+
 static __always_inline int engine_ingress(context *ctx, bool ethernet)
 {
 	struct scratch *work = scratch();
 	struct packet *p = &work->packet;
 	enum packet_kind kind;
-	struct ip_addr address;
-	const struct vip *vip;
 	struct flow *flow;
-	__u32 vip_flags, now;
+	int vip_flags;
+	__u32 now;
 
 	if (!work)
 		return OUT_LEAVE;
-	ctx_is_finished(ctx); /* a mark that came along means nothing here */
+	/* What we delivered to the host comes by lo; elsewhere a mark that came along means
+	 * nothing. */
+	if (ctx_is_finished(ctx) && ctx_ifindex(ctx) == ROUTE_LOOPBACK)
+		return OUT_LEAVE;
+	vip_flags = ethernet ? engine_peek(ctx) : PEEK_UNKNOWN;
+	if (vip_flags == PEEK_LEAVE)
+		return OUT_LEAVE;
 	kind = BY_LAYER(engine_parse)(ctx, ethernet);
 	if (kind == PACKET_OTHER || kind == PACKET_MALFORMED)
 		return engine_strange(kind);
-	address = p->tuple.destination;
-	if (ctx_ifindex(ctx) == ROUTE_LOOPBACK)
-		address = lb_vip_address(&address);
-	vip = bpf_map_lookup_elem(&kpb_vips, &address);
+	if (vip_flags == PEEK_UNKNOWN)
+		vip_flags = engine_vip_flags(ctx, p);
 	/* Answers of pods that are reached past netfilter go to any address. */
-	if (!vip && !(kpb_config.flags & CONFIG_REDIRECT_PEER))
-		return engine_no_vip(&address);
-	vip_flags = vip ? vip->flags : 0;
+	if (!vip_flags && !(kpb_config.flags & CONFIG_REDIRECT_PEER))
+		return open_no_vip(&p->tuple.destination);
 	if (ctx_is_for_another(ctx) && !engine_is_bridged(ctx))
 		return OUT_LEAVE;
 #ifdef KPB_XDP
@@ -269,7 +177,7 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 		return OUT_LEAVE;
 #endif
 	if (kind == PACKET_LOST_FRAGMENT) {
-		if (vip)
+		if (vip_flags)
 			verdict_count(COUNT_FRAGMENT_LOST);
 		return OUT_LEAVE;
 	}
@@ -277,11 +185,11 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 	flow = track_find(&p->tuple, &work->flow, now);
 	if (flow && !(work->flow.flags & TRACK_EGRESS) && !engine_is_over(p, flow, &work->flow))
 		return engine_follow(ctx, p, flow, &work->flow, now);
-	if (!vip)
-		return engine_no_vip(&address);
+	if (!vip_flags)
+		return open_no_vip(&p->tuple.destination);
 	if (kind == PACKET_ICMP_ERROR)
 		return OUT_LEAVE;
-	return BY_LAYER(engine_open)(ctx, vip_flags, false);
+	return BY_LAYER(open_flow)(ctx, vip_flags, false);
 }
 
 #ifndef KPB_XDP
@@ -310,7 +218,7 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 		return OUT_LEAVE;
 	vip = bpf_map_lookup_elem(&kpb_vips, &p->tuple.destination);
 	if (vip && !(vip->flags & VIP_HOST_PORT))
-		return BY_LAYER(engine_open)(ctx, vip->flags, true);
+		return BY_LAYER(open_flow)(ctx, vip->flags, true);
 	if (!vip && ctx->sk && serve_is_unused_address(&p->tuple.destination)) {
 		verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
 		return OUT_DROP;

@@ -7,6 +7,7 @@
 
 #include "route.h"
 #include "serve.h"
+#include "track_make.h"
 
 enum { NAT_PORT_TRIES = 128 };
 

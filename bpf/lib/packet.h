@@ -250,7 +250,7 @@ static __always_inline enum packet_kind packet_ipv4(context *ctx, struct packet 
 		length = ctx_length(ctx) - p->l3;
 	if (length < ip->ihl * 4 || p->l3 + length > ctx_length(ctx))
 		return PACKET_MALFORMED;
-	p->length = length; /* of a segment, where there are several */
+	p->length = length > 0xffff ? 0xffff : length; /* of a segment, where there are several */
 	p->ipv4 = true;
 	p->l4 = p->l3 + ip->ihl * 4;
 	p->hops = ip->ttl;
@@ -311,7 +311,7 @@ static __always_inline enum packet_kind packet_ipv6(context *ctx, struct packet 
 		length = ctx_length(ctx) - p->l3;
 	if (p->l3 + length > ctx_length(ctx))
 		return PACKET_MALFORMED;
-	p->length = length;
+	p->length = length > 0xffff ? 0xffff : length;
 	p->l4 = p->l3 + sizeof(*ip);
 	p->hops = ip->hop_limit;
 	p->tuple.source = ip->source;

@@ -66,6 +66,8 @@ enum { TRACK_TRIES = 2, TRACK_TRIES_FULL = 32 };
 enum { TRACK_LOOK = 512 }; /* ticks, about a minute: then those who may live long are looked at */
 enum { KPB_EEXIST = 17, KPB_E2BIG = 7 };
 
+enum { TRACK_SILENT = 37 }; /* ticks: 5 s */
+
 static __always_inline __u32 track_now(void)
 {
 	if (kernel_has(ktime_get_coarse_ns))
@@ -126,7 +128,12 @@ static __always_inline bool track_is_partner(const struct flow *partner, const s
  */
 static __always_inline bool track_take(struct flow *flow, __u32 check)
 {
-	return __sync_val_compare_and_swap(&flow->check, check, ~check) == check;
+	if (kernel_has(ima_file_hash)) /* of 5.18, when all of them had the instruction below */
+		return __sync_val_compare_and_swap(&flow->check, check, ~check) == check;
+	if (*(volatile __u32 *)&flow->check != check)
+		return false;
+	*(volatile __u32 *)&flow->check = ~check;
+	return true;
 }
 
 /* Ends a flow, unless another one does; `turn` is that of the entry when it was judged. */
@@ -184,6 +191,17 @@ static __always_inline struct flow *track_find(const struct tuple *key, struct f
 
 /* ---- follow ---- */
 
+/*
+ * Only what both sides have agreed to lives long. Where no answer is seen, since another node
+ * gives it, a consistent choice finds the backend again: such a flow need not.
+ */
+static __always_inline __u8 track_next_alone(const struct flow *flow, __u8 tcp)
+{
+	if (tcp & TCP_FIN)
+		return STATE_TCP_TIME_WAIT;
+	return tcp & TCP_SYN || flow->state == STATE_TCP_TIME_WAIT ? flow->state : STATE_OTHER;
+}
+
 static __always_inline __u8 track_next_tcp(const struct flow *flow, const struct flow *partner,
 					   __u8 tcp)
 {
@@ -191,19 +209,23 @@ static __always_inline __u8 track_next_tcp(const struct flow *flow, const struct
 
 	if (tcp & TCP_RST)
 		return STATE_TCP_CLOSED;
-	if (tcp & TCP_FIN)
-		return partner && partner->flags & TRACK_FIN ? STATE_TCP_TIME_WAIT
-							     : STATE_TCP_CLOSING;
+	if (!track_has_partner(flow))
+		return track_next_alone(flow, tcp);
 	switch (flow->state) {
 	case STATE_TCP_NEW:
-		if (reply)
-			return STATE_TCP_REPLIED;
-		return !track_has_partner(flow) && !(tcp & TCP_SYN) ? STATE_TCP_ESTABLISHED
-								    : STATE_TCP_NEW;
+		return reply ? STATE_TCP_REPLIED : STATE_TCP_NEW;
 	case STATE_TCP_REPLIED:
 		return !reply && tcp & TCP_ACK ? STATE_TCP_ESTABLISHED : STATE_TCP_REPLIED;
 	case STATE_TCP_CLOSED: /* the reset was not believed: nobody else decides that */
-		return tcp & TCP_SYN ? STATE_TCP_CLOSED : STATE_TCP_ESTABLISHED;
+		if (tcp & TCP_SYN || !(flow->flags & TRACK_ASSURED))
+			return STATE_TCP_CLOSED;
+		return STATE_TCP_ESTABLISHED;
+	case STATE_TCP_ESTABLISHED:
+	case STATE_TCP_CLOSING:
+		if (!(tcp & TCP_FIN))
+			return flow->state;
+		return partner && partner->flags & TRACK_FIN ? STATE_TCP_TIME_WAIT
+							     : STATE_TCP_CLOSING;
 	default:
 		return flow->state;
 	}
@@ -214,20 +236,24 @@ static __noinline void track_advance(const struct tuple *key, struct flow *flow,
 {
 	struct tuple partner_key = track_partner_key(key, flow);
 	struct flow *partner = NULL;
-	__u8 state = flow->state;
+	__u8 state = flow->state, held = state;
 
 	if (track_has_partner(flow))
 		partner = bpf_map_lookup_elem(&kpb_flows, &partner_key);
 	if (key->protocol == KPB_IPPROTO_TCP)
-		state = track_next_tcp(flow, partner, tcp);
-	else if (flow->flags & TRACK_REPLY)
+		state = held = track_next_tcp(flow, partner, tcp);
+	else if (flow->flags & TRACK_REPLY) /* one answer is no conversation yet */
 		state = STATE_UDP_REPLIED;
-	if (tcp & TCP_FIN)
+	if (tcp & TCP_FIN && state >= STATE_TCP_CLOSING)
 		flow->flags |= TRACK_FIN;
+	if (state == STATE_TCP_ESTABLISHED)
+		flow->flags |= TRACK_ASSURED;
 	flow->state = state;
-	flow->deadline = track_now() + track_timeout(state);
+	flow->deadline = track_now() + track_timeout(held);
 	if (!partner)
 		return;
+	if (state == STATE_TCP_ESTABLISHED)
+		partner->flags |= TRACK_ASSURED;
 	partner->state = state;
 	partner->deadline = flow->deadline;
 }
@@ -243,9 +269,9 @@ static __always_inline void track_seen(const struct packet *p, struct flow *flow
 				       const struct flow *copy, __u32 now)
 {
 	__u32 deadline = now + track_timeout(copy->state);
-	bool settled = copy->state == STATE_UDP_REPLIED || copy->state == STATE_OTHER ||
-		       (copy->state == STATE_TCP_ESTABLISHED &&
-			!(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)));
+	bool settled = !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) &&
+		       (copy->state == STATE_UDP_REPLIED || copy->state == STATE_OTHER ||
+			copy->state == STATE_TCP_ESTABLISHED);
 
 	if (!settled) {
 		track_advance(&p->tuple, flow, p->tcp_flags);
@@ -253,142 +279,4 @@ static __always_inline void track_seen(const struct packet *p, struct flow *flow
 	}
 	if (copy->deadline != deadline)
 		flow->deadline = deadline;
-}
-
-/* ---- make ---- */
-
-/* What a full table can do without: what never became a connection, and what is over. */
-static __always_inline bool track_is_unsettled(const struct flow *flow)
-{
-	switch (flow->state) {
-	case STATE_TCP_NEW:
-	case STATE_TCP_REPLIED:
-	case STATE_TCP_TIME_WAIT:
-	case STATE_TCP_CLOSED:
-	case STATE_UDP_NEW:
-		return true;
-	default:
-		return false;
-	}
-}
-
-static __always_inline bool track_gives_way(const struct tuple *key, const struct flow *flow,
-					    bool full)
-{
-	if (track_is_dead(key, flow))
-		return true;
-	if (!full || !track_is_unsettled(flow))
-		return false;
-	verdict_count(COUNT_FLOWS_RECYCLED);
-	return true;
-}
-
-static __always_inline void track_line_up(struct track_place *place, __u32 deadline)
-{
-	__u32 look = track_now() + TRACK_LOOK;
-
-	place->due = (__s32)(deadline - look) < 0 ? deadline : look;
-	bpf_map_push_elem(&kpb_flow_queue, place, BPF_EXIST);
-}
-
-/* Take out who waits longest, but before time only in need: a look costs a lookup far away. */
-static __always_inline bool track_next_place(struct track_place *place, bool full)
-{
-	if (!full &&
-	    (bpf_map_peek_elem(&kpb_flow_queue, place) || (__s32)(track_now() - place->due) <= 0))
-		return false;
-	return !bpf_map_pop_elem(&kpb_flow_queue, place);
-}
-
-/*
- * Judge the flows that wait longest, until one of them made room; who lives lines up again. A flow
- * that was made anew has another turn, and its old place is void. A global function, so that the
- * verifier looks at it once.
- */
-__weak __noinline int track_make_room(__u32 tries, __u32 full)
-{
-	struct track_place place;
-	struct flow *flow;
-
-	for (__u32 i = 0; i < TRACK_TRIES_FULL && i < tries; i++) {
-		if (!track_next_place(&place, full))
-			return false;
-		flow = bpf_map_lookup_elem(&kpb_flows, &place.key);
-		if (!flow || flow->turn != place.turn)
-			continue;
-		if (track_gives_way(&place.key, flow, full)) {
-			track_remove(&place.key, flow, place.turn);
-			return true;
-		}
-		track_line_up(&place, flow->deadline);
-	}
-	return false;
-}
-
-static __always_inline long track_put(const struct tuple *key, const struct flow *flow)
-{
-	long error = bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
-
-	if (error != -KPB_E2BIG || !track_make_room(TRACK_TRIES_FULL, true))
-		return error;
-	return bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
-}
-
-/* Put an entry, also where a dead one stands. */
-static __always_inline long track_claim(const struct tuple *key, struct flow *flow)
-{
-	struct flow *other;
-	long error;
-	__u8 turn;
-
-	flow->check = track_check(key, flow->turn);
-	error = track_put(key, flow);
-	if (error != -KPB_EEXIST)
-		return error;
-	other = bpf_map_lookup_elem(&kpb_flows, key);
-	if (!other)
-		return error;
-	turn = other->turn;
-	if (!track_is_dead(key, other) || !track_remove(key, other, turn))
-		return error;
-	return track_put(key, flow);
-}
-
-/* Two of the old for each new one: so the dead are never more than a fraction of the living. */
-static __always_inline void track_note(const struct tuple *key, const struct flow *flow)
-{
-	struct track_place place = {.key = *key, .turn = flow->turn};
-
-	track_make_room(TRACK_TRIES, false);
-	track_line_up(&place, flow->deadline);
-}
-
-/*
- * Both entries or none. -KPB_EEXIST if the partner's key is taken: then another port may do. 1 if
- * another processor made the flow meanwhile: then pair->flow is what it made.
- */
-static __noinline long track_make(struct track_pair *pair)
-{
-	const struct flow *other;
-	long error = 0;
-
-	pair->partner_key = track_partner_key(&pair->key, &pair->flow);
-	pair->flow.turn = bpf_get_prandom_u32();
-	pair->partner.turn = pair->flow.turn;
-	if (track_has_partner(&pair->flow))
-		error = track_claim(&pair->partner_key, &pair->partner);
-	if (error)
-		return error;
-	error = track_claim(&pair->key, &pair->flow);
-	if (!error) {
-		track_note(&pair->key, &pair->flow);
-		return 0;
-	}
-	if (track_has_partner(&pair->flow))
-		bpf_map_delete_elem(&kpb_flows, &pair->partner_key);
-	other = bpf_map_lookup_elem(&kpb_flows, &pair->key);
-	if (error != -KPB_EEXIST || !other)
-		return -KPB_E2BIG;
-	pair->flow = *other;
-	return 1;
 }
