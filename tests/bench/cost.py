@@ -40,6 +40,8 @@ class Layer(NamedTuple):
     name: str
     program: str
     suffix: str
+    drop: int
+    """The verdict that no measured packet may get."""
 
     def context(self, ifindex: int) -> bytes:
         """What a test-run is told of the device."""
@@ -51,7 +53,7 @@ class Layer(NamedTuple):
         return bytes(skb)
 
 
-LAYERS = (Layer("TC", "kpb_tc_ingress", "tc"), Layer("XDP", "kpb_xdp", "xdp"))
+LAYERS = (Layer("TC", "kpb_tc_ingress", "tc", 2), Layer("XDP", "kpb_xdp", "xdp", 1))
 TARGETS = {"hot flow": 1.5, "random flow": 1.3, "new flow": 1.5, "no concern": 1.6}
 
 
@@ -98,6 +100,7 @@ class Bench:
         result = driver.test_run(self.generator.frame, repeat, context)
         if result.retval == frames.NOT_CALLED:
             raise RuntimeError(f"{program.name} was not called")
+        self._judge(name, result.retval)
         if program is self.ours and result.data[30:34] == self.generator.frame[30:34]:
             raise RuntimeError(f"{name}: not translated, {self.path.counted()}")
         self._keep(name, result.duration_ns)
@@ -105,7 +108,13 @@ class Bench:
     def measure_alone(self, name: str, program: ObjectProgram, frame: bytes, repeat: int) -> None:
         """Run a program that leaves its packet as it is, without the driver."""
         context = self.layer.context(self.ifindex["n0"])
-        self._keep(name, program.test_run(frame, repeat, context).duration_ns)
+        result = program.test_run(frame, repeat, context)
+        self._judge(name, result.retval)
+        self._keep(name, result.duration_ns)
+
+    def _judge(self, name: str, verdict: int) -> None:
+        if verdict == self.layer.drop:
+            raise RuntimeError(f"{name}: dropped, {self.path.counted()}")
 
     def _keep(self, name: str, duration_ns: int) -> None:
         self.least[name] = min(self.least.get(name, float("inf")), duration_ns)
