@@ -194,6 +194,22 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 
 #ifndef KPB_XDP
 
+/* On its way to a backend whose address is a VIP as well: it has been served. */
+static __noinline int engine_is_middle(const struct packet *p)
+{
+	const __u32 answer = TRACK_EGRESS | TRACK_REPLY;
+	struct tuple key = {
+		.source = p->tuple.destination,
+		.destination = p->tuple.source,
+		.source_port = p->tuple.destination_port,
+		.destination_port = p->tuple.source_port,
+		.protocol = p->tuple.protocol,
+	};
+	const struct flow *flow = bpf_map_lookup_elem(&kpb_flows, &key);
+
+	return flow && (flow->flags & answer) == answer;
+}
+
 static __always_inline int engine_egress(context *ctx, bool ethernet)
 {
 	struct scratch *work = scratch();
@@ -218,7 +234,7 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 		return OUT_LEAVE;
 	vip = bpf_map_lookup_elem(&kpb_vips, &p->tuple.destination);
 	if (vip && !(vip->flags & VIP_HOST_PORT))
-		return BY_LAYER(open_flow)(ctx, vip->flags, true);
+		return engine_is_middle(p) ? OUT_LEAVE : BY_LAYER(open_flow)(ctx, vip->flags, true);
 	if (!vip && ctx->sk && serve_is_unused_address(&p->tuple.destination)) {
 		verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
 		return OUT_DROP;

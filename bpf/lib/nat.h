@@ -176,6 +176,8 @@ static __always_inline int nat_stack(context *ctx, const struct packet *p, const
 	int error;
 
 	pair->partner.flags |= TRACK_EGRESS;
+	if (r->backend_flags & BACKEND_HOST)
+		pair->flow.flags |= TRACK_HOST;
 	nat_remember_way(ctx, p, r, &pair->partner);
 	error = nat_make(work, 0, false);
 	if (error || !r->masquerade)

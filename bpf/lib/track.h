@@ -66,7 +66,7 @@ enum { TRACK_TRIES = 2, TRACK_TRIES_FULL = 32 };
 enum { TRACK_LOOK = 512 }; /* ticks, about a minute: then those who may live long are looked at */
 enum { KPB_EEXIST = 17, KPB_E2BIG = 7 };
 
-enum { TRACK_SILENT = 37 }; /* ticks: 5 s */
+enum { TRACK_SILENT = 447 }; /* ticks: a minute */
 
 static __always_inline __u32 track_now(void)
 {
@@ -192,6 +192,17 @@ static __always_inline struct flow *track_find(const struct tuple *key, struct f
 /* ---- follow ---- */
 
 /*
+ * Of two pairs the one that masquerades behind netfilter ends last: what comes after the end of
+ * the first opens both anew, and nothing leaves with half of its work done.
+ */
+static __always_inline __u32 track_grace(const struct flow *flow)
+{
+	__u32 place = flow->flags & (TRACK_EGRESS | TRACK_REPLY | TRACK_DIRECT);
+
+	return place == TRACK_EGRESS || place == TRACK_REPLY ? 2 : 0;
+}
+
+/*
  * Only what both sides have agreed to lives long. Where no answer is seen, since another node
  * gives it, a consistent choice finds the backend again: such a flow need not.
  */
@@ -249,13 +260,13 @@ static __noinline void track_advance(const struct tuple *key, struct flow *flow,
 	if (state == STATE_TCP_ESTABLISHED)
 		flow->flags |= TRACK_ASSURED;
 	flow->state = state;
-	flow->deadline = track_now() + track_timeout(held);
+	flow->deadline = track_now() + track_timeout(held) + track_grace(flow);
 	if (!partner)
 		return;
 	if (state == STATE_TCP_ESTABLISHED)
 		partner->flags |= TRACK_ASSURED;
 	partner->state = state;
-	partner->deadline = flow->deadline;
+	partner->deadline = flow->deadline; /* both of a pair have the same grace */
 }
 
 /* Whether a SYN opens a new connection on a flow that is over. */
@@ -268,7 +279,7 @@ static __always_inline bool track_is_reopened(const struct flow *flow, __u8 tcp)
 static __always_inline void track_seen(const struct packet *p, struct flow *flow,
 				       const struct flow *copy, __u32 now)
 {
-	__u32 deadline = now + track_timeout(copy->state);
+	__u32 deadline = now + track_timeout(copy->state) + track_grace(copy);
 	bool settled = !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) &&
 		       (copy->state == STATE_UDP_REPLIED || copy->state == STATE_OTHER ||
 			copy->state == STATE_TCP_ESTABLISHED);
@@ -277,6 +288,8 @@ static __always_inline void track_seen(const struct packet *p, struct flow *flow
 		track_advance(&p->tuple, flow, p->tcp_flags);
 		return;
 	}
+	if (copy->state == STATE_UDP_REPLIED && !(copy->flags & (TRACK_REPLY | TRACK_ASSURED)))
+		flow->flags |= TRACK_ASSURED; /* the client goes on after an answer */
 	if (copy->deadline != deadline)
 		flow->deadline = deadline;
 }

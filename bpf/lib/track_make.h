@@ -20,6 +20,7 @@ static __always_inline bool track_is_unsettled(const struct flow *flow)
 	case STATE_UDP_NEW:
 		return true;
 	case STATE_UDP_REPLIED:
+		return !(flow->flags & TRACK_ASSURED) || (__s32)(track_now() - seen) > TRACK_SILENT;
 	case STATE_OTHER:
 		return (__s32)(track_now() - seen) > TRACK_SILENT;
 	default:
