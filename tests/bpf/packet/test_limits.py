@@ -65,7 +65,10 @@ def send(hooks: Hooks, outer: Ends, protocol: str = "TCP", **fields: object) -> 
 def test_ports_are_given_for_each_backend(
     hooks: Hooks, world: PacketWorld, family: int, protocol: str
 ) -> None:
-    """All ports of the range are given, each once; the next flow is refused, others go on."""
+    """All ports of the range are given, each once; the next flow is refused, others go on.
+
+    Only flows that both sides agreed to hold their port against new ones.
+    """
     number = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}[protocol]
     address = REMOTE_POD[family]
     index = world.service((NODE_PORT, NODE[family], SERVED), remote=[address], protocol=number)
@@ -82,12 +85,13 @@ def test_ports_are_given_for_each_backend(
         )
         for n in range(PORTS)
     ]
-    inner = set()
+    more = {"flags": "A"} if protocol == "TCP" else {}
     for talk in talks:
-        seen = send(hooks, talk.outer, protocol)
-        talk.inner = frames.ends_of(frames.read(seen.data))
-        inner.add(talk.inner.source_port)
-    assert inner == set(range(20000, 20000 + PORTS))
+        talk.ask()
+        talk.answer()
+        talk.ask(**more)
+    held = {talk.inner.source_port for talk in talks if talk.inner}
+    assert held == set(range(20000, 20000 + PORTS))
     for _ in range(2):
         assert send(hooks, client(family, 99), protocol).verdict is Verdict.DROP
     assert world.counted() == {"FLOW_NEW": PORTS, "SNAT_EXHAUSTED": 2}
@@ -99,6 +103,17 @@ def test_ports_are_given_for_each_backend(
     assert send(hooks, client(family, 99).to(NODE[family], 30081), protocol).verdict is (
         Verdict.REDIRECT
     )
+
+
+@families
+def test_an_unanswered_flow_gives_its_port_away(
+    hooks: Hooks, world: PacketWorld, family: int
+) -> None:
+    """SYNs that nobody answers take no port from those who come after them."""
+    world.service((NODE_PORT, NODE[family], SERVED), remote=[REMOTE_POD[family]])
+    for number in range(5 * PORTS):
+        assert send(hooks, client(family, number)).verdict is Verdict.REDIRECT
+    assert not world.count("SNAT_EXHAUSTED")
 
 
 def test_a_dead_flow_gives_its_port_back(hooks: Hooks, world: PacketWorld) -> None:
