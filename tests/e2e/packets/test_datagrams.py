@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 
 import pytest
 
-from tests.e2e.packets.asking import TIMEOUT_S, Target, exchange, made
+from tests.e2e.packets.asking import Target, exchange, made
 from tests.e2e.packets.conftest import WORLDS, title
 from tests.e2e.packets.table import Place, Via
 from tests.e2e.packets.world import World
@@ -18,28 +17,27 @@ pytestmark = pytest.mark.root
 WITHOUT_OVERLAY = [kind for kind in WORLDS if kind[0] != "vxlan"]
 SIZE = 8000
 TIMES = 20
-LESSONS = 4
+LESSONS = (0, 4)
+"""IPv6 routers cut nothing: once they tell each sender, client or backend, what is too large."""
+
 FAMILIES = pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
 
 
-def _echoes(target: Target, size: int) -> list[int]:
-    """Sizes of what comes back of datagrams of one size, each from a new socket."""
-    for _ in range(LESSONS):
-        # IPv6 routers cut nothing: the first datagrams may only teach how large fragments can be.
-        with suppress(TimeoutError):
-            _echo(target, size, timeout_s=0.5)
-            break
-    return [_echo(target, size) for _ in range(TIMES)]
-
-
-def _echo(target: Target, size: int, timeout_s: float = TIMEOUT_S) -> int:
-    with made(target, timeout_s) as sock:
-        request = b"echo ".ljust(size, b"x")
-        sock.sendto(request, (target.address, target.port))
-        answer, sender = sock.recvfrom(65536)
-        assert sender[:2] == (target.address, target.port)
-        assert answer == request
-        return len(answer)
+def _lost(target: Target, size: int) -> int:
+    """How many datagrams of one size do not come back as they were, each from a new socket."""
+    lost = 0
+    for _ in range(TIMES):
+        with made(target, timeout_s=1.0) as sock:
+            request = b"echo ".ljust(size, b"x")
+            sock.sendto(request, (target.address, target.port))
+            try:
+                answer, sender = sock.recvfrom(65536)
+            except TimeoutError:
+                lost += 1
+                continue
+            assert sender[:2] == (target.address, target.port)
+            assert answer == request
+    return lost
 
 
 @pytest.mark.parametrize(
@@ -59,7 +57,7 @@ def test_large_datagrams_arrive_whole(
 ) -> None:
     """Eight kilobytes there and back, to local and remote backends."""
     target = world.target("UDP", service, via, family)
-    assert world.run(place, partial(_echoes, target, SIZE)) == [SIZE] * TIMES
+    assert world.run(place, partial(_lost, target, SIZE)) <= LESSONS[family]
 
 
 @pytest.mark.parametrize("world", WITHOUT_OVERLAY, indirect=True, ids=title)
@@ -68,7 +66,7 @@ def test_large_datagrams_arrive_whole(
 def test_large_datagrams_of_the_host_arrive_whole(family: int, service: str, world: World) -> None:
     """The host's own by packet, where the way to the pods carries no less than the uplink."""
     target = world.target("UDP", service, Via.CLUSTER_IP, family)
-    assert world.run(Place.HOST, partial(_echoes, target, SIZE)) == [SIZE] * TIMES
+    assert world.run(Place.HOST, partial(_lost, target, SIZE)) <= LESSONS[family]
 
 
 @FAMILIES
