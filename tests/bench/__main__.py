@@ -105,7 +105,7 @@ def plot_rate(rate: dict[str, Any]) -> None:
     """Packets per second by Services and flows."""
     series = {
         name: {
-            f"{size:,} Services,\n{flows:,} flows": rate[f"{name} {size} {flows}"]["node_mpps"]
+            f"Services: {size:,}\nflows: {flows:,}": rate[f"{name} {size} {flows}"]["node_mpps"]
             for size in forward.SIZES
             for flows in forward.FLOWS
         }
