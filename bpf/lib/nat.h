@@ -39,6 +39,19 @@ __weak __noinline int nat_make_dynamic(__u32 which)
 	return error;
 }
 
+/* None is free: ports of flows that are over, or were never answered, serve again. */
+static __always_inline int nat_make_forced(struct scratch *work, __u32 which)
+{
+	int error = nat_make_dynamic(which);
+
+	if (error != -KPB_EEXIST)
+		return error;
+	work->force = true;
+	error = nat_make_dynamic(which);
+	work->force = false;
+	return error;
+}
+
 /* As wanted, or under another port if somebody has the reply's tuple already. */
 static __always_inline int nat_make(struct scratch *work, __u32 which, bool dynamic)
 {
@@ -50,7 +63,7 @@ static __always_inline int nat_make(struct scratch *work, __u32 which, bool dyna
 	if (error != -KPB_EEXIST || pair->key.protocol == KPB_IPPROTO_SCTP)
 		return error;
 	pair->flow.flags |= TRACK_DYNAMIC;
-	return nat_make_dynamic(which);
+	return nat_make_forced(work, which);
 }
 
 static __always_inline __u8 nat_first_state(const struct packet *p)

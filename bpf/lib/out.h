@@ -29,6 +29,25 @@ static __always_inline int out_rewrite(context *ctx, struct packet *p, const str
 	return p->inner_l3 ? icmp_rewrite(ctx, p, flow) : rewrite(ctx, p, flow);
 }
 
+/* What undoes the change of destination, should netfilter masquerade the packet before we do. */
+static __always_inline long out_note_answer(const struct packet *p, const struct flow *flow,
+					    struct track_pair *pair)
+{
+	pair->partner_key = p->tuple;
+	pair->partner_key.source = flow->destination;
+	pair->partner_key.source_port = flow->destination_port;
+	pair->partner_key.destination = p->tuple.source;
+	pair->partner_key.destination_port = p->tuple.source_port;
+	pair->partner = *flow;
+	pair->partner.source = p->tuple.destination;
+	pair->partner.source_port = p->tuple.destination_port;
+	pair->partner.destination = p->tuple.source;
+	pair->partner.destination_port = p->tuple.source_port;
+	pair->partner.flags = TRACK_EGRESS | TRACK_REPLY;
+	pair->partner.state = STATE_OTHER;
+	return track_put_alone(&pair->partner_key, &pair->partner);
+}
+
 /*
  * Too large for the way straight out, and the sender allows fragments: the stack makes them. So
  * that only the destination changes before it, an entry of its own finishes the work behind it.
@@ -36,24 +55,24 @@ static __always_inline int out_rewrite(context *ctx, struct packet *p, const str
 static __noinline int out_through_stack(context *ctx, struct packet *p, struct flow *flow)
 {
 	struct scratch *work = scratch();
-	struct tuple *middle;
-	struct flow *rest;
+	struct track_pair *pair;
 
 	if (!work)
 		return OUT_DROP;
+	pair = &work->pair[1];
 	p->through_stack = true;
 	if (p->fragment == FRAGMENT_FIRST) /* all of a datagram goes one way */
 		packet_remember_fragment(p);
-	middle = &work->pair[1].key;
-	*middle = p->tuple;
-	middle->destination = flow->destination;
-	middle->destination_port = flow->destination_port;
-	rest = &work->pair[1].flow;
-	*rest = *flow;
-	rest->flags = TRACK_EGRESS | TRACK_ALONE;
-	rest->state = STATE_OTHER;
-	rest->check = track_check(middle, rest->turn);
-	bpf_map_update_elem(&kpb_flows, middle, rest, BPF_ANY);
+	pair->key = p->tuple;
+	pair->key.destination = flow->destination;
+	pair->key.destination_port = flow->destination_port;
+	pair->flow = *flow;
+	pair->flow.flags = TRACK_EGRESS;
+	pair->flow.state = STATE_OTHER;
+	if (track_put_alone(&pair->key, &pair->flow))
+		return OUT_DROP;
+	if (!(flow->flags & TRACK_REPLY) && out_note_answer(p, flow, pair))
+		return OUT_DROP;
 	flow->source = p->tuple.source;
 	flow->source_port = p->tuple.source_port;
 	return rewrite(ctx, p, flow) ? OUT_DROP : OUT_LEAVE;

@@ -46,6 +46,8 @@ struct scratch {
 	struct flow flow; /* that the packet follows */
 	struct request request;
 	struct track_pair pair[2];
+	__u32 force; /* bool: take the place of flows that a full table can do without */
+	__u32 pad0;
 };
 
 struct {

@@ -89,6 +89,13 @@ static __always_inline long track_put(const struct tuple *key, const struct flow
 	return bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
 }
 
+static __always_inline bool track_is_forced(void)
+{
+	const struct scratch *work = scratch();
+
+	return work && work->force;
+}
+
 /* Put an entry, also where a dead one stands. */
 static __always_inline long track_claim(const struct tuple *key, struct flow *flow)
 {
@@ -104,7 +111,9 @@ static __always_inline long track_claim(const struct tuple *key, struct flow *fl
 	if (!other)
 		return error;
 	turn = other->turn;
-	if (!track_is_dead(key, other) || !track_remove(key, other, turn))
+	if (!track_is_dead(key, other) && !(track_is_forced() && track_is_unsettled(other)))
+		return error;
+	if (!track_remove(key, other, turn))
 		return error;
 	return track_put(key, flow);
 }
@@ -117,6 +126,27 @@ static __always_inline void track_note(const struct tuple *key, const struct flo
 	track_make_room(TRACK_TRIES, false);
 	track_line_up(&place, flow->deadline);
 }
+
+#ifndef KPB_XDP
+
+/* An entry without partner; what stood there before is replaced. */
+static __noinline long track_put_alone(const struct tuple *key, struct flow *flow)
+{
+	const struct flow *other = bpf_map_lookup_elem(&kpb_flows, key);
+	long error;
+
+	flow->flags |= TRACK_ALONE;
+	flow->turn = other ? other->turn : bpf_get_prandom_u32();
+	flow->check = track_check(key, flow->turn);
+	if (other)
+		return bpf_map_update_elem(&kpb_flows, key, flow, BPF_EXIST);
+	error = track_put(key, flow);
+	if (!error)
+		track_note(key, flow);
+	return error;
+}
+
+#endif
 
 /*
  * Both entries or none. -KPB_EEXIST if the partner's key is taken: then another port may do. 1 if

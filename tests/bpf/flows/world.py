@@ -14,14 +14,20 @@ from tests.bpf.packet.node import LOCAL_POD
 from tests.bpf.packet.world import EXTERNAL_IP, EXTERNAL_LOCAL, STATES, PacketWorld, Tuple
 from tests.bpf.world import PORT, mapped, shown
 
-from .crowd import TCP, Place, ends
+from .crowd import TCP, UDP, Place, ends
 
 Table = dict[bytes, bytes]
 """Keys and values of the flow table."""
 
 TRACK_ALONE = 1 << 8
+TRACK_ASSURED = 1 << 9
 VIP = "198.51.100.80"
 _LONG_AGO = struct.pack("=I", 1)
+
+
+_SETTLED_TICKS = 1000
+"""More time for flows that both sides have agreed to."""
+_SETTLED = {TCP: "TCP_ESTABLISHED", UDP: "UDP_REPLIED"}
 
 
 class FlowWorld(PacketWorld):
@@ -87,6 +93,21 @@ class FlowWorld(PacketWorld):
             return True
         other = self.partner(key, value)
         return other in table and self.partner(other, table[other]) == key
+
+    def settle(self) -> None:
+        """Let all flows be connections that both sides have agreed to."""
+        state, flags = self._at["state"], self._at["flags"]
+        chosen: dict[bytes, bytes] = {}
+        for key, value in self.table().items():
+            old = struct.unpack("=H", value[flags])[0]
+            settled = bytearray(value)
+            due = struct.unpack("=I", value[self._at["deadline"]])[0]
+            settled[self._at["deadline"]] = struct.pack("=I", due + _SETTLED_TICKS)
+            settled[flags] = struct.pack("=H", old | TRACK_ASSURED)
+            settled[state] = bytes([STATES.index(_SETTLED[key[36]])])
+            chosen[key] = bytes(settled)
+        keys, values = b"".join(chosen), b"".join(chosen.values())
+        self.maps["kpb_flows"].update_batch(keys, values, len(chosen))
 
     def age(self, but: Collection[str] = ()) -> None:
         """Make all flows as old as can be, except those in some states."""
