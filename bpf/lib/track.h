@@ -250,6 +250,7 @@ static __noinline void track_advance(const struct tuple *key, struct flow *flow,
 	struct tuple partner_key = track_partner_key(key, flow);
 	struct flow *partner = NULL;
 	__u8 state = flow->state, held = state;
+	bool assured;
 
 	if (track_has_partner(flow))
 		partner = bpf_map_lookup_elem(&kpb_flows, &partner_key);
@@ -257,15 +258,18 @@ static __noinline void track_advance(const struct tuple *key, struct flow *flow,
 		state = held = track_next_tcp(flow, partner, tcp);
 	else if (flow->flags & TRACK_REPLY) /* one answer is no conversation yet */
 		state = STATE_UDP_REPLIED;
+	/* UDP: the client goes on after an answer. */
+	assured = state == STATE_TCP_ESTABLISHED ||
+		  (held == STATE_UDP_REPLIED && !(flow->flags & TRACK_REPLY));
 	if (tcp & TCP_FIN && state >= STATE_TCP_CLOSING)
 		flow->flags |= TRACK_FIN;
-	if (state == STATE_TCP_ESTABLISHED)
+	if (assured)
 		flow->flags |= TRACK_ASSURED;
 	flow->state = state;
 	flow->deadline = track_now() + track_timeout(held) + track_grace(flow);
 	if (!partner)
 		return;
-	if (state == STATE_TCP_ESTABLISHED)
+	if (assured)
 		partner->flags |= TRACK_ASSURED;
 	partner->state = state;
 	partner->deadline = flow->deadline; /* both of a pair have the same grace */
@@ -282,16 +286,15 @@ static __always_inline void track_seen(const struct packet *p, struct flow *flow
 				       const struct flow *copy, __u32 now)
 {
 	__u32 deadline = now + track_timeout(copy->state) + track_grace(copy);
+	bool sure = copy->flags & (TRACK_REPLY | TRACK_ASSURED);
 	bool settled = !(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) &&
-		       (copy->state == STATE_UDP_REPLIED || copy->state == STATE_OTHER ||
+		       ((copy->state == STATE_UDP_REPLIED && sure) || copy->state == STATE_OTHER ||
 			copy->state == STATE_TCP_ESTABLISHED);
 
 	if (!settled) {
 		track_advance(&p->tuple, flow, p->tcp_flags);
 		return;
 	}
-	if (copy->state == STATE_UDP_REPLIED && !(copy->flags & (TRACK_REPLY | TRACK_ASSURED)))
-		flow->flags |= TRACK_ASSURED; /* the client goes on after an answer */
 	if (copy->deadline != deadline)
 		flow->deadline = deadline;
 }
