@@ -110,7 +110,8 @@ class PacketPath:
         judged.sort(key=lambda item: _ORDER.index(item.role))
         # First what the programs have to know, then the programs.
         targets = self._xdp_targets()
-        self._map.sync({item.device.ifindex: _record(item, targets) for item in judged})
+        bridges = {item.device.ifindex: item.device for item in judged}
+        self._map.sync({i.device.ifindex: _record(i, targets, bridges) for i in judged})
         wishes = _wishes(judged, self._config.xdp)
         if self._load_bare_ip and not all(wish.ethernet for wish in wishes.values()):
             self._add_bare_ip(self._load_bare_ip)
@@ -212,8 +213,13 @@ def _xdp_mode(item: Attachment, xdp: str) -> str | None:
     return xdp
 
 
-def _record(item: Attachment, xdp_targets: frozenset[int]) -> DeviceRecord:
+def _record(
+    item: Attachment, xdp_targets: frozenset[int], devices: Mapping[int, Device]
+) -> DeviceRecord:
     device = item.device
+    # What a bridge's port takes in for this host goes to the MAC of the bridge.
+    master = devices.get(device.master)
+    receiver = master if master is not None and master.kind == "bridge" else device
     flags = DeviceFlags(0)
     for flag, applies in (
         (DeviceFlags.POD, item.role == Role.POD),
@@ -228,7 +234,7 @@ def _record(item: Attachment, xdp_targets: frozenset[int]) -> DeviceRecord:
     return DeviceRecord(
         source_address(device, ipv4=True),
         source_address(device, ipv4=False),
-        device.mac,
+        receiver.mac,
         int(flags),
         device.mtu,
     )

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include <linux/if_ether.h>
 #include <linux/pkt_cls.h>
 #include "kpb.h"
 #include "kpb_packet_maps.h"
@@ -50,6 +51,18 @@ static __always_inline void *ctx_at(context *ctx, __u32 offset, __u32 length)
 		return NULL;
 	at += offset;
 	return at + length > end ? NULL : at;
+}
+
+static __always_inline bool ctx_goes_to(context *ctx, const __u8 *mac)
+{
+	const struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
+	__u8 difference = 0;
+
+	if (!eth)
+		return false;
+	for (int i = 0; i < ETH_ALEN; i++)
+		difference |= eth->h_dest[i] ^ mac[i];
+	return !difference;
 }
 
 #ifdef KPB_XDP

@@ -45,24 +45,50 @@ static __always_inline bool engine_is_over(const struct packet *p, struct flow *
 	if (copy->flags & TRACK_EGRESS && !(copy->flags & TRACK_DIRECT))
 		return false;
 	if (p->tuple.protocol == KPB_IPPROTO_TCP) {
-		if (!track_is_reopened(copy, p->tcp_flags))
+		if (track_is_reopened(copy, p->tcp_flags)) {
+			track_remove(&p->tuple, flow, copy->turn);
+			return true;
+		}
+		/* A connection keeps a backend that is gone, but a new one does not inherit it. */
+		if (!serve_opens(p) || copy->state != STATE_TCP_ESTABLISHED)
 			return false;
-		track_remove(&p->tuple, flow, copy->turn);
-		return true;
+	} else if (p->tuple.protocol != KPB_IPPROTO_UDP) {
+		return false;
 	}
-	if (p->tuple.protocol != KPB_IPPROTO_UDP || copy->flags & (TRACK_REPLY | TRACK_PASS))
+	if (copy->flags & (TRACK_REPLY | TRACK_PASS))
 		return false;
 	return lb_service(copy->service).record != copy->record && engine_flow_ended(p, flow);
+}
+
+/* Once a tick: the client's packets may come another way than when the flow was made. */
+static __noinline void engine_note_way(context *ctx, const struct packet *p,
+				       const struct flow *copy)
+{
+	struct tuple partner_key = track_partner_key(&p->tuple, copy);
+	struct flow *reply = bpf_map_lookup_elem(&kpb_flows, &partner_key);
+
+	if (reply && reply->ifindex && reply->flags & TRACK_REPLY)
+		nat_note_way(ctx, p, reply);
+}
+
+static __always_inline bool engine_leads_back(const struct flow *copy, __u32 now)
+{
+	__u32 others = TRACK_REPLY | TRACK_PASS | TRACK_EGRESS | TRACK_ALONE;
+
+	return !(copy->flags & others) && copy->deadline != now + track_timeout(copy->state);
 }
 
 /* A packet of a flow. */
 static __always_inline int engine_follow(context *ctx, const struct packet *p, struct flow *flow,
 					 const struct flow *copy, __u32 now)
 {
-	if (!p->inner_l3)
-		track_seen(p, flow, copy, now);
-	else
+	if (p->inner_l3) {
 		verdict_count(COUNT_ICMP_ERROR);
+	} else {
+		if (engine_leads_back(copy, now))
+			engine_note_way(ctx, p, copy);
+		track_seen(p, flow, copy, now);
+	}
 	if (copy->flags & TRACK_PASS)
 		return OUT_LEAVE;
 	return BY_LAYER(out)(ctx, false);
@@ -106,7 +132,7 @@ static __always_inline bool engine_is_bridged(context *ctx)
 	__u32 ifindex = ctx_ifindex(ctx);
 	const struct device *device = bpf_map_lookup_elem(&kpb_devices, &ifindex);
 
-	return device && device->flags & DEVICE_POD;
+	return device && device->flags & DEVICE_POD && ctx_goes_to(ctx, device->mac);
 }
 
 enum { PEEK_UNKNOWN = -1, PEEK_LEAVE = -2 };
@@ -144,6 +170,16 @@ static __noinline int engine_vip_flags(context *ctx, const struct packet *p)
 	return vip ? vip->flags & 0xffff : 0;
 }
 
+static __always_inline bool engine_is_for_another(context *ctx, bool ethernet)
+{
+#ifdef KPB_XDP
+	return ethernet && !out_is_for_us(ctx);
+#else
+	(void)ethernet;
+	return ctx_is_for_another(ctx) && !engine_is_bridged(ctx);
+#endif
+}
+
 static __always_inline int engine_ingress(context *ctx, bool ethernet)
 {
 	struct scratch *work = scratch();
@@ -167,11 +203,11 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 		return engine_strange(kind);
 	if (vip_flags == PEEK_UNKNOWN)
 		vip_flags = engine_vip_flags(ctx, p);
+	if (engine_is_for_another(ctx, ethernet))
+		return OUT_LEAVE;
 	/* Answers of pods that are reached past netfilter go to any address. */
 	if (!vip_flags && !(kpb_config.flags & CONFIG_REDIRECT_PEER))
 		return open_no_vip(&p->tuple.destination);
-	if (ctx_is_for_another(ctx) && !engine_is_bridged(ctx))
-		return OUT_LEAVE;
 #ifdef KPB_XDP
 	if (kind != PACKET_PLAIN || p->fragment != FRAGMENT_NONE)
 		return OUT_LEAVE;

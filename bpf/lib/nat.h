@@ -113,20 +113,24 @@ static __always_inline void nat_describe(const struct packet *p, const struct re
  * Where the client's packet came from: device and MAC. The answer goes the same way back, also if
  * the routes of this node would lead it elsewhere.
  */
+static __always_inline void nat_note_way(context *ctx, const struct packet *p, struct flow *reply)
+{
+	const struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
+	__u32 mac[2] = {};
+
+	if (!p->l3 || !eth) /* tunnels may lead one way only: the routes know better */
+		return;
+	__builtin_memcpy(mac, eth->h_source, sizeof(eth->h_source));
+	reply->ifindex = ctx_ifindex(ctx);
+	reply->backend = mac[0];
+	reply->service = mac[1];
+}
+
 static __always_inline void nat_remember_way(context *ctx, const struct packet *p,
 					     const struct request *r, struct flow *reply)
 {
-	const struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
-	__u8 mac[8] = {};
-
-	if (r->place != CLIENT_OUTSIDE || r->dsr) /* another node may have sent it on */
-		return;
-	reply->ifindex = r->ifindex;
-	if (!p->l3 || !eth)
-		return;
-	__builtin_memcpy(mac, eth->h_source, sizeof(eth->h_source));
-	reply->backend = *(__u32 *)mac;
-	reply->service = *(__u32 *)(mac + 4);
+	if (r->place == CLIENT_OUTSIDE && !r->dsr) /* else another node may have sent it on */
+		nat_note_way(ctx, p, reply);
 }
 
 static __always_inline int nat_direct(context *ctx, const struct packet *p, const struct request *r,

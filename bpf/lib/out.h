@@ -148,9 +148,10 @@ static __noinline int out_back(context *ctx, const struct packet *p, const struc
 static __always_inline int out_next_hop(context *ctx, const struct packet *p,
 					const struct route *route)
 {
-	struct bpf_redir_neigh hop = {.nh_family = p->ipv4 ? KPB_AF_INET : KPB_AF_INET6};
+	bool ipv4 = addr_is_ipv4(&route->next_hop); /* that of an IPv4 route may be IPv6 */
+	struct bpf_redir_neigh hop = {.nh_family = ipv4 ? KPB_AF_INET : KPB_AF_INET6};
 
-	if (p->ipv4)
+	if (ipv4)
 		hop.ipv4_nh = route->next_hop.word[3];
 	else
 		__builtin_memcpy(hop.ipv6_nh, &route->next_hop, sizeof(hop.ipv6_nh));
@@ -182,7 +183,7 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 		return out_next_hop(ctx, p, &route);
 	if (out_rewrite(ctx, p, flow))
 		return OUT_DROP;
-	if (ifindex && ifindex != route.ifindex)
+	if (ifindex && (!route_is_found(found) || ifindex != route.ifindex))
 		return out_back(ctx, p, flow);
 	if (found == BPF_FIB_LKUP_RET_SUCCESS && p->l3 && out_knows_mac(&route))
 		return out_frame(ctx, flow, &route);
@@ -220,14 +221,8 @@ static __always_inline bool out_is_for_us(context *ctx)
 {
 	__u32 ifindex = ctx_ifindex(ctx);
 	const struct device *device = bpf_map_lookup_elem(&kpb_devices, &ifindex);
-	const struct ethhdr *eth = ctx_at(ctx, 0, sizeof(*eth));
-	__u8 difference = 0;
 
-	if (!device || !eth)
-		return false;
-	for (int i = 0; i < ETH_ALEN; i++)
-		difference |= eth->h_dest[i] ^ device->mac[i];
-	return !difference;
+	return device && ctx_goes_to(ctx, device->mac);
 }
 
 /* Whatever is not plain goes up untouched: TC finds the same flow and can do more. */

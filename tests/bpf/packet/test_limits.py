@@ -158,7 +158,9 @@ def test_a_scan_costs_no_connection(hooks: Hooks, world: PacketWorld) -> None:
     for n in range(1000, 2000):
         send(hooks, addressed(n))
     assert world.count("FLOWS_RECYCLED") > 800
-    assert world.count("FLOWS_RECYCLED") + world.count("FLOWS_FULL") == 1000 - ROOM // 4
+    # A flow may find room that another processor has not given back yet.
+    needed = 1000 - ROOM // 4
+    assert needed - 4 <= world.count("FLOWS_RECYCLED") + world.count("FLOWS_FULL") <= needed
     for outer, behind in zip(kept, inner, strict=True):
         came = frames.ends_of(frames.read(send(hooks, outer, flags="A").data))
         assert came == behind
