@@ -230,10 +230,9 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 
 #ifndef KPB_XDP
 
-/* On its way to a backend whose address is a VIP as well: it has been served. */
-static __noinline int engine_is_middle(const struct packet *p)
+/* The entry that waits for answers to this very packet. */
+static __always_inline const struct flow *engine_answer(const struct packet *p)
 {
-	const __u32 answer = TRACK_EGRESS | TRACK_REPLY;
 	struct tuple key = {
 		.source = p->tuple.destination,
 		.destination = p->tuple.source,
@@ -241,9 +240,45 @@ static __noinline int engine_is_middle(const struct packet *p)
 		.destination_port = p->tuple.source_port,
 		.protocol = p->tuple.protocol,
 	};
-	const struct flow *flow = bpf_map_lookup_elem(&kpb_flows, &key);
+
+	return bpf_map_lookup_elem(&kpb_flows, &key);
+}
+
+/* On its way to a backend whose address is a VIP as well: it has been served. */
+static __noinline int engine_is_middle(const struct packet *p)
+{
+	const __u32 answer = TRACK_EGRESS | TRACK_REPLY;
+	const struct flow *flow = engine_answer(p);
 
 	return flow && (flow->flags & answer) == answer;
+}
+
+static __always_inline bool engine_is_ours_to_give(__be16 port)
+{
+	__u32 place = bpf_ntohs(port) - kpb_config.snat_first;
+
+	return place < kpb_config.snat_count;
+}
+
+/*
+ * No socket uses these ports, but netfilter may, masquerading for a pod. If a flow of ours waits
+ * for answers at the same port of the same peer, the two must be told apart: another port.
+ */
+static __noinline int engine_disentangle(context *ctx, struct scratch *work)
+{
+	struct packet *p = &work->packet;
+	struct backend peer = {.address = p->tuple.destination, .port = p->tuple.destination_port};
+	const __u32 kinds = TRACK_REPLY | TRACK_EGRESS | TRACK_PASS;
+	const struct flow *ours = engine_answer(p);
+
+	if (!ours || (ours->flags & kinds) != TRACK_REPLY || !serve_opens(p))
+		return OUT_LEAVE;
+	__builtin_memset(&work->request, 0, sizeof(work->request));
+	work->request.egress = true;
+	nat_describe(p, &work->request, &peer, &work->pair[0]);
+	if (nat_make(work, 0, true) < 0)
+		return OUT_DROP;
+	return BY_LAYER(out)(ctx, true);
 }
 
 static __always_inline int engine_egress(context *ctx, bool ethernet)
@@ -275,6 +310,8 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 		verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
 		return OUT_DROP;
 	}
+	if (engine_is_ours_to_give(p->tuple.source_port))
+		return engine_disentangle(ctx, work);
 	if (lb_node_port_in_use(p->tuple.source_port))
 		engine_note_own(p);
 	return OUT_LEAVE;

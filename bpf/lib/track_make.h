@@ -89,11 +89,17 @@ static __always_inline long track_put(const struct tuple *key, const struct flow
 	return bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
 }
 
-static __always_inline bool track_is_forced(void)
+/* In need: neither direction of the flow speaks for keeping it. */
+static __noinline int track_yields(const struct tuple *key, const struct flow *flow)
 {
+	struct tuple partner_key = track_partner_key(key, flow);
 	const struct scratch *work = scratch();
+	const struct flow *partner;
 
-	return work && work->force;
+	if (!work || !work->force || !track_is_unsettled(flow))
+		return false;
+	partner = bpf_map_lookup_elem(&kpb_flows, &partner_key);
+	return !partner || track_is_unsettled(partner);
 }
 
 /* Put an entry, also where a dead one stands. */
@@ -111,7 +117,7 @@ static __always_inline long track_claim(const struct tuple *key, struct flow *fl
 	if (!other)
 		return error;
 	turn = other->turn;
-	if (!track_is_dead(key, other) && !(track_is_forced() && track_is_unsettled(other)))
+	if (!track_is_dead(key, other) && !track_yields(key, other))
 		return error;
 	if (!track_remove(key, other, turn))
 		return error;
