@@ -68,7 +68,7 @@ enum { TRACK_TRIES = 2, TRACK_TRIES_FULL = 32 };
 enum { TRACK_LOOK = 512 }; /* ticks, about a minute: then those who may live long are looked at */
 enum { KPB_EEXIST = 17, KPB_E2BIG = 7 };
 
-enum { TRACK_SILENT = 447 }; /* ticks: a minute */
+enum { TRACK_SILENT = 447, TRACK_YOUNG = 8 }; /* ticks: a minute, a second */
 
 static __always_inline __u32 track_now(void)
 {

@@ -89,6 +89,12 @@ static __always_inline long track_put(const struct tuple *key, const struct flow
 	return bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
 }
 
+/* A flow that is being made, or a handshake on its way, is not over yet. */
+static __always_inline bool track_is_young(const struct flow *flow)
+{
+	return (__s32)(track_now() + track_timeout(flow->state) - flow->deadline) < TRACK_YOUNG;
+}
+
 /* In need: neither direction of the flow speaks for keeping it. */
 static __noinline int track_yields(const struct tuple *key, const struct flow *flow)
 {
@@ -96,7 +102,7 @@ static __noinline int track_yields(const struct tuple *key, const struct flow *f
 	const struct scratch *work = scratch();
 	const struct flow *partner;
 
-	if (!work || !work->force || !track_is_unsettled(flow))
+	if (!work || !work->force || !track_is_unsettled(flow) || track_is_young(flow))
 		return false;
 	partner = bpf_map_lookup_elem(&kpb_flows, &partner_key);
 	return !partner || track_is_unsettled(partner);

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 from typing import NamedTuple
 
 import pytest
@@ -94,11 +96,13 @@ def test_unanswered_flows_give_their_ports_away(
     place, service = serve(world, protocol)
     for _ in range(ATTEMPTS):
         crowd.ask(place, len(CLIENTS), SYN)
+    time.sleep(1.3)  # for a second a flow may still be answered
+    before = world.stats(service)[1]
     crowd.ask(place, len(LATE), SYN, LATE.start)
 
     table = world.table()
     assert len(set(ports(world, table, place, LATE))) == len(ports(world, table, place, LATE))
-    assert world.stats(service)[1] == 0
+    assert world.stats(service)[1] == before
     assert world.halves(table) == {}
 
 

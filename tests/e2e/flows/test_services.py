@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from kubeproxy_bpf.sandbox import namespace
 from tests.e2e.flows.conftest import PORT, TCP, UDP, Cluster
 from tests.e2e.flows.places import applied, responder
 from tests.e2e.flows.ways import Seen, ways_of
@@ -59,26 +58,11 @@ def test_loopback_of_a_pod_has_no_node_ports(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("place", ["shell-1", "node1"])
 def test_node_port_of_another_node_goes_to_that_node(cluster: Cluster, place: str) -> None:
-    """Node ports at another node's address are left to that node.
-
-    There nothing translates packets yet, so what answers is a listener that was made outside the
-    control group in which ports are protected; without one, the kernel refuses.
-    """
+    """Node ports at another node's address are left to that node, which serves them by packet."""
     cluster.service("web", ALL, type="NodePort")
     other = cluster.layout.addresses("node2").v4
     assert cluster.answers("node2", TCP, other, cluster.node_port) == ALL
-    assert cluster.answers(place, TCP, other, cluster.node_port) == REFUSED
-
-    def listen() -> socket.socket:
-        return socket.create_server((other, cluster.node_port))
-
-    with namespace.call(cluster.layout.netns("node2"), listen) as listener:
-        listener.settimeout(5)
-        sock = cluster.open(place, TCP, other)
-        sock.connect((other, cluster.node_port))
-        arrived, peer = listener.accept()
-        with arrived:
-            assert peer[:2] == sock.getsockname()
+    assert cluster.answers(place, TCP, other, cluster.node_port) == ALL
 
 
 def _pod(name: str, like: str, cluster: Cluster, port: dict[str, object]) -> dict[str, object]:
@@ -223,13 +207,14 @@ def _ranged(cluster: Cluster) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("place", ["shell-1", "node1"])
-def test_vip_with_source_ranges_is_left_to_packets(cluster: Cluster, place: str) -> None:
-    """A load balancer's VIP with source ranges is not translated; the Service's others are."""
+def test_vip_with_source_ranges_is_served_by_packet(cluster: Cluster, place: str) -> None:
+    """Sockets leave a load balancer's VIP with ranges alone; a source inside them is served."""
     vips = _ranged(cluster)
     assert cluster.answers(place, TCP, vips[0]) == ON_NODE2
-    there = applied(cluster.sandbox, "net", f"route {{}} local {NAMED} dev lo")
-    with responder(cluster.sandbox, "net", [f"TCP:{PORT}"]), there:
-        assert cluster.answers(place, TCP, NAMED) == {f"{NAMED}:{PORT}"}
+    everybody = ["0.0.0.0/1", "128.0.0.0/1"]
+    cluster.put(cluster.manifest("web", type="LoadBalancer", loadBalancerSourceRanges=everybody))
+    cluster.settle()
+    assert cluster.answers(place, TCP, NAMED) == ON_NODE2
     cluster.put(cluster.manifest("web", type="LoadBalancer", loadBalancerSourceRanges=None))
     cluster.settle()
     assert cluster.answers(place, TCP, NAMED) == ON_NODE2
