@@ -120,7 +120,7 @@ class Row:
         self._batch(part, lines + [f"route add default via {g}" for g in gateways.split()])
 
     def _batch(self, part: str, lines: list[str]) -> None:
-        argv = ["ip", "-n", self._ns(part), "-batch", "-"]
+        argv = ["nsenter", f"--net=/run/netns/{self._ns(part)}", "ip", "-batch", "-"]
         subprocess.run(argv, input="\n".join(lines), text=True, check=True)
 
     @contextmanager

@@ -62,8 +62,13 @@ class Node:
         netns = f"/run/netns/{self.peer}"
         self.ip(f"link add name {name} type veth peer name {far} netns {netns}")
         self.ip(f"link set dev {name} up")
-        subprocess.run(["ip", "-n", self.peer, "link", "set", "dev", far, "up"], check=True)
+        self.there(f"link set dev {far} up")
         return self.ifindex(name)
+
+    def there(self, line: str) -> None:
+        """``ip`` in the other namespace; its own way there wants to mount."""
+        netns = f"--net=/run/netns/{self.peer}"
+        subprocess.run(["nsenter", netns, "ip", *line.split()], check=True)
 
     def link(self, name: str) -> dict[str, Any]:
         """What the kernel tells of a device."""

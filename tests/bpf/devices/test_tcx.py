@@ -76,7 +76,7 @@ def test_programs_run_in_both_directions(node, process, load, pins):
     running = Process(node, counting, pins)
     running.sync(*places(index, "v0"))
     node.ip("addr add 192.0.2.1/24 dev v0")
-    node.run("ip", "-n", node.peer, "addr", "add", "192.0.2.2/24", "dev", "eth0")
+    node.there("addr add 192.0.2.2/24 dev eth0")
     node.run("ping", "-c1", "-W5", "192.0.2.2")
     running.end()
 
