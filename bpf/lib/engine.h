@@ -38,9 +38,29 @@ static __noinline int engine_flow_ended(const struct packet *p, struct flow *flo
 	return true;
 }
 
+/*
+ * A flow that is over, and a handshake that did not come by its VIP: the client speaks to the
+ * backend itself now, from the same port. By the VIP both pairs would have been made anew.
+ */
+static __always_inline bool engine_is_of_another(const struct packet *p, const struct flow *copy)
+{
+	__u8 handshake = p->tcp_flags & (TCP_SYN | TCP_ACK);
+
+	if (p->tuple.protocol != KPB_IPPROTO_TCP ||
+	    (copy->state != STATE_TCP_TIME_WAIT && copy->state != STATE_TCP_CLOSED))
+		return false;
+	if (copy->flags & TRACK_REPLY)
+		return handshake == (TCP_SYN | TCP_ACK);
+	return handshake == TCP_SYN && copy->flags & TRACK_EGRESS && !(copy->flags & TRACK_DIRECT);
+}
+
 static __always_inline bool engine_is_over(const struct packet *p, struct flow *flow,
 					   const struct flow *copy)
 {
+	if (engine_is_of_another(p, copy)) {
+		track_remove(&p->tuple, flow, copy->turn);
+		return true;
+	}
 	/* What finishes behind netfilter the work of an entry before it goes when that one does. */
 	if (copy->flags & TRACK_EGRESS && !(copy->flags & TRACK_DIRECT))
 		return false;
