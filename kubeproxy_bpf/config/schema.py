@@ -7,6 +7,8 @@ and not used. ``Config`` is what everybody else sees; it is immutable.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -83,6 +85,18 @@ class ConntrackTimeouts(msgspec.Struct, frozen=True):
     udp_stream_s: float = 0.0
 
 
+class ConntrackSysctls(msgspec.Struct, frozen=True):
+    """What of the kernel's own connection tracking is set at the start [J8]; 0 leaves it alone."""
+
+    max_per_core: int = 32768
+    min: int = 131072
+    tcp_established_s: float = 86400.0
+    tcp_close_wait_s: float = 3600.0
+    tcp_be_liberal: bool = False
+    udp_s: float = 0.0
+    udp_stream_s: float = 0.0
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the process was told, defaults filled in."""
 
@@ -129,6 +143,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """So many service ports have metrics of their own."""
     verbosity: int = 0
     logging_format: str = "text"
+    mode: str = "iptables"
+    """The mode of kube-proxy that the operator asked for; decides details, never the datapath."""
+    config_path: str = ""
+    """The file that ends the process when it changes; empty: none."""
+    config_sync_period_s: float = 900.0
+    bind_address_hard_fail: bool = False
+    profiling: bool = False
+    oom_score_adj: int | None = -999
+    """None: left as it is."""
+    masquerade_bit: int = 14
+    conntrack_sysctls: ConntrackSysctls = ConntrackSysctls()
+    takeover: str = "clean"
+    """What happens to rules that a kube-proxy left: "clean", "report" or "off"."""
+    forward_accept: str = "auto"
+    """Accept forwarded service traffic where FORWARD's policy is DROP: "auto", "on" or "off"."""
+    pins: str = "auto"
+    """Maps and links on a host's bpffs: "auto" where there is one, "on" or "off"."""
+    document: dict[str, Any] = msgspec.field(default_factory=dict)
+    """The effective KubeProxyConfiguration, as /configz shows it."""
+    flag_values: dict[str, str] = msgspec.field(default_factory=dict)
+    """Every flag and its effective text, as /flagz shows it."""
 
     def local_detector_families(self) -> tuple[bool, bool]:
         """Whether pod-local sources can be told apart (IPv4, IPv6) [E5, E10].
