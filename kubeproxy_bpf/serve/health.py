@@ -9,11 +9,24 @@ first sync, since load balancers would send traffic to a node that does not serv
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Callable
+from typing import Any, Callable, Collection
 
 from kubeproxy_bpf.api.objects import Node
 
 AUTOSCALER_TAINT = "ToBeDeletedByClusterAutoscaler"
+
+
+class _FamilyHealth:
+    """The oldest unapplied change of one IP family: waiting, or in a sync that goes on."""
+
+    def __init__(self, now: datetime) -> None:
+        self.updated = now
+        self.pending: datetime | None = None
+        self.in_flight: datetime | None = None
+
+    def healthy(self, now: datetime, timeout_s: float) -> bool:
+        oldest = self.in_flight or self.pending
+        return oldest is None or (now - oldest).total_seconds() < timeout_s
 
 
 class Health:
@@ -22,29 +35,34 @@ class Health:
     def __init__(self, families: tuple[str, ...], timeout_s: float, now: Callable[[], datetime]):
         self._timeout_s = timeout_s
         self._now = now
-        self._updated = {family: now() for family in families}
-        self._pending: datetime | None = None
-        self._in_flight: datetime | None = None
+        self._families = {family: _FamilyHealth(now()) for family in families}
         self._eligible = False
         self._waiting_for_writer = False
         self._programmed = False
 
     def change_queued(self) -> None:
         """A change waits to be programmed; only the oldest one counts."""
-        if self._pending is None:
-            self._pending = self._now()
+        for family in self._families.values():
+            if family.pending is None:
+                family.pending = self._now()
 
-    def sync_begun(self) -> None:
-        """All changes queued so far are being programmed; those that come now are not."""
-        self._in_flight = self._in_flight or self._pending
-        self._pending = None
+    def sync_begun(self, concerned: Collection[str] | None = None) -> None:
+        """All changes queued so far are being programmed; those that come now are not.
+
+        ``concerned`` are the families that they touch: only those can fail now.
+        """
+        for name, family in self._families.items():
+            if concerned is None or name in concerned:
+                family.in_flight = family.in_flight or family.pending
+            family.pending = None
 
     def sync_finished(self) -> None:
         """What was queued when the sync began is programmed."""
-        self._in_flight = None
         self._waiting_for_writer = False
         self._programmed = True
-        self._updated = dict.fromkeys(self._updated, self._now())
+        for family in self._families.values():
+            family.in_flight = None
+            family.updated = self._now()
 
     def writer_awaited(self) -> None:
         """Another process writes our maps; unhealthy until a sync of our own succeeds."""
@@ -58,43 +76,52 @@ class Health:
     @property
     def last_sync(self) -> float:
         """Unix time of the last finished sync; 0 before the first."""
-        return max(self._updated.values()).timestamp() if self._programmed else 0.0
+        return self._last_update.timestamp() if self._programmed else 0.0
 
     @property
     def healthy(self) -> bool:
-        if self._waiting_for_writer:
-            return False
-        oldest = self._in_flight or self._pending
-        if oldest is None:
-            return True
-        return (self._now() - oldest).total_seconds() < self._timeout_s
+        return all(self._healthy_families().values())
 
     def livez(self) -> tuple[int, dict[str, Any]]:
         """Status and body of /livez: health without the node's eligibility."""
-        return self._report(self.healthy)
+        return self._report(self.healthy, {})
 
     def healthz(self) -> tuple[int, dict[str, Any]]:
         """Status and body of /healthz: what external load balancers act on."""
-        status, body = self._report(self.healthy and self._eligible and self._programmed)
-        body["nodeEligible"] = self._eligible
-        return status, body
+        ok = self.healthy and self._eligible and self._programmed
+        return self._report(ok, {"nodeEligible": self._eligible})
 
-    def _report(self, ok: bool) -> tuple[int, dict[str, Any]]:
+    def _report(self, ok: bool, eligible: dict[str, bool]) -> tuple[int, dict[str, Any]]:
+        """Status, and body in the order of kube-proxy's fields."""
         now = self._now()
-        healthy = self.healthy
-        families = {
-            family: {"lastUpdated": _rfc3339(updated), "healthy": healthy}
-            for family, updated in self._updated.items()
+        healthy = self._healthy_families()
+        status = {
+            name: {"lastUpdated": _rfc3339(family.updated), "healthy": healthy[name]}
+            for name, family in self._families.items()
         }
-        last = now if ok else max(self._updated.values(), default=now)
         body = {
-            "lastUpdated": _rfc3339(last),
+            "lastUpdated": _rfc3339(now if ok else self._last_update),
             "currentTime": _rfc3339(now),
-            "healthy": healthy,
-            "status": families,
+            **eligible,
+            "healthy": all(healthy.values()),
+            **({"status": status} if status else {}),
         }
         return (200 if ok else 503), body
 
+    @property
+    def _last_update(self) -> datetime:
+        return max((family.updated for family in self._families.values()), default=self._now())
+
+    def _healthy_families(self) -> dict[str, bool]:
+        now = self._now()
+        return {
+            name: not self._waiting_for_writer and family.healthy(now, self._timeout_s)
+            for name, family in self._families.items()
+        }
+
 
 def _rfc3339(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+    """As Go's RFC3339Nano: no zeros at the end of a fraction."""
+    text = moment.isoformat().replace("+00:00", "Z")
+    head, point, fraction = text.removesuffix("Z").partition(".")
+    return f"{head}.{fraction.rstrip('0')}Z" if point else text

@@ -1,40 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/healthz and /livez over HTTP (parity/http.md): what kubelets and load balancers ask."""
+"""/healthz and /livez over HTTP: what kubelets and load balancers ask.
+
+Every answer is counted in meters that ``metrics`` shows.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Callable, NoReturn
 
-import msgspec
 from aiohttp import web
 
+from kubeproxy_bpf.metering import Counter
+from kubeproxy_bpf.meters import HealthMeters
 from kubeproxy_bpf.serve.health import Health
-from kubeproxy_bpf.serve.listener import serve
+from kubeproxy_bpf.serve.listener import BindFailed, serve
+from kubeproxy_bpf.serve.mux import Handler, Mux, application, json
 
 
 class HealthServer:
     """Serves a ``Health`` until cancelled."""
 
-    def __init__(self, health: Health, host: str, port: int) -> None:
+    def __init__(
+        self,
+        health: Health,
+        host: str,
+        port: int,
+        hard_fail: Callable[[BindFailed], None] | None = None,
+        meters: HealthMeters | None = None,
+    ) -> None:
         self._health = health
         self._host = host
         self._port = port
+        self._hard_fail = hard_fail
+        self._meters = meters or HealthMeters()
 
     async def run(self) -> NoReturn:
         """Serve for ever."""
-        app = web.Application()
-        app.router.add_route("*", "/healthz", _answer(self._health.healthz))
-        app.router.add_route("*", "/livez", _answer(self._health.livez))
-        await serve(app, "health", self._host, self._port)
+        mux = Mux(
+            {
+                "/healthz": _answer(self._health.healthz, self._meters.healthz),
+                "/livez": _answer(self._health.livez, self._meters.livez),
+            }
+        )
+        await serve(application(mux.answer), "health", self._host, self._port, self._hard_fail)
 
 
-def _answer(report: Callable[[], tuple[int, dict[str, Any]]]) -> Any:
+def _answer(report: Callable[[], tuple[int, dict[str, Any]]], count: Counter) -> Handler:
     async def answer(_request: web.Request) -> web.Response:
         status, body = report()
-        return web.Response(
-            status=status,
-            body=msgspec.json.encode(body),
-            headers={"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"},
-        )
+        count.inc(str(status))
+        return json(body, status)
 
     return answer
