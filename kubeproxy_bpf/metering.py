@@ -10,7 +10,7 @@ is declared in ``meters``.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Mapping, NamedTuple
+from typing import Iterator, Mapping, NamedTuple
 
 Labels = tuple[str, ...]
 
@@ -111,6 +111,15 @@ class Histogram:
 
 
 Meter = Counter | Gauge | Histogram
+
+
+class Meters:
+    """The metrics of one part: all attributes that are one."""
+
+    def families(self) -> Iterator[Family]:
+        """Copies of all, by name."""
+        meters = [meter for meter in vars(self).values() if isinstance(meter, Meter)]
+        return (meter.family() for meter in sorted(meters, key=lambda meter: meter.name))
 
 
 def exponential(first: float, factor: float, count: int) -> tuple[float, ...]:

@@ -9,10 +9,10 @@ write to them, ``serve.metrics`` copies them when somebody asks. Nothing here kn
 from __future__ import annotations
 
 import time
-from typing import Callable, Iterable, Iterator
+from typing import Callable, Iterable
 
 from kubeproxy_bpf.api.objects import ObjectKey
-from kubeproxy_bpf.metering import Counter, Family, Gauge, Histogram, Meter, exponential
+from kubeproxy_bpf.metering import Counter, Gauge, Histogram, Meters, exponential
 from kubeproxy_bpf.model.types import Changes, Desired, ServicePortId
 from kubeproxy_bpf.plan.records import RecordFlags
 
@@ -32,15 +32,6 @@ _POLICIES = {
 _HAS_ENDPOINTS = int(RecordFlags.HAS_ENDPOINTS)
 _FAMILY = ("ip_family",)
 _SYNC = "kubeproxy_sync_proxy_rules_"
-
-
-class Meters:
-    """The metrics of one part: all attributes that are one."""
-
-    def families(self) -> Iterator[Family]:
-        """Copies of all, by name."""
-        meters = (m for m in vars(self).values() if isinstance(m, Meter))
-        return (meter.family() for meter in sorted(meters, key=lambda meter: meter.name))
 
 
 class ConntrackMeters(Meters):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GET requests to the API server, as streams: transport, TLS, authentication, errors.
+"""Requests to the API server: transport, TLS, authentication, errors.
 
-A response is handed out only after its status was checked. Dead peers are noticed by the kernel
+GET gives a stream; the little that the proxy writes (events) is sent whole. A response is handed out only after its status was checked. Dead peers are noticed by the kernel
 (keepalive, TCP_USER_TIMEOUT), silent ones by the caller's read time-out. Retrying is the
 reflector's business, except for one repetition with renewed credentials after a 401.
 """
@@ -13,15 +13,18 @@ import platform
 import socket
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, AsyncIterator, Sequence
+from typing import Any, AsyncIterator, Mapping, NamedTuple, Sequence
+from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 from aiohttp.connector import AddrInfoType
 
 from kubeproxy_bpf import __version__
 from kubeproxy_bpf.api.clock import Clock, SystemClock
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.decode import parse_status
+from kubeproxy_bpf.api.meters import NO_ANSWER, RestMeters
 from kubeproxy_bpf.api.status import StatusError, parse_retry_after, status_error
 
 Params = Sequence[tuple[str, str]]
@@ -34,6 +37,8 @@ KEEPALIVE_IDLE_S = 15
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_PROBES = 3
 USER_TIMEOUT_MS = 30_000
+WATCH = ("watch", "true")
+WRITE_TIMEOUT_S = 10.0
 ERROR_BODY_TIMEOUT_S = 5.0
 """For the whole body of an error; what has not come by then is not worth a blocked watch."""
 _ERROR_BODY_BYTES = 65_536
@@ -55,13 +60,32 @@ def keepalive_socket(info: AddrInfoType) -> socket.socket:
     return sock
 
 
+class _Request(NamedTuple):
+    """What is sent once, and once more when the credentials have to be renewed."""
+
+    method: str
+    path: str
+    params: Params
+    headers: Mapping[str, str]
+    body: bytes | None
+    read_timeout_s: float
+
+
 class ApiClient:
     """Use as an async context manager, after ``credentials.load()``."""
 
-    def __init__(self, credentials: Credentials, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        clock: Clock | None = None,
+        meters: RestMeters | None = None,
+    ) -> None:
         self._credentials = credentials
         self._clock = clock or SystemClock()
+        self.meters = meters or RestMeters()
         self._session: aiohttp.ClientSession | None = None
+        self._host = ""
+        """Of the API server, with its port as configured: a label of metrics."""
 
     async def __aenter__(self) -> ApiClient:
         self._session = aiohttp.ClientSession(
@@ -91,9 +115,11 @@ class ApiClient:
 
         ``read_timeout_s`` limits the silence between two pieces of the body, not the whole.
         """
+        begin = self._clock.monotonic()
         response = await self._send(path, params, read_timeout_s, compressed)
         if response.status == 401:
             response.close()
+            self.meters.repeated("GET", self._host, 401)
             await self._credentials.renew()
             response = await self._send(path, params, read_timeout_s, compressed)
         try:
@@ -101,6 +127,9 @@ class ApiClient:
                 raise await self._error(response)
             yield response.content
         finally:
+            if WATCH not in params:
+                seconds = self._clock.monotonic() - begin
+                self.meters.finished("GET", self._host, seconds, response.content.total_bytes)
             # A body that was not read to its end (a watch has none) makes the connection useless.
             if not response.content.at_eof():
                 response.close()
@@ -111,32 +140,48 @@ class ApiClient:
     ) -> aiohttp.ClientResponse:
         assert self._session is not None, "used outside of its context"
         connection = await self._credentials.current()
-        # Lists shrink to a seventh; the API server does not compress watches.
-        headers = {"Accept-Encoding": "gzip" if compressed else "identity"}
+        headers = dict(request.headers)
         if connection.authorization:
             headers["Authorization"] = connection.authorization
         options: dict[str, Any] = {}
         if connection.host.startswith("https"):
             options["ssl"] = self._credentials.tls()
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=read_timeout_s)
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            return await self._session.get(
-                connection.host + path,
-                params=list(params),
-                headers=headers,
-                timeout=timeout,
-                proxy=connection.proxy,
-                server_hostname=connection.tls_server_name,
-                allow_redirects=False,
-                **options,
-            )
+        code: int | str = NO_ANSWER
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                response = await self._session.get(
+                    connection.host + path,
+                    params=list(params),
+                    headers=headers,
+                    timeout=timeout,
+                    proxy=connection.proxy,
+                    server_hostname=connection.tls_server_name,
+                    allow_redirects=False,
+                    **options,
+                )
+            code = response.status
+            return response
+        finally:
+            self._host = urlsplit(connection.host).netloc
+            self.meters.answered("GET", self._host, code)
 
     async def _error(self, response: aiohttp.ClientResponse) -> StatusError:
         body = await _error_body(response.content)
         retry_after_s = parse_retry_after(response.headers.get("Retry-After"), self._clock.wall())
+        if retry_after_s is not None:
+            # The caller will: a server that names a time is asked again.
+            self.meters.repeated("GET", self._host, response.status)
         return status_error(
             response.status, response.reason or "", parse_status(body), retry_after_s
         )
+
+
+def _give_back(response: aiohttp.ClientResponse) -> None:
+    # A body that was not read to its end (a watch has none) makes the connection useless.
+    if not response.content.at_eof():
+        response.close()
+    response.release()
 
 
 async def _error_body(content: aiohttp.StreamReader) -> bytes:

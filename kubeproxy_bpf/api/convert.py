@@ -8,6 +8,7 @@ that were left out, as (field, message). Called by ``api.decode`` alone.
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 from itertools import chain
 from sys import intern
@@ -75,6 +76,7 @@ def endpoint_slice(
         ports=_slice_ports(source.ports),
         addresses=addresses,
         traits=traits,
+        triggered=_trigger_time(source.metadata.annotations),
     )
     return result, complaints
 
@@ -174,6 +176,17 @@ def _slice_ports(ports: tuple[wire.SlicePort, ...] | None) -> tuple[objects.Slic
         for p in ports or ()
         if p.name is not None and p.port
     )
+
+
+def _trigger_time(annotations: wire.SliceAnnotations | None) -> float:
+    """Unix time; 0 for none, and for what is no time, since it is there to be measured only."""
+    if annotations is None or annotations.trigger_time is None:
+        return 0.0
+    try:
+        moment = datetime.fromisoformat(annotations.trigger_time)
+    except ValueError:
+        return 0.0
+    return moment.timestamp() if moment.tzinfo else 0.0
 
 
 def _endpoints(

@@ -97,6 +97,8 @@ class EndpointSlice(NamedTuple):
     """First address of each endpoint, 16 bytes, v4-mapped; unusable ones are left out [B5]."""
     traits: tuple[EndpointTraits, ...]
     """Parallel to ``addresses``."""
+    triggered: float = 0.0
+    """Unix time of the change that led to this version, to be measured; 0 when unknown."""
 
     @property
     def key(self) -> ObjectKey:

@@ -24,7 +24,7 @@ from typing import NoReturn
 import aiohttp
 import structlog
 
-from kubeproxy_bpf.api.client import ApiClient, Params
+from kubeproxy_bpf.api.client import WATCH, ApiClient, Params
 from kubeproxy_bpf.api.clock import Backoff, Clock, SystemClock
 from kubeproxy_bpf.api.decode import DecodeError, Malformed, Page, parse_page
 from kubeproxy_bpf.api.intake import HistoryReplaced, Intake, Sink
@@ -184,7 +184,7 @@ class Reflector:
         params = (
             *self._resource.selectors,
             *params,
-            ("watch", "true"),
+            WATCH,
             ("allowWatchBookmarks", "true"),
             ("timeoutSeconds", str(max(1, round(timeout_s)))),
         )
@@ -196,6 +196,7 @@ class Reflector:
                 async for chunk in body.iter_any():
                     await self._events(splitter.feed(chunk))
                     guard.heard()
+                    self._client.meters.heard(self._resource.kind.value)
         if splitter.unfinished:
             raise Malformed("watch", "cut in the middle of an event")
 
@@ -241,10 +242,13 @@ class Reflector:
         async with self._client.get(
             self._resource.path, params, self._settings.list_stall_s, compressed=True
         ) as body:
-            return parse_page(await body.read(), self._resource.kind)
+            page = parse_page(await body.read(), self._resource.kind)
+        self._client.meters.heard(self._resource.kind.value)
+        return page
 
     def _learn(self, failure: Exception) -> None:
         """What a failure says about our position; and say so, once per failure."""
+        self._client.meters.failed(self._resource.kind.value)
         unforeseen = not isinstance(failure, _FORESEEN)
         if unforeseen or isinstance(failure, Malformed):
             self._bad_streams += 1

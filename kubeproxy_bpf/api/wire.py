@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 HEADLESS = "service.kubernetes.io/headless"
 PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 SERVICE_NAME = "kubernetes.io/service-name"
+TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 ZONE = "topology.kubernetes.io/zone"
 
 
@@ -155,8 +156,13 @@ class SliceLabels(Wire, frozen=True):
     headless: str | None | UnsetType = field(name=HEADLESS, default=UNSET)
 
 
+class SliceAnnotations(Wire, frozen=True):
+    trigger_time: str | None = field(name=TRIGGER_TIME, default=None)
+
+
 class SliceMeta(Meta, frozen=True):
     labels: SliceLabels | None = None
+    annotations: SliceAnnotations | None = None
 
 
 class SlicePort(Wire, frozen=True):
