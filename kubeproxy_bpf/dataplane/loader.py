@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens the BPF objects, fits them to this node, takes over pinned maps, and loads them.
+"""Opens the BPF objects, fits them to this node, takes over maps of before, and loads them.
 
-Maps are pinned under ``<pin_dir>/<digest>/``, where the digest names their layouts and sizes: equal
-digest, equal maps, and a restarted process goes on with them; another digest gets maps of its own
-beside the old. What is found there is checked all the same. Without a pin directory the maps live
-as long as programs use them.
+First the maps that programs of this instance run on are taken, if all of them fit. Then those that
+are pinned under ``<pin_dir>/<digest>/``, where the digest names their layouts and sizes: equal
+digest, equal maps; another digest gets maps of its own beside the old. What is found there is
+checked all the same. Without a pin directory the maps live as long as programs use them.
 
 The object of the packets is loaded beside that of the sockets: what is named alike is the same map,
 and only what is left is pinned for it. Attaching is the business of ``attach`` and ``devices``,
@@ -16,15 +16,16 @@ from __future__ import annotations
 import errno
 import hashlib
 from pathlib import Path
-from typing import Collection, Iterator, Mapping, Self
+from typing import Collection, Iterable, Iterator, Mapping, Self
 
 import structlog
 
 from kubeproxy_bpf.dataplane import layout
+from kubeproxy_bpf.dataplane.owned import Owned, RunningMap
 from kubeproxy_bpf.dataplane.places import BARE_IP_PROGRAMS, XDP_PROGRAMS
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
 from kubeproxy_bpf.dataplane.tracking import TrackState
-from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel
+from kubeproxy_bpf.errors import DataplaneError, LayoutError, UnsupportedKernel
 from kubeproxy_bpf.libbpf import (
     BpfMap,
     BpfObject,
@@ -85,10 +86,17 @@ class Datapath:
 
 
 def load_datapath(
-    object_path: Path, pin_dir: Path | None, sizes: Mapping[str, int], settings: Settings
+    object_path: Path,
+    pin_dir: Path | None,
+    sizes: Mapping[str, int],
+    settings: Settings,
+    owned: Owned | None = None,
 ) -> Datapath:
-    """Load the programs of an object; ``sizes`` gives max_entries by map, where not the default."""
-    return _load(BpfObject.open(object_path), pin_dir, sizes, settings, _NO_MAPS)
+    """Load the programs of an object; ``sizes`` gives max_entries by map, where not the default.
+
+    ``owned`` knows the programs that run already; without it only pinned maps are taken over.
+    """
+    return _load(BpfObject.open(object_path), pin_dir, sizes, settings, _NO_MAPS, owned)
 
 
 def load_packets(
@@ -100,6 +108,7 @@ def load_packets(
     *,
     xdp: bool = True,
     bare_ip: bool = True,
+    owned: Owned | None = None,
 ) -> Datapath:
     """Load the packet programs on the maps of the sockets.
 
@@ -112,7 +121,7 @@ def load_packets(
     for refused in choices if xdp else choices[-1:]:
         try:
             bpf_object = _open_without(object_path, (*not_wanted, *refused))
-            return _load(bpf_object, pin_dir, sizes, settings, sockets.maps)
+            return _load(bpf_object, pin_dir, sizes, settings, sockets.maps, owned)
         except (UnsupportedKernel, LibbpfError) as error:
             if refused == XDP_PROGRAMS:
                 raise
@@ -142,19 +151,21 @@ def _load(
     sizes: Mapping[str, int],
     settings: Settings,
     given: Mapping[str, BpfMap],
+    owned: Owned | None = None,
 ) -> Datapath:
-    """Load on the given maps, on those that are pinned, and on new ones; close after a failure."""
+    """Load on the given maps, on those in use or pinned, and on new ones; close after a failure."""
     try:
         btf = bpf_object.btf
         configure(bpf_object, btf, settings)
         for name in sizes.keys() - given.keys():
             bpf_object.maps[name].max_entries = sizes[name]
         _reuse_given(bpf_object, given)
+        taken = _reuse_running(bpf_object, btf, owned, given) if owned else []
         maps_dir = pin_dir / digest(bpf_object, btf) if pin_dir else None
-        missing = _reuse_pinned(bpf_object, maps_dir, given) if maps_dir else []
+        missing = _reuse_pinned(bpf_object, maps_dir, {*given, *taken}) if maps_dir else []
         load_object(bpf_object)
         if maps_dir:
-            _pin(bpf_object, missing, maps_dir)
+            _pin(bpf_object, [*missing, *taken], maps_dir)
         return Datapath(bpf_object, btf, maps_dir)
     except BaseException:
         bpf_object.close()
@@ -223,6 +234,31 @@ def _reuse_given(bpf_object: BpfObject, given: Mapping[str, BpfMap]) -> None:
             item.reuse(given[name])
 
 
+def _reuse_running(
+    bpf_object: BpfObject, btf: Btf, owned: Owned, given: Collection[str]
+) -> list[str]:
+    """Take the maps that programs of ours run on, if they are what we would make; name them.
+
+    They are the truth: pins may be of an earlier time, when this process could see them.
+    """
+
+    def fits(name: str, running: RunningMap) -> bool:
+        types = btf.maps[name]
+        structs = {each for part in types for each in _structs_in(btf, part)}
+        try:
+            _check_shape(bpf_object.maps[name], running.map, Path(name))
+            return layout.digest(btf, *structs) == layout.digest(running.types, *structs)
+        except (PinnedMapDiffers, LayoutError):
+            return False
+
+    wanted = [name for name, _ in _shared_maps(bpf_object) if name not in given]
+    found = owned.maps(wanted, fits)
+    for name, running in found.items():
+        with running:
+            bpf_object.maps[name].reuse(running)
+    return sorted(found)
+
+
 def _reuse_pinned(bpf_object: BpfObject, maps_dir: Path, given: Collection[str] = ()) -> list[str]:
     """Take the maps that are pinned; return the names of those that are not."""
     missing = []
@@ -247,8 +283,18 @@ def _check_shape(item: ObjectMap, existing: BpfMap, path: Path) -> None:
             raise PinnedMapDiffers(item.name, path, detail)
 
 
-def _pin(bpf_object: BpfObject, names: list[str], maps_dir: Path) -> None:
+def _pin(bpf_object: BpfObject, names: Iterable[str], maps_dir: Path) -> None:
+    """Pin maps, in place of others of an earlier time."""
     maps_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in names:
-        with bpf_object.maps[name].map as created:
-            created.pin(maps_dir / name)
+        with bpf_object.maps[name].map as used:
+            if not _is_pinned(used, maps_dir / name):
+                (maps_dir / name).unlink(missing_ok=True)
+                used.pin(maps_dir / name)
+
+
+def _is_pinned(used: BpfMap, path: Path) -> bool:
+    if not path.exists():
+        return False
+    with BpfMap.open_pinned(path) as pinned:
+        return pinned.info().id == used.info().id

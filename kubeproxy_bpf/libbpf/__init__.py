@@ -6,6 +6,14 @@ Three floors: ``_native`` names the C functions, the classes below own what they
 of the rest of the project. Calls block: run them in a thread where an event loop must go on.
 """
 
+from .attachment import (
+    XdpPrograms,
+    prog_attach,
+    prog_detach,
+    xdp_attach,
+    xdp_detach,
+    xdp_programs,
+)
 from .bpflink import ChainEntry, IterLink, Link, LinkInfo, device_chain, prog_query
 from .bpfmap import BpfMap
 from .bpfobject import BpfObject
@@ -27,7 +35,9 @@ from .errors import (
     MissingSymbol,
     VerifierError,
 )
+from .ids import link_ids, program_ids
 from .kernel import enable_stats, libbpf_version, possible_cpus
+from .loadedbtf import loaded_btf
 from .mapinfo import MapInfo
 from .objectparts import ObjectMap, ObjectProgram
 from .testrun import RunResult
@@ -58,9 +68,18 @@ __all__ = [
     "RunResult",
     "UpdateFlag",
     "VerifierError",
+    "XdpPrograms",
     "device_chain",
     "enable_stats",
     "libbpf_version",
+    "link_ids",
+    "loaded_btf",
     "possible_cpus",
+    "prog_attach",
+    "prog_detach",
     "prog_query",
+    "program_ids",
+    "xdp_attach",
+    "xdp_detach",
+    "xdp_programs",
 ]

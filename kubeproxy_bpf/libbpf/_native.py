@@ -31,6 +31,8 @@ from ._structs import (
     OpenOpts,
     PrintFn,
     RunOpts,
+    XdpAttachOpts,
+    XdpQueryOpts,
 )
 from .errors import MissingSymbol
 
@@ -184,5 +186,8 @@ bpf_prog_query = _f(
 bpf_link_get_fd_by_id = _f("bpf_link_get_fd_by_id", c_int, c_uint32)
 bpf_link_update = _f("bpf_link_update", c_int, c_int, c_int, POINTER(LinkUpdateOpts))
 bpf_link_detach = _f("bpf_link_detach", c_int, c_int)
+bpf_btf_get_fd_by_id = _f("bpf_btf_get_fd_by_id", c_int, c_uint32)
+bpf_xdp_attach = _f("bpf_xdp_attach", c_int, c_int, c_int, c_uint32, POINTER(XdpAttachOpts))
+bpf_xdp_query = _f("bpf_xdp_query", c_int, c_int, c_int, POINTER(XdpQueryOpts))
 bpf_iter_create = _f("bpf_iter_create", c_int, c_int)
 bpf_enable_stats = _f("bpf_enable_stats", c_int, c_int)

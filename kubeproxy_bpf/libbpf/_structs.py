@@ -51,6 +51,21 @@ class LinkUpdateOpts(Structure):
     _fields_ = [("sz", c_size_t), ("flags", c_uint32), ("old_prog_fd", c_uint32)]
 
 
+class XdpAttachOpts(Structure):
+    _fields_ = [("sz", c_size_t), ("old_prog_fd", c_int)]
+
+
+class XdpQueryOpts(Structure):
+    _fields_ = [
+        ("sz", c_size_t),
+        ("prog_id", c_uint32),
+        ("drv_prog_id", c_uint32),
+        ("hw_prog_id", c_uint32),
+        ("skb_prog_id", c_uint32),
+        ("attach_mode", c_ubyte),
+    ]
+
+
 class RunOpts(Structure):
     _fields_ = [
         ("sz", c_size_t),
@@ -206,4 +221,33 @@ class QueryAttr(Structure):
         ("link_ids", c_uint64),
         ("link_attach_flags", c_uint64),
         ("revision", c_uint64),
+    ]
+
+
+class AttachAttr(Structure):
+    """``attach_bpf`` of ``union bpf_attr``, as far as kernels without tcx know it."""
+
+    _fields_ = [
+        ("target", c_uint32),  # cgroup fd or interface index
+        ("prog_fd", c_uint32),
+        ("attach_type", c_uint32),
+        ("flags", c_uint32),
+        ("replace_fd", c_uint32),
+    ]
+
+
+class NextIdAttr(Structure):
+    """What all walks over ids have in ``union bpf_attr``."""
+
+    _fields_ = [("start_id", c_uint32), ("next_id", c_uint32), ("open_flags", c_uint32)]
+
+
+class BtfInfoStruct(Structure):
+    _fields_ = [
+        ("btf", c_uint64),
+        ("btf_size", c_uint32),
+        ("id", c_uint32),
+        ("name", c_uint64),
+        ("name_len", c_uint32),
+        ("kernel_btf", c_uint32),
     ]

@@ -32,6 +32,7 @@ class ProgramInfo(NamedTuple):
     xlated_bytes: int
     jited_bytes: int
     btf_id: int
+    load_time_ns: int  # of the clock CLOCK_BOOTTIME
 
 
 class ProgramCalls:
@@ -106,4 +107,5 @@ def program_info(fd: int, room: int = 64) -> ProgramInfo:
         xlated_bytes=raw.xlated_prog_len,
         jited_bytes=raw.jited_prog_len,
         btf_id=raw.btf_id,
+        load_time_ns=raw.load_time,
     )

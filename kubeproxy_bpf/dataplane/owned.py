@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells which programs of the kernel are those of one instance, and finds its maps through them.
+
+Each program carries its configuration in a read-only map that the kernel lists with it. An instance
+is what the writer's lock is held for: a name, whose digest stands there, and a network namespace.
+So the answer needs no file, survives every process, and is right where several instances share
+a kernel. Offsets come from the program's own types: it may be of another version. Used by
+``loader`` to go on with the maps of an earlier process, and by all that attaches and detaches.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from contextlib import ExitStack
+from typing import Callable, Iterable, Iterator, NamedTuple
+
+from kubeproxy_bpf.libbpf import (
+    BpfMap,
+    Btf,
+    BtfError,
+    LibbpfError,
+    MapType,
+    Program,
+    ProgramInfo,
+    loaded_btf,
+    program_ids,
+)
+
+_PREFIX = "kpb_"
+_SECTION = ".rodata"
+_CONFIG = "kpb_config"
+_FIRST = bytes(4)
+_NAME_LENGTH = 15
+"""So much of a map's name does the kernel keep."""
+
+
+class Owner(NamedTuple):
+    """An instance, as its programs name it in ``struct kpb_config``."""
+
+    instance: int
+    host_netns: int
+
+
+class RunningMap(NamedTuple):
+    """A map of programs that run, and the types that these know it by."""
+
+    map: BpfMap
+    types: Btf
+
+
+Fits = Callable[[str, RunningMap], bool]
+
+
+class Owned:
+    """Recognises the programs of one instance; remembers what it has seen."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self._seen: dict[int, bool] = {}
+        self._types: dict[int, Btf | None] = {}
+
+    def __contains__(self, program_id: int) -> bool:
+        """Whether the program with this id is there, and belongs to the instance."""
+        if program_id not in self._seen:
+            self._seen[program_id] = self._look(program_id) is not None
+        return self._seen[program_id]
+
+    def programs(self) -> list[ProgramInfo]:
+        """All programs of the instance, attached or not, the newest first.
+
+        Raises:
+            LibbpfError: the process may not look; it needs CAP_SYS_ADMIN.
+        """
+        found = [info for number in program_ids() if (info := self._look(number)) is not None]
+        return sorted(found, key=lambda info: (info.load_time_ns, info.id), reverse=True)
+
+    def maps(self, names: Iterable[str], fits: Fits) -> dict[str, BpfMap]:
+        """Open the maps of these names that running programs use; the newest programs decide.
+
+        All that are found, or none if one does not fit: what one map says of another is true only
+        within a set. The caller closes them.
+        """
+        wanted = {name[:_NAME_LENGTH]: name for name in names}
+        found: dict[str, BpfMap] = {}
+        with ExitStack() as undo:
+            for program in self.programs():
+                types = self._types_of(program.btf_id)
+                for opened in _opened(program.map_ids):
+                    name = wanted.get(opened.name)
+                    if name is None or name in found:
+                        opened.close()
+                        continue
+                    found[name] = undo.enter_context(opened)
+                    if types is None or not fits(name, RunningMap(opened, types)):
+                        return {}
+            undo.pop_all()
+        return found
+
+    def _look(self, program_id: int) -> ProgramInfo | None:
+        try:
+            with Program.from_id(program_id) as program:
+                info = program.info()
+                ours = info.name.startswith(_PREFIX) and self._owner_of(info) == self.owner
+        except LibbpfError as error:
+            if error.errno != errno.ENOENT:  # gone meanwhile
+                raise
+            return None
+        return info if ours else None
+
+    def _owner_of(self, info: ProgramInfo) -> Owner | None:
+        """Whose a program is, as it says itself."""
+        for map_id in info.map_ids:
+            with BpfMap.from_id(map_id) as section:
+                if section.type != MapType.ARRAY or not section.name.endswith(_SECTION):
+                    continue
+                content = section.lookup(_FIRST)
+            types = self._types_of(info.btf_id)
+            if types is not None and content is not None:
+                return _owner_in(types, content)
+        return None
+
+    def _types_of(self, btf_id: int) -> Btf | None:
+        if btf_id not in self._types:
+            try:
+                self._types[btf_id] = loaded_btf(btf_id)
+            except (LibbpfError, BtfError):
+                self._types[btf_id] = None
+        return self._types[btf_id]
+
+
+def _opened(map_ids: Iterable[int]) -> Iterator[BpfMap]:
+    for map_id in map_ids:
+        try:
+            yield BpfMap.from_id(map_id)
+        except LibbpfError as error:
+            if error.errno != errno.ENOENT:  # its last program ended meanwhile
+                raise
+
+
+def _owner_in(types: Btf, section: bytes) -> Owner | None:
+    """Read the owner out of a section of variables; None if there is no such thing in it."""
+    struct, sections = types.structs.get(_CONFIG), types.datasecs.get(_SECTION)
+    if struct is None or sections is None:
+        return None
+    base = next((each.offset for each in sections.variables if each.name == _CONFIG), None)
+    places = {each.name: each for each in struct.members}
+    if base is None or not places.keys() >= set(Owner._fields):
+        return None
+    numbers = []
+    for field in Owner._fields:
+        start = base + places[field].offset
+        raw = section[start : start + places[field].size]
+        numbers.append(int.from_bytes(raw, sys.byteorder))
+    return Owner(*numbers)
