@@ -4,6 +4,7 @@
 KubeProxyError
 ├── ConfigError            what the operator wrote does not hold
 ├── ApiError               the API server said no, or nothing
+├── SysctlRefused          a setting of the node that was asked for cannot be made
 └── DataplaneError         the kernel side
     ├── LayoutError        C and Python disagree on a struct
     ├── UnsupportedKernel  a feature is missing
@@ -46,6 +47,19 @@ class ApiError(KubeProxyError):
 
     def __str__(self) -> str:
         return f"{self.status} {self.reason}: {self.message}"
+
+
+class SysctlRefused(KubeProxyError):
+    """A setting of the kernel that the operator asked for cannot be made."""
+
+    def __init__(self, path: str, value: int, reason: str) -> None:
+        super().__init__(path, value, reason)
+        self.path = path
+        self.value = value
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be set to {self.value}: {self.reason}"
 
 
 class DataplaneError(KubeProxyError):
