@@ -227,7 +227,6 @@ def _record(
         (DeviceFlags.ETHERNET, item.ethernet),
         # Never to a pod: what its end of the wire takes changes without a word.
         (DeviceFlags.XDP_TARGET, item.role == Role.UPLINK and device.ifindex in xdp_targets),
-        (DeviceFlags.UP, device.up),
     ):
         if applies:
             flags |= flag

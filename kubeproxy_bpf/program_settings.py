@@ -70,8 +70,6 @@ def flags_of(config: Config) -> ConfigFlags:
         ConfigFlags.DSR_TCP: dsr,
         ConfigFlags.DSR_UDP: config.forwarding == "dsr",
         ConfigFlags.REDIRECT_PEER: config.redirect_peer,
-        # The backend's node has to find the same backend by itself.
-        ConfigFlags.CONSISTENT: dsr or config.algorithm == "maglev",
         ConfigFlags.DETECT_BY_CIDR: config.detect_local_mode in ("ClusterCIDR", "NodeCIDR"),
     }
     flags = ConfigFlags(0)

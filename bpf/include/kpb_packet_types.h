@@ -34,7 +34,6 @@ enum track_flags {
 	TRACK_PASS = 1 << 4,	/* a flow of the host's own: left alone, no rewrite */
 	TRACK_DSR = 1 << 5,	/* unchanged to the next hop of the backend */
 	TRACK_FIN = 1 << 6,	/* a FIN was seen in this direction */
-	TRACK_DYNAMIC = 1 << 7, /* the source port was allocated for this flow */
 	TRACK_ALONE = 1 << 8,	/* has no partner */
 	TRACK_ASSURED = 1 << 9, /* was established: a reset alone does not end it */
 };
@@ -102,7 +101,6 @@ enum device_flags {
 	DEVICE_POD_LOCAL = 1 << 1,  /* the local detector knows pods by this device */
 	DEVICE_ETHERNET = 1 << 2,   /* frames have an Ethernet header */
 	DEVICE_XDP_TARGET = 1 << 3, /* XDP may redirect frames to it */
-	DEVICE_UP = 1 << 4,
 };
 
 /* Node addresses to masquerade with on the way out of the device; zero: those of the node. */

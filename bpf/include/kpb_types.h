@@ -264,8 +264,7 @@ enum config_flags {
 	CONFIG_DSR_TCP = 1 << 5,	   /* remote backends answer the client themselves */
 	CONFIG_DSR_UDP = 1 << 6,
 	CONFIG_REDIRECT_PEER = 1 << 7,	/* straight into local pods, past netfilter */
-	CONFIG_CONSISTENT = 1 << 8,	/* consistent choice for every service */
-	CONFIG_DETECT_BY_CIDR = 1 << 9, /* no detector in a family without CIDR of pods */
+	CONFIG_DETECT_BY_CIDR = 1 << 8, /* no detector in a family without CIDR of pods */
 };
 
 enum { CONFIG_TIMEOUTS = 16 }; /* by enum track_state of kpb_packet_types.h */
@@ -278,5 +277,5 @@ struct kpb_config {
 	__u16 snat_count;
 	__u32 rejects_per_s;		/* ICMP errors and RSTs, for each processor */
 	__u32 timeout[CONFIG_TIMEOUTS]; /* ticks, by enum track_state */
-	__u32 pad0;
+	__u32 forward_mark;		/* of packets that FORWARD shall accept, or 0 */
 };

@@ -23,6 +23,12 @@ static __always_inline bool addr_equal(const struct ip_addr *a, const struct ip_
 	       a->word[0] == b->word[0];
 }
 
+/* Neither of the two wildcards. */
+static __always_inline bool addr_is_set(const struct ip_addr *a)
+{
+	return a->word[3] || a->word[0] || a->word[1];
+}
+
 /* ::ffff:0.0.0.0 or :: */
 static __always_inline struct ip_addr addr_wildcard(bool ipv4)
 {

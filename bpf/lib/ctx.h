@@ -25,6 +25,7 @@ typedef struct __sk_buff context;
 #define BY_LAYER(name) name##_tc
 #endif
 
+enum { LOOPBACK = 1 };	       /* lo has this index in every network namespace */
 enum { CTX_MAX_OFFSET = 511 }; /* a header that begins later than this is not looked for */
 
 /*

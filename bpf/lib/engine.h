@@ -167,15 +167,13 @@ static __noinline int engine_peek(context *ctx)
 	struct ip_addr address;
 	const struct vip *vip;
 
-	if (!eth || eth->h_proto != bpf_htons(ETH_P_IP) || ctx_ifindex(ctx) == ROUTE_LOOPBACK)
+	if (!eth || eth->h_proto != bpf_htons(ETH_P_IP) || ctx_ifindex(ctx) == LOOPBACK)
 		return PEEK_UNKNOWN;
 	address = addr_from_ipv4(((const struct iphdr *)(eth + 1))->daddr);
 	vip = bpf_map_lookup_elem(&kpb_vips, &address);
 	if (vip)
 		return vip->flags & 0xffff;
-	if (kpb_config.flags & CONFIG_REDIRECT_PEER || serve_is_unused_address(&address))
-		return PEEK_UNKNOWN;
-	return PEEK_LEAVE;
+	return kpb_config.flags & CONFIG_REDIRECT_PEER ? PEEK_UNKNOWN : PEEK_LEAVE;
 }
 
 /* Of the VIP that the packet goes to; 0 if it is none. */
@@ -184,7 +182,7 @@ static __noinline int engine_vip_flags(context *ctx, const struct packet *p)
 	struct ip_addr address = p->tuple.destination;
 	const struct vip *vip;
 
-	if (ctx_ifindex(ctx) == ROUTE_LOOPBACK)
+	if (ctx_ifindex(ctx) == LOOPBACK)
 		address = lb_vip_address(&address);
 	vip = bpf_map_lookup_elem(&kpb_vips, &address);
 	return vip ? vip->flags & 0xffff : 0;
@@ -213,7 +211,7 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 		return OUT_LEAVE;
 	/* What we delivered to the host comes by lo; elsewhere a mark that came along means
 	 * nothing. */
-	if (ctx_is_finished(ctx) && ctx_ifindex(ctx) == ROUTE_LOOPBACK)
+	if (ctx_is_finished(ctx) && ctx_ifindex(ctx) == LOOPBACK)
 		return OUT_LEAVE;
 	vip_flags = ethernet ? engine_peek(ctx) : PEEK_UNKNOWN;
 	if (vip_flags == PEEK_LEAVE)
@@ -227,7 +225,7 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 		return OUT_LEAVE;
 	/* Answers of pods that are reached past netfilter go to any address. */
 	if (!vip_flags && !(kpb_config.flags & CONFIG_REDIRECT_PEER))
-		return open_no_vip(&p->tuple.destination);
+		return OUT_LEAVE;
 #ifdef KPB_XDP
 	if (kind != PACKET_PLAIN || p->fragment != FRAGMENT_NONE)
 		return OUT_LEAVE;
@@ -241,25 +239,34 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 	flow = track_find(&p->tuple, &work->flow, now);
 	if (flow && !(work->flow.flags & TRACK_EGRESS) && !engine_is_over(p, flow, &work->flow))
 		return engine_follow(ctx, p, flow, &work->flow, now);
-	if (!vip_flags)
-		return open_no_vip(&p->tuple.destination);
-	if (kind == PACKET_ICMP_ERROR)
+	if (!vip_flags || kind == PACKET_ICMP_ERROR)
 		return OUT_LEAVE;
 	return BY_LAYER(open_flow)(ctx, vip_flags, false);
 }
 
 #ifndef KPB_XDP
 
+/*
+ * An address of a ServiceCIDR that no Service has [H2]: asked where packets leave, since another
+ * proxy may serve it by netfilter.
+ */
+static __noinline int engine_is_unused(const struct ip_addr *a)
+{
+	__u32 zero = 0;
+	const struct node *node = bpf_map_lookup_elem(&kpb_node, &zero);
+
+	if (!node)
+		return false;
+	for (__u32 i = 0; i < NODE_SERVICE_CIDRS && i < node->service_cidrs; i++)
+		if (serve_in_prefix(a, &node->service_cidr[i]))
+			return true;
+	return false;
+}
+
 /* The entry that waits for answers to this very packet. */
 static __always_inline const struct flow *engine_answer(const struct packet *p)
 {
-	struct tuple key = {
-		.source = p->tuple.destination,
-		.destination = p->tuple.source,
-		.source_port = p->tuple.destination_port,
-		.destination_port = p->tuple.source_port,
-		.protocol = p->tuple.protocol,
-	};
+	struct tuple key = track_reverse(&p->tuple);
 
 	return bpf_map_lookup_elem(&kpb_flows, &key);
 }
@@ -296,7 +303,7 @@ static __noinline int engine_disentangle(context *ctx, struct scratch *work)
 	__builtin_memset(&work->request, 0, sizeof(work->request));
 	work->request.egress = true;
 	nat_describe(p, &work->request, &peer, &work->pair[0]);
-	if (nat_make(work, 0, true) < 0)
+	if (nat_make_apart(ctx, p, work, 0) < 0)
 		return OUT_DROP;
 	return BY_LAYER(out)(ctx, true);
 }
@@ -324,12 +331,12 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 	if (kind == PACKET_ICMP_ERROR)
 		return OUT_LEAVE;
 	vip = bpf_map_lookup_elem(&kpb_vips, &p->tuple.destination);
-	if (vip && !(vip->flags & VIP_HOST_PORT))
-		return engine_is_middle(p) ? OUT_LEAVE : BY_LAYER(open_flow)(ctx, vip->flags, true);
-	if (!vip && ctx->sk && serve_is_unused_address(&p->tuple.destination)) {
+	if ((!vip || vip->flags & VIP_LINGER) && engine_is_unused(&p->tuple.destination)) {
 		verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
 		return OUT_DROP;
 	}
+	if (vip && !(vip->flags & VIP_HOST_PORT))
+		return engine_is_middle(p) ? OUT_LEAVE : BY_LAYER(open_flow)(ctx, vip->flags, true);
 	if (engine_is_ours_to_give(p->tuple.source_port))
 		return engine_disentangle(ctx, work);
 	if (lb_node_port_in_use(p->tuple.source_port))

@@ -6,20 +6,21 @@
 
 enum { KPB_TCP_LISTEN = 10 };
 
-/* The length of the tuple. */
-static __always_inline __u32 known_tuple(const struct packet *p, struct bpf_sock_tuple *tuple)
+/* The same in the kernel's words, and how long it is. */
+static __always_inline __u32 known_tuple(const struct tuple *key, bool ipv4,
+					 struct bpf_sock_tuple *tuple)
 {
-	if (p->ipv4) {
-		tuple->ipv4.saddr = p->tuple.source.word[3];
-		tuple->ipv4.daddr = p->tuple.destination.word[3];
-		tuple->ipv4.sport = p->tuple.source_port;
-		tuple->ipv4.dport = p->tuple.destination_port;
+	if (ipv4) {
+		tuple->ipv4.saddr = key->source.word[3];
+		tuple->ipv4.daddr = key->destination.word[3];
+		tuple->ipv4.sport = key->source_port;
+		tuple->ipv4.dport = key->destination_port;
 		return sizeof(tuple->ipv4);
 	}
-	__builtin_memcpy(tuple->ipv6.saddr, &p->tuple.source, sizeof(tuple->ipv6.saddr));
-	__builtin_memcpy(tuple->ipv6.daddr, &p->tuple.destination, sizeof(tuple->ipv6.daddr));
-	tuple->ipv6.sport = p->tuple.source_port;
-	tuple->ipv6.dport = p->tuple.destination_port;
+	__builtin_memcpy(tuple->ipv6.saddr, &key->source, sizeof(tuple->ipv6.saddr));
+	__builtin_memcpy(tuple->ipv6.daddr, &key->destination, sizeof(tuple->ipv6.daddr));
+	tuple->ipv6.sport = key->source_port;
+	tuple->ipv6.dport = key->destination_port;
 	return sizeof(tuple->ipv6);
 }
 
@@ -28,7 +29,7 @@ static __noinline int known_to_socket(context *ctx, const struct packet *p)
 {
 	bool tcp = p->tuple.protocol == KPB_IPPROTO_TCP;
 	struct bpf_sock_tuple tuple = {};
-	__u32 size = known_tuple(p, &tuple);
+	__u32 size = known_tuple(&p->tuple, p->ipv4, &tuple);
 	struct bpf_sock *sk;
 	int has;
 
@@ -43,7 +44,16 @@ static __noinline int known_to_socket(context *ctx, const struct packet *p)
 	return has;
 }
 
-#ifndef KPB_XDP
+#ifdef KPB_XDP
+
+/* The linker takes a kernel function in one object only, and TC needs it more. */
+static __always_inline int known_to_netfilter(context *ctx, const struct tuple *key, bool ipv4)
+{
+	(void)ctx, (void)key, (void)ipv4;
+	return false;
+}
+
+#else
 
 struct bpf_ct_opts___kpb {
 	__s32 netns_id;
@@ -53,7 +63,7 @@ struct bpf_ct_opts___kpb {
 	__u8 reserved[2];
 };
 
-/* Defined, if to nobody's use: a mere declaration does not match the kernel's type. */
+/* The kernel's name, since it checks the type that its functions get. */
 struct nf_conn {
 	unsigned long status;
 } __attribute__((preserve_access_index));
@@ -63,18 +73,18 @@ extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *ctx, struct bpf_sock_
 					 __u32 opts_size) __weak __ksym;
 extern void bpf_ct_release(struct nf_conn *connection) __weak __ksym;
 
-/* A connection that netfilter translates since before we came: kube-proxy's. */
-static __noinline int known_to_netfilter(context *ctx, const struct packet *p)
+/* A connection that netfilter follows, in either direction: kube-proxy's, or a CNI's. */
+static __noinline int known_to_netfilter(context *ctx, const struct tuple *key, bool ipv4)
 {
-	struct bpf_ct_opts___kpb opts = {.netns_id = -1, .l4proto = p->tuple.protocol};
+	struct bpf_ct_opts___kpb opts = {.netns_id = -1, .l4proto = key->protocol};
 	struct bpf_sock_tuple tuple = {};
 	struct nf_conn *connection;
 
-	known_tuple(p, &tuple);
+	known_tuple(key, ipv4, &tuple);
 	if (!bpf_skb_ct_lookup || !bpf_ct_release)
 		return false;
 	/* The verifier wants each length as a constant. */
-	if (p->ipv4)
+	if (ipv4)
 		connection =
 			bpf_skb_ct_lookup(ctx, &tuple, sizeof(tuple.ipv4), &opts, sizeof(opts));
 	else

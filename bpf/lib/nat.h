@@ -5,11 +5,12 @@
  */
 #pragma once
 
+#include "known.h"
 #include "route.h"
 #include "serve.h"
 #include "track_make.h"
 
-enum { NAT_PORT_TRIES = 128 };
+enum { NAT_PORT_TRIES = 128, NAT_APART_TRIES = 4 };
 
 /* A global function, so that the verifier looks at it once and not at each turn of the loop. */
 __weak __noinline int nat_try_port(__u32 which, __u32 number)
@@ -62,8 +63,31 @@ static __always_inline int nat_make(struct scratch *work, __u32 which, bool dyna
 		error = track_make(pair);
 	if (error != -KPB_EEXIST || pair->key.protocol == KPB_IPPROTO_SCTP)
 		return error;
-	pair->flow.flags |= TRACK_DYNAMIC;
 	return nat_make_forced(work, which);
+}
+
+static __always_inline void nat_undo(const struct track_pair *pair)
+{
+	struct flow *flow = bpf_map_lookup_elem(&kpb_flows, &pair->key);
+
+	if (flow)
+		track_remove(&pair->key, flow, pair->flow.turn);
+}
+
+/* In the node's name, at a port that netfilter has given nobody: its connections live on. */
+static __always_inline int nat_make_apart(context *ctx, const struct packet *p,
+					  struct scratch *work, __u32 which)
+{
+	struct track_pair *pair = &work->pair[which];
+
+	for (int i = 0; i < NAT_APART_TRIES; i++) {
+		int error = nat_make(work, which, true);
+
+		if (error || !known_to_netfilter(ctx, &pair->partner_key, p->ipv4))
+			return error;
+		nat_undo(pair);
+	}
+	return -KPB_EEXIST;
 }
 
 static __always_inline __u8 nat_first_state(const struct packet *p)
@@ -153,7 +177,7 @@ static __always_inline int nat_direct(context *ctx, const struct packet *p, cons
 		verdict_count(COUNT_NO_ROUTE);
 		return -KPB_E2BIG;
 	}
-	return nat_make(work, 0, true);
+	return nat_make_apart(ctx, p, work, 0);
 }
 
 /* The second pair of a flow that netfilter sees: middle to inner, where packets leave. */
@@ -183,7 +207,7 @@ static __always_inline int nat_masquerade(context *ctx, const struct packet *p,
 	stale = bpf_map_lookup_elem(&kpb_flows, &second->key);
 	if (stale)
 		track_remove(&second->key, stale, stale->turn);
-	return nat_make(work, 1, true);
+	return nat_make_apart(ctx, p, work, 1);
 }
 
 static __always_inline int nat_stack(context *ctx, const struct packet *p, const struct request *r,
@@ -201,7 +225,7 @@ static __always_inline int nat_stack(context *ctx, const struct packet *p, const
 		return error;
 	error = nat_masquerade(ctx, p, work);
 	if (error < 0)
-		track_remove(&pair->key, &pair->flow, pair->flow.turn);
+		nat_undo(pair);
 	return error < 0 ? error : 0;
 }
 

@@ -29,7 +29,8 @@ static __always_inline enum decision open_unknown_tcp(context *ctx, const struct
 	(void)ctx, (void)p, (void)vip_flags, (void)record;
 	return DECIDE_LATER;
 #else
-	if ((vip_flags & VIP_HOST_PORT && known_to_socket(ctx, p)) || known_to_netfilter(ctx, p)) {
+	if ((vip_flags & VIP_HOST_PORT && known_to_socket(ctx, p)) ||
+	    known_to_netfilter(ctx, &p->tuple, p->ipv4)) {
 		verdict_count(COUNT_UNKNOWN_TCP_TO_STACK);
 		return DECIDE_LEAVE;
 	}
@@ -84,17 +85,9 @@ static __noinline enum decision open_decide(context *ctx, struct scratch *work, 
 	if (decision != DECIDE_FLOW)
 		return decision;
 	/* A spoofed source: input routing drops it. */
-	if (r->place == CLIENT_HOST && !egress && r->ifindex != ROUTE_LOOPBACK)
+	if (r->place == CLIENT_HOST && !egress && r->ifindex != LOOPBACK)
 		return DECIDE_LEAVE;
 	return DECIDE_FLOW;
-}
-
-static __always_inline int open_no_vip(const struct ip_addr *address)
-{
-	if (!serve_is_unused_address(address))
-		return OUT_LEAVE;
-	verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
-	return OUT_DROP;
 }
 
 #ifndef KPB_XDP
@@ -103,7 +96,7 @@ static __always_inline int open_no_vip(const struct ip_addr *address)
  */
 static __always_inline int open_reject(context *ctx, struct packet *p, bool egress)
 {
-	bool own = ctx_ifindex(ctx) == ROUTE_LOOPBACK;
+	bool own = ctx_ifindex(ctx) == LOOPBACK;
 
 	if (egress) {
 		own = serve_is_local_address(&p->tuple.source);
@@ -127,11 +120,9 @@ __weak __noinline int BY_LAYER(open_flow)(context *ctx, __u32 vip_flags, __u32 e
 	if (vip_flags & VIP_ON_DEVICE)
 		verdict_count(COUNT_ON_DEVICE);
 #endif
-	if (vip_flags & VIP_LINGER)
-		return open_no_vip(&work->packet.tuple.destination);
-	if (vip_flags & (VIP_ON_DEVICE | VIP_CANARY))
+	if (vip_flags & (VIP_ON_DEVICE | VIP_CANARY | VIP_LINGER))
 		return OUT_LEAVE;
-	if (vip_flags & VIP_LOOPBACK && ctx_ifindex(ctx) != ROUTE_LOOPBACK)
+	if (vip_flags & VIP_LOOPBACK && ctx_ifindex(ctx) != LOOPBACK)
 		return OUT_LEAVE;
 	decision = open_decide(ctx, work, vip_flags, egress);
 	if (decision == DECIDE_FLOW)

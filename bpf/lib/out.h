@@ -16,7 +16,7 @@
 /* Packets that start on this host have come no way yet. */
 static __always_inline bool out_is_own(context *ctx, const struct flow *flow)
 {
-	return flow->flags & TRACK_EGRESS || ctx_ifindex(ctx) == ROUTE_LOOPBACK;
+	return flow->flags & TRACK_EGRESS || ctx_ifindex(ctx) == LOOPBACK;
 }
 
 #ifndef KPB_XDP
@@ -33,11 +33,7 @@ static __always_inline int out_rewrite(context *ctx, struct packet *p, const str
 static __always_inline long out_note_answer(const struct packet *p, const struct flow *flow,
 					    struct track_pair *pair)
 {
-	pair->partner_key = p->tuple;
-	pair->partner_key.source = flow->destination;
-	pair->partner_key.source_port = flow->destination_port;
-	pair->partner_key.destination = p->tuple.source;
-	pair->partner_key.destination_port = p->tuple.source_port;
+	pair->partner_key = track_reverse(&pair->key);
 	pair->partner = *flow;
 	pair->partner.source = p->tuple.destination;
 	pair->partner.source_port = p->tuple.destination_port;
@@ -200,7 +196,7 @@ static __always_inline int out_host(context *ctx, struct packet *p, const struct
 		return OUT_DROP;
 	/* A bridge's port takes what is for the bridge for somebody else's. */
 	bpf_skb_change_type(ctx, PACKET_FOR_HOST);
-	return out_neighbour(ctx, p, ROUTE_LOOPBACK, NULL);
+	return out_neighbour(ctx, p, LOOPBACK, NULL);
 }
 
 static __always_inline int out_stack(context *ctx, struct packet *p, const struct flow *flow)
@@ -209,6 +205,7 @@ static __always_inline int out_stack(context *ctx, struct packet *p, const struc
 		return OUT_DROP;
 	if (flow->flags & TRACK_EGRESS && flow->ifindex && flow->ifindex != ctx_ifindex(ctx))
 		return out_back(ctx, p, flow);
+	ctx->mark |= kpb_config.forward_mark;
 	return OUT_LEAVE;
 }
 
@@ -259,11 +256,11 @@ static __always_inline int out_host(context *ctx, struct packet *p, const struct
 
 /*
  * Up the stack with its new destination. Not to the host itself: TC would look at the packet
- * again, by an address that it serves.
+ * again, by an address that it serves. Nor where a mark is wanted, which XDP cannot set.
  */
 static __always_inline int out_stack(context *ctx, struct packet *p, const struct flow *flow)
 {
-	if (flow->flags & TRACK_HOST || !out_is_for_us(ctx))
+	if (flow->flags & TRACK_HOST || kpb_config.forward_mark || !out_is_for_us(ctx))
 		return OUT_LEAVE;
 	return rewrite(ctx, p, flow) ? OUT_DROP : OUT_LEAVE;
 }

@@ -125,7 +125,7 @@ static __always_inline int reject_send_to_host(context *ctx, const struct packet
 {
 	if (!p->l3 && bpf_skb_change_head(ctx, sizeof(struct ethhdr), 0))
 		return REJECT_DROP;
-	return bpf_redirect_neigh(ROUTE_LOOPBACK, NULL, 0, 0);
+	return bpf_redirect_neigh(LOOPBACK, NULL, 0, 0);
 }
 
 static __noinline int reject_send(context *ctx, const struct packet *p, bool to_host)

@@ -4,8 +4,6 @@
 
 #include "track.h"
 
-enum { ROUTE_LOOPBACK = 1 }; /* every network namespace has it under this index */
-
 struct route {
 	struct ip_addr next_hop;
 	__u32 ifindex;
@@ -95,8 +93,8 @@ static __always_inline long route_ask_kernel(context *ctx, const struct packet *
 }
 
 /*
- * BPF_FIB_LKUP_RET_*. `length` is checked against the route's MTU if it is not 0. The answer is
- * whole if the neighbour is known (SUCCESS), and lacks the MACs if it is not (NO_NEIGH).
+ * BPF_FIB_LKUP_RET_*. The packet's length is checked against the route's MTU. The answer is whole
+ * if the neighbour is known (SUCCESS), and lacks the MACs if it is not (NO_NEIGH).
  */
 static __noinline long route_find(context *ctx, const struct packet *p, const struct flow *to,
 				  struct route *route)
@@ -124,11 +122,6 @@ static __noinline long route_find(context *ctx, const struct packet *p, const st
 static __always_inline bool route_is_found(long found)
 {
 	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH;
-}
-
-static __always_inline bool addr_is_set(const struct ip_addr *a)
-{
-	return a->word[3] || a->word[0] || a->word[1];
 }
 
 /* The device that a packet from `to->source` to `to->destination` leaves by, or 0. */

@@ -10,8 +10,6 @@
 #include "consistent.h"
 #include "track.h"
 
-enum hook { HOOK_INGRESS, HOOK_EGRESS };
-
 enum client_place {
 	CLIENT_OUTSIDE,
 	CLIENT_POD, /* of this node, by packet: its traffic always passes netfilter */
@@ -47,20 +45,6 @@ static __always_inline bool serve_in_prefix(const struct ip_addr *a, const struc
 	return serve_is_prefix(prefix);
 }
 
-/* An address of a ServiceCIDR that no Service has [H2]. */
-static __noinline int serve_is_unused_address(const struct ip_addr *a)
-{
-	__u32 zero = 0;
-	const struct node *node = bpf_map_lookup_elem(&kpb_node, &zero);
-
-	if (!node)
-		return false;
-	for (__u32 i = 0; i < NODE_SERVICE_CIDRS && i < node->service_cidrs; i++)
-		if (serve_in_prefix(a, &node->service_cidr[i]))
-			return true;
-	return false;
-}
-
 static __always_inline bool serve_is_local_address(const struct ip_addr *a)
 {
 	const struct vip *vip = bpf_map_lookup_elem(&kpb_vips, a);
@@ -90,7 +74,7 @@ static __always_inline void serve_place(const struct packet *p, struct request *
 	pods = p->ipv4 ? &node->pods_ipv4 : &node->pods_ipv6;
 	r->detector = serve_has_detector(p, pods);
 	if (serve_is_local_address(&p->tuple.source) ||
-	    (r->ifindex == 1 && addr_is_loopback(&p->tuple.source))) {
+	    (r->ifindex == LOOPBACK && addr_is_loopback(&p->tuple.source))) {
 		r->place = CLIENT_HOST;
 		return;
 	}

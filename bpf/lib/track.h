@@ -96,6 +96,18 @@ static __always_inline bool track_is_past(const struct flow *flow, __u32 now)
 	return (__s32)(now - flow->deadline) > 0;
 }
 
+/* The tuple of answers. */
+static __always_inline struct tuple track_reverse(const struct tuple *key)
+{
+	return (struct tuple){
+		.source = key->destination,
+		.destination = key->source,
+		.source_port = key->destination_port,
+		.destination_port = key->source_port,
+		.protocol = key->protocol,
+	};
+}
+
 /* The key of the entry that undoes this one. */
 static __always_inline struct tuple track_partner_key(const struct tuple *key,
 						      const struct flow *flow)

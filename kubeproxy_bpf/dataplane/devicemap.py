@@ -26,7 +26,6 @@ class DeviceFlags(IntFlag):
     POD_LOCAL = 2
     ETHERNET = 4
     XDP_TARGET = 8
-    UP = 16
 
 
 class DeviceRecord(NamedTuple):

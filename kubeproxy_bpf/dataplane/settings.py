@@ -23,8 +23,7 @@ class ConfigFlags(IntFlag):
     DSR_TCP = 32
     DSR_UDP = 64
     REDIRECT_PEER = 128
-    CONSISTENT = 256
-    DETECT_BY_CIDR = 512
+    DETECT_BY_CIDR = 256
 
 
 class Settings(NamedTuple):
@@ -40,6 +39,8 @@ class Settings(NamedTuple):
     """RSTs and ICMP errors, for each processor."""
     timeout: bytes = bytes(64)
     """Ticks by enum track_state, each of 4 bytes."""
+    forward_mark: int = 0
+    """Set on what is translated and handed to the host's FORWARD; 0: no mark."""
 
 
 def netns_cookie() -> int:

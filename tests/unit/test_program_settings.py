@@ -25,18 +25,14 @@ from kubeproxy_bpf.program_settings import flags_of, packet_entries, settings_of
             ["--cluster-cidr=10.0.0.0/8"],
             ConfigFlags.TCP_ORIGIN | ConfigFlags.POD_SHORTCUT_IPV4,
         ),
-        (["--bpf-algorithm=maglev"], ConfigFlags.TCP_ORIGIN | ConfigFlags.CONSISTENT),
         (["--bpf-redirect-peer"], ConfigFlags.TCP_ORIGIN | ConfigFlags.REDIRECT_PEER),
         (
             ["--bpf-forwarding=hybrid"],
-            ConfigFlags.TCP_ORIGIN | ConfigFlags.DSR_TCP | ConfigFlags.CONSISTENT,
+            ConfigFlags.TCP_ORIGIN | ConfigFlags.DSR_TCP,
         ),
         (
             ["--bpf-forwarding=dsr"],
-            ConfigFlags.TCP_ORIGIN
-            | ConfigFlags.DSR_TCP
-            | ConfigFlags.DSR_UDP
-            | ConfigFlags.CONSISTENT,
+            ConfigFlags.TCP_ORIGIN | ConfigFlags.DSR_TCP | ConfigFlags.DSR_UDP,
         ),
     ],
 )

@@ -129,7 +129,7 @@ def test_a_node_with_a_bridge_of_pods_and_an_overlay(node, run):
 
     assert ["eth0"] == [name for name in (*expected, "cni0") if running.path.is_uplink(name)]
     flags = DeviceFlags(running.record("v-pod").flags)
-    assert DeviceFlags.POD | DeviceFlags.POD_LOCAL | DeviceFlags.ETHERNET | DeviceFlags.UP == flags
+    assert DeviceFlags.POD | DeviceFlags.POD_LOCAL | DeviceFlags.ETHERNET == flags
     assert not DeviceFlags.POD & running.record("eth0").flags
     assert {"eth0": "none"} == running.path.reading().xdp_modes
 

@@ -34,7 +34,6 @@ from .node import (
 from .world import (
     CLUSTER_IP,
     DEVICE_ETHERNET,
-    DEVICE_UP,
     EXTERNAL_IP,
     EXTERNAL_LOCAL,
     NODE_PORT,
@@ -119,7 +118,7 @@ def test_xdp_redirects_where_that_arrives(hooks: Hooks, world: PacketWorld, fami
     assert inner.source == NODE_SECOND[family]
     assert frames.difference(seen.data, frames.packet("TCP", inner, 63)) == ""
     assert seen.data[:12] == macs(PEER_MAC[GATEWAY_SECOND], MAC[UPLINK_SECOND])
-    world.device(UPLINK_SECOND, DEVICE_ETHERNET | DEVICE_UP, NODE_SECOND)
+    world.device(UPLINK_SECOND, DEVICE_ETHERNET, NODE_SECOND)
     assert hooks.xdp(UPLINK, sent) == (Verdict.UNSPEC, sent)
     again = hooks.ingress(UPLINK, sent)
     assert frames.difference(again.data, frames.packet("TCP", inner, 63)) == ""

@@ -8,6 +8,7 @@ does not name. What comes out is compared with the packet that scapy builds, byt
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_address, ip_network
 from typing import Callable, NamedTuple
 
 import pytest
@@ -117,6 +118,8 @@ def _send(hooks: Hooks, flow: PacketFlow, port: int) -> Target | Outcome:
     sent = frames.frame(frames.packet(flow.protocol, ends), MAC.get(device, NO_MAC))
     leaves = host and device is not LOOPBACK
     seen = (hooks.egress if leaves else hooks.ingress)(device, sent)
+    if seen == Seen(Verdict.UNSPEC, sent) and _leaves_by_default(flow):
+        seen = hooks.egress(UPLINK, sent)
     if seen.data == sent:
         return {Verdict.UNSPEC: Outcome.LEFT_ALONE, Verdict.DROP: Outcome.DROPPED}[seen.verdict]
     came = frames.read(seen.data)
@@ -124,6 +127,14 @@ def _send(hooks: Hooks, flow: PacketFlow, port: int) -> Target | Outcome:
         assert seen.verdict is Verdict.REDIRECT
         return Outcome.REJECTED
     return _target(hooks, flow, ends, seen)
+
+
+def _leaves_by_default(flow: PacketFlow) -> bool:
+    """What nobody translates goes where all goes that no route knows: out again."""
+    if flow.counter == "ON_DEVICE":
+        return False
+    address = ip_address(flow.address)
+    return any(address in ip_network(cidr) for cidr in SERVICE_CIDRS)
 
 
 def _target(hooks: Hooks, flow: PacketFlow, ends: Ends, seen: Seen) -> Target:

@@ -24,11 +24,9 @@ CLUSTER_IP, EXTERNAL_IP, LOAD_BALANCER, NODE_PORT, HOST_PORT = FrontendKind
 EXTERNAL_LOCAL = RecordFlags.HAS_ENDPOINTS | RecordFlags.EXTERNAL_LOCAL
 INTERNAL_LOCAL = RecordFlags.HAS_ENDPOINTS | RecordFlags.INTERNAL_LOCAL
 
-DEVICE_POD, DEVICE_POD_LOCAL, DEVICE_ETHERNET, DEVICE_XDP_TARGET, DEVICE_UP = (
-    1 << bit for bit in range(5)
-)
+DEVICE_POD, DEVICE_POD_LOCAL, DEVICE_ETHERNET, DEVICE_XDP_TARGET = (1 << bit for bit in range(4))
 TRACK_REPLY, TRACK_EGRESS, TRACK_DIRECT, TRACK_HOST = (1 << bit for bit in range(4))
-TRACK_PASS, TRACK_DSR, TRACK_FIN, TRACK_DYNAMIC = (1 << bit for bit in range(4, 8))
+TRACK_PASS, TRACK_DSR, TRACK_FIN = (1 << bit for bit in range(4, 7))
 STATES = (
     "NONE TCP_NEW TCP_REPLIED TCP_ESTABLISHED TCP_CLOSING TCP_TIME_WAIT TCP_CLOSED UDP_NEW "
     "UDP_REPLIED OTHER"
@@ -102,13 +100,13 @@ class PacketWorld(World):
         self.clear()
         self.forget()
         self.node(detect=detect)
-        ethernet = DEVICE_ETHERNET | DEVICE_UP
+        ethernet = DEVICE_ETHERNET
         self.device(places.UPLINK, ethernet | DEVICE_XDP_TARGET, places.NODE)
         self.device(places.UPLINK_SECOND, ethernet | DEVICE_XDP_TARGET, places.NODE_SECOND)
-        self.device(places.TUNNEL, DEVICE_UP, places.NODE)
+        self.device(places.TUNNEL, 0, places.NODE)
         for pod in (places.POD, places.POD_2):
             self.device(pod, ethernet | DEVICE_POD, ("0.0.0.0", "::"))
-        self.device("lo", DEVICE_UP | DEVICE_ETHERNET, ("0.0.0.0", "::"))
+        self.device("lo", DEVICE_ETHERNET, ("0.0.0.0", "::"))
         for address in (*places.NODE, *places.NODE_SECOND):
             self.vip(address, VipFlags.NODE_PORT | VipFlags.HOST_PORT)
 

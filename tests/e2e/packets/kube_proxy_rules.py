@@ -62,12 +62,7 @@ class _Rules:
         for chain in ("PREROUTING", "OUTPUT", "POSTROUTING"):
             yield f":KUBE-{chain} -"
             yield f"-I {chain} -j KUBE-{chain}"
-        # Apart from the proxy's own ports: see "two masquerade at once" in docs/differences.md.
-        for protocol in ("tcp", "udp"):
-            yield (
-                f"-A KUBE-POSTROUTING -p {protocol} -m mark --mark {_MARK}"
-                " -j MASQUERADE --to-ports 30000-65535 --random-fully"
-            )
+        yield f"-A KUBE-POSTROUTING -m mark --mark {_MARK} -j MASQUERADE --random-fully"
         for service in SERVICES:
             for protocol in _PROTOCOLS:
                 yield from self._chains(service, protocol)
