@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that a kube-proxy left in this network namespace: found, counted, removed.
+
+Tolerant by step: a tool that is missing or fails concerns what it would have removed, and is told;
+the rest goes. Calls block. Called by ``takeover`` and by ``cleanup``; what stands between these
+calls, and when it is time for them, is theirs to know.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Callable, Iterator, NamedTuple, TypeVar
+
+from kubeproxy_bpf.takeover import iptables, ipvs, nftables
+from kubeproxy_bpf.takeover.iptables import Backend
+from kubeproxy_bpf.takeover.names import IPVS_DEVICE
+from kubeproxy_bpf.takeover.ruleset import Removal
+
+T = TypeVar("T")
+Step = tuple[str, Callable[[], object]]
+
+
+class Leftovers(NamedTuple):
+    """What there is of kube-proxy."""
+
+    tables: list[tuple[Backend, str, Removal]]
+    """Of iptables: whose, the name, and how it goes."""
+    nftables: list[tuple[str, str]]
+    servers: int
+    device: int | None
+    sets: list[str]
+    problems: list[str]
+    """What could not be looked at."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are that would be removed, by kind."""
+        counts = Counter(
+            iptables_jumps=sum(what.jumps for _, _, what in self.tables),
+            iptables_chains=sum(what.chains for _, _, what in self.tables),
+            iptables_rules=sum(what.rules for _, _, what in self.tables),
+            nftables_tables=len(self.nftables),
+            ipvs_servers=self.servers,
+            ipvs_devices=self.device is not None,
+            ipsets=len(self.sets),
+        )
+        return {kind: count for kind, count in counts.items() if count}
+
+    @property
+    def kept(self) -> list[str]:
+        """Chains that others need, as "command table chain"."""
+        return [
+            f"{backend.command} {name} {chain}"
+            for backend, name, what in self.tables
+            for chain in what.kept
+        ]
+
+
+def find() -> Leftovers:
+    """Look for all of it."""
+    problems: list[str] = []
+
+    def look(what: str, function: Callable[[], T], nothing: T) -> T:
+        try:
+            return function()
+        except OSError as error:
+            problems.append(f"{what}: {error.strerror or error}")
+            return nothing
+
+    none: dict[str, Removal] = {}
+    tables = [
+        (backend, name, what)
+        for backend in iptables.backends()
+        for name, what in look(backend.command, partial(iptables.removals, backend), none).items()
+    ]
+    no_tables: list[tuple[str, str]] = []
+    own_tables = look("nftables", nftables.leftovers, no_tables) if nftables.present() else []
+    return Leftovers(
+        tables,
+        own_tables,
+        look("virtual servers", ipvs.servers, 0),
+        ipvs.device(),
+        look("ip sets", ipvs.sets, list[str]()),
+        problems,
+    )
+
+
+def remove(found: Leftovers) -> list[str]:
+    """Remove what was found, as far as it goes; returns a sentence for each thing that stays."""
+    return run(_steps(found))
+
+
+def stop_tracking() -> list[str]:
+    """Remove what keeps connections tracked that kube-proxy's rules opened; returns problems."""
+    steps: list[Step] = [
+        (f"{backend.command} tracking", partial(iptables.stop_tracking, backend))
+        for backend in iptables.backends()
+    ]
+    if nftables.present():
+        steps.append(("nftables tracking", nftables.stop_tracking))
+    return run(steps)
+
+
+def run(steps: Iterator[Step] | list[Step]) -> list[str]:
+    """Do every step, whatever becomes of the others; returns what failed."""
+    problems = []
+    for what, step in steps:
+        try:
+            step()
+        except OSError as error:
+            problems.append(f"{what}: {error.strerror or error}")
+    return problems
+
+
+def _steps(found: Leftovers) -> Iterator[Step]:
+    for backend, name, what in found.tables:
+        yield f"{backend.command} {name}", partial(iptables.remove, backend, what)
+    if found.nftables:
+        yield "nftables", partial(nftables.remove, found.nftables)
+    if found.servers:
+        yield "virtual servers", ipvs.remove_servers
+    if found.device is not None:
+        yield IPVS_DEVICE, partial(ipvs.remove_device, found.device)
+    # Rules looked into the sets, so these go last.
+    for name in found.sets:
+        yield f"ip set {name}", partial(ipvs.remove_set, name)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The task that ends what a kube-proxy left, once the programs serve in its place.
+
+While a kube-proxy is alive its rules are its own: it is waited for, until nobody else holds its
+ports. Then everything goes, after the rules that let forwarded traffic pass are in place. Rules
+that come back belong to somebody who is alive all the same: that is told, and not fought. Whatever
+happens here ends no traffic and no process. Made and run by ``app``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Awaitable, Callable, Mapping
+
+import structlog
+
+from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.takeover import leftovers
+from kubeproxy_bpf.takeover.leftovers import Leftovers
+from kubeproxy_bpf.takeover.ports import held_by_others, ports_of
+from kubeproxy_bpf.threads import in_thread
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_S = 2.0
+"""Between two looks at the ports: the listener of another process ends without a notice."""
+_RETRY_S = 10.0
+_TRIES = 6
+_COMES_BACK_S = 90.0
+"""A kube-proxy looks after its rules every 30 s by default."""
+
+
+async def _nothing() -> None:
+    return None
+
+
+class Takeover:
+    """From the rules of a kube-proxy to our programs, on one node."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        accept_forwarded: Callable[[], Awaitable[object]] = _nothing,
+        found: Callable[[Mapping[str, int]], None] = lambda counts: None,
+        comes_back_s: float = _COMES_BACK_S,
+    ) -> None:
+        """``accept_forwarded`` lets traffic of Services pass a FORWARD policy of DROP, as a
+        kube-proxy's rules do; ``found`` is told how much of it there is, by kind."""
+        self._mode = config.takeover
+        self._ports = ports_of(config)
+        self._accept_forwarded = accept_forwarded
+        self._found = found
+        self._comes_back_s = comes_back_s
+        self._datapath_serves = asyncio.Event()
+
+    def datapath_serves(self) -> None:
+        """The programs are filled and attached: from now on nothing else is needed."""
+        self._datapath_serves.set()
+
+    async def run(self) -> None:
+        """Do what the configuration says, and return when it is done; never raises an OSError."""
+        if self._mode == "off":
+            return
+        await self._datapath_serves.wait()
+        await self._kube_proxy_gone()
+        found = await self._look()
+        if self._mode == "report" or not found.counts:
+            return
+        if await self._clean():
+            await asyncio.sleep(self._comes_back_s)
+            await self._look_again()
+
+    async def _look(self) -> Leftovers:
+        found = await in_thread(leftovers.find)
+        self._found(found.counts)
+        if found.counts or found.kept or found.problems:
+            _log.info("leftovers_found", **found.counts, kept=found.kept, problems=found.problems)
+        else:
+            _log.info("no_leftovers_found")
+        return found
+
+    async def _kube_proxy_gone(self) -> None:
+        """Wait until nobody else listens where a kube-proxy does; tell once what is there."""
+        told = False
+        while held := await self._held():
+            if not told:
+                _log.warning("kube_proxy_alive", ports=held, action=self._mode)
+                await self._look()
+                told = True
+            await asyncio.sleep(_LOOK_S)
+
+    async def _held(self) -> list[int]:
+        try:
+            return await in_thread(lambda: held_by_others(self._ports))
+        except OSError as error:
+            # Without an answer somebody's rules might be in use.
+            _log.error("ports_not_looked_at", error=str(error))
+            return sorted(self._ports)
+
+    async def _clean(self) -> bool:
+        """Remove everything; again if something changed meanwhile, or is locked."""
+        problems: list[str] = []
+        for attempt in range(_TRIES):
+            if attempt:
+                await asyncio.sleep(_RETRY_S)
+            if not await self._passes():
+                continue
+            found = await in_thread(leftovers.find)
+            problems = await in_thread(lambda: leftovers.remove(found))
+            left = await in_thread(leftovers.find)
+            self._found(left.counts)
+            if not (problems or left.counts):
+                _log.info("leftovers_removed", **found.counts, kept=left.kept)
+                return True
+            _log.warning("leftovers_stay", **left.counts, problems=problems, attempt=attempt + 1)
+        _log.error("takeover_given_up", problems=problems)
+        return False
+
+    async def _passes(self) -> bool:
+        try:
+            await self._accept_forwarded()
+        except OSError as error:
+            # The rules that are left accept what is forwarded: better they stay.
+            _log.error("forwarding_not_accepted", error=str(error))
+            return False
+        return True
+
+    async def _look_again(self) -> None:
+        found = await in_thread(leftovers.find)
+        self._found(found.counts)
+        if found.counts:
+            _log.error("leftovers_came_back", **found.counts, hint="is a kube-proxy still running?")
