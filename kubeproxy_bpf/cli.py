@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``kube-proxy`` command: flags to Config, Config to a running proxy, errors to exit codes.
 
-As kube-proxy does: a bad command line prints the usage and ``Error: ...`` and ends with 1; a
-failure at run time is logged and ends with 1; SIGTERM ends with 0 and leaves the datapath in place.
+As kube-proxy does: a bad command line or configuration prints the usage and ``Error: ...`` and ends
+with 1, before anything is touched; a failure at run time is logged and ends with 1; SIGTERM ends
+with 0 and leaves the datapath in place. What is not the daily work (--version, --write-config-to,
+--cleanup, --init-only) is done here and ends the process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from typing import Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import structlog
 
-from kubeproxy_bpf import __version__
 from kubeproxy_bpf import log as logging_setup
 from kubeproxy_bpf import memory
-from kubeproxy_bpf.config.load import FLAGS, from_flags
+from kubeproxy_bpf.config.load import FLAGS, Loaded, read
 from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.config.version import version_text
 from kubeproxy_bpf.errors import ConfigError, KubeProxyError
 
 _log = structlog.get_logger(__name__)
@@ -27,34 +30,68 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the proxy until it is told to stop; returns the exit code."""
     try:
         given = FLAGS.parse(sys.argv[1:] if argv is None else argv)
+        for line in FLAGS.deprecations(given):
+            print(line, file=sys.stderr)
         if given.get("help"):
             print(f"kube-proxy: Services by eBPF\n\n{_usage()}")
             return 0
-        if given.get("version", "false") != "false":
-            print(f"kubeproxy-bpf {__version__}")
+        if version := version_text(given.get("version", "false")):
+            print(version)
             return 0
-        config = from_flags(given)
+        loaded = read(given)
     except ConfigError as error:
         print(f"{_usage()}\n", file=sys.stderr)
         for problem in error.problems:
             print(f"Error: {problem}", file=sys.stderr)
         return 1
-    logging_setup.set_up(config.verbosity, config.logging_format)
+    _start_log(loaded)
+    return _reported(lambda: _act(given, loaded.config))
+
+
+def _start_log(loaded: Loaded) -> None:
+    logging_setup.set_up(loaded.config.verbosity, loaded.config.logging_format)
+    for note in loaded.notes:
+        (_log.warning if note.warn else _log.info)(note.event, **note.fields)
+
+
+def _act(given: Mapping[str, Any], config: Config) -> int:
+    """What the flags ask for, in kube-proxy's order; each is imported late, as it needs much."""
+    if path := given.get("write-config-to"):
+        from kubeproxy_bpf.config.document import to_yaml
+
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(to_yaml(config.document))
+        _log.info("configuration_written", path=path)
+        return 0
+    if given.get("cleanup"):
+        from kubeproxy_bpf import cleanup
+
+        return cleanup.run(config)
+    if given.get("init-only"):
+        from kubeproxy_bpf import host
+
+        return host.init_only(config)
     return _run(config)
 
 
 def _run(config: Config) -> int:
+    _log.info("mode_served_by_ebpf", mode=config.mode)
     memory.starting()
     # Imported late: --help and --version need none of it.
     from kubeproxy_bpf.app import App
 
     memory.imported()
+    asyncio.run(App(config).run())
+    return 0
+
+
+def _reported(act: Callable[[], int]) -> int:
+    """A failure is one line of the log and exit code 1."""
     try:
-        asyncio.run(App(config).run())
+        return act()
     except (KubeProxyError, OSError) as error:
         _log.error("proxy_failed", error=str(error), kind=type(error).__name__)
         return 1
-    return 0
 
 
 def _usage() -> str:

@@ -1,298 +1,296 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flags and file to ``Config``.
+"""Flags and files to ``Config``.
 
-Flags are a table (``FLAGS``); with ``--config`` the file replaces what flags say, except those that
-kube-proxy honours beside a file (``parity``: hostname, logging, and our own ``--bpf-*``).
-Validation is in ``validate``.
+With --config the file takes the place of all flags that set its fields, but for those that
+kube-proxy honours beside a file (``KnownFlag.beside``). Settings of our own come from their own
+file, and flags beat it. Everything is validated, and every problem told, before anything happens.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
-import msgspec
-import yaml
-
-from kubeproxy_bpf.config.pflag import (
-    Flag,
-    FlagSet,
-    parse_bool,
-    parse_bool_map,
-    parse_duration,
-    parse_int,
-    parse_list,
-    parse_port_range,
-)
-from kubeproxy_bpf.config.schema import (
-    Config,
-    ConntrackSection,
-    ConntrackTimeouts,
+from kubeproxy_bpf.config import defaults, own, validate_own
+from kubeproxy_bpf.config.decode import read_document
+from kubeproxy_bpf.config.document import (
+    Duration,
+    FlushFrequency,
     KubeProxyConfiguration,
-    MapSizes,
+    Quantity,
+    VModule,
+    get_field,
+    set_field,
+    to_plain,
 )
+from kubeproxy_bpf.config.flags import ENVIRONMENT, KUBE_PROXY_FLAGS, WITHOUT_EFFECT, KnownFlag
+from kubeproxy_bpf.config.gotext import sloppy_cidr, sloppy_ip, with_port
+from kubeproxy_bpf.config.pflag import FlagSet
+from kubeproxy_bpf.config.schema import Config, ConntrackSysctls, ConntrackTimeouts, MapSizes
 from kubeproxy_bpf.config.validate import validate
 from kubeproxy_bpf.errors import ConfigError
 
-_SIZES = MapSizes()
-_TIMEOUTS = ConntrackTimeouts()
+FLAGS = FlagSet([*(known.flag for known in KUBE_PROXY_FLAGS), own.BPF_CONFIG, *own.SETTINGS])
 
-FLAGS = FlagSet(
-    [
-        Flag("help", parse_bool, False, "show this help", "h", "true"),
-        Flag("version", str, "false", "print the version and exit", "", "true"),
-        Flag("config", str, "", "path of a KubeProxyConfiguration file"),
-        Flag("hostname-override", str, "", "name of the Node object, if not the host name"),
-        Flag("kubeconfig", str, "", "path of a kubeconfig; empty: in-cluster"),
-        Flag("master", str, "", "URL of the API server, overrides the kubeconfig"),
-        Flag("bind-address", str, "0.0.0.0", "overrides the node's primary address"),
-        Flag("healthz-bind-address", str, "0.0.0.0:10256", "address of /healthz and /livez"),
-        Flag("metrics-bind-address", str, "127.0.0.1:10249", "address of /metrics"),
-        Flag("proxy-mode", str, "", "iptables, ipvs or nftables: accepted; eBPF is used"),
-        Flag("cluster-cidr", str, "", "CIDRs of the pods, one per family"),
-        Flag("detect-local-mode", str, "ClusterCIDR", "how pod-local sources are told apart"),
-        Flag("pod-bridge-interface", str, "", "for BridgeInterface mode"),
-        Flag("pod-interface-name-prefix", str, "", "for InterfaceNamePrefix mode"),
-        Flag("nodeport-addresses", parse_list, (), "CIDRs whose addresses serve node ports"),
-        Flag(
-            "iptables-localhost-nodeports",
-            parse_bool,
-            True,
-            "serve node ports on loopback addresses",
-            "",
-            "true",
-        ),
-        Flag("iptables-sync-period", parse_duration, 30.0, "retry period of a failed sync"),
-        Flag("iptables-min-sync-period", parse_duration, 0.0, "least time between syncs"),
-        Flag("masquerade-all", parse_bool, False, "masquerade all service traffic", "", "true"),
-        Flag(
-            "conntrack-tcp-timeout-established",
-            parse_duration,
-            _TIMEOUTS.tcp_established_s,
-            "idle time of established TCP flows; 0: as the kernel's conntrack",
-        ),
-        Flag(
-            "conntrack-tcp-timeout-close-wait",
-            parse_duration,
-            _TIMEOUTS.tcp_close_wait_s,
-            "idle time of half-closed TCP flows; 0: as the kernel's conntrack",
-        ),
-        Flag(
-            "conntrack-udp-timeout",
-            parse_duration,
-            _TIMEOUTS.udp_s,
-            "idle time of unanswered UDP flows; 0: as the kernel's conntrack",
-        ),
-        Flag(
-            "conntrack-udp-timeout-stream",
-            parse_duration,
-            _TIMEOUTS.udp_stream_s,
-            "idle time of answered UDP flows; 0: as the kernel's conntrack",
-        ),
-        Flag("feature-gates", parse_bool_map, {}, "name=true,... "),
-        Flag("v", parse_int, 0, "log verbosity", "v"),
-        Flag("logging-format", str, "text", "text or json"),
-        Flag("bpf-cgroup-root", str, "", "cgroup2 directory to hook; empty: found in mountinfo"),
-        Flag("bpf-pin-path", str, "/sys/fs/bpf/kube-proxy", "directory on a bpffs for our pins"),
-        Flag("bpf-tcp-origin", parse_bool, True, "getpeername shows the VIP", "", "true"),
-        Flag(
-            "bpf-local-source", str, "masquerade", "what local backends see: preserve, masquerade"
-        ),
-        Flag(
-            "bpf-snat-ports",
-            parse_port_range,
-            (10000, 29999),
-            "source ports of masqueraded flows, first-last",
-        ),
-        Flag(
-            "bpf-forwarding", str, "snat", "remote backends' answers: snat, dsr, hybrid (TCP dsr)"
-        ),
-        Flag("bpf-devices", parse_list, (), "uplinks, names or globs; empty: found by themselves"),
-        Flag("bpf-xdp", str, "off", "XDP at uplinks: off, auto, native, generic"),
-        Flag("bpf-algorithm", str, "random", "choice of backends: random, maglev (consistent)"),
-        Flag(
-            "bpf-redirect-peer",
-            parse_bool,
-            False,
-            "packets go straight into local pods, past the host's netfilter and its policies",
-            "",
-            "true",
-        ),
-        Flag("bpf-state-path", str, "/run/kube-proxy-bpf", "directory for what cleanup must undo"),
-        Flag("bpf-max-flows", parse_int, 0, "entries of flows, two or four each; 0: from memory"),
-        Flag("bpf-service-metrics", parse_int, 100, "services with metrics of their own; 0: none"),
-        Flag("bpf-max-frontends", parse_int, _SIZES.frontends, "entries of vips and frontends"),
-        Flag("bpf-max-services", parse_int, _SIZES.services, "entries of services"),
-        Flag("bpf-max-slots", parse_int, _SIZES.slots, "entries of slots"),
-        Flag("bpf-max-backends", parse_int, _SIZES.backends, "entries of backends"),
-        Flag("bpf-max-affinity", parse_int, _SIZES.affinity, "entries of affinity"),
-    ]
-)
+
+class Note(NamedTuple):
+    """Something to log once the log is set up."""
+
+    event: str
+    fields: dict[str, Any]
+    warn: bool = True
+
+
+class Loaded(NamedTuple):
+    """The configuration, and what the operator should know of it."""
+
+    config: Config
+    notes: list[Note]
 
 
 def load(argv: Sequence[str]) -> Config:
-    """Read flags, and the file they name, into a validated Config.
+    """Read flags, and the files they name, into a validated Config.
 
     Raises:
         ConfigError: with every problem found.
     """
-    return from_flags(FLAGS.parse(argv))
+    return read(FLAGS.parse(argv)).config
 
 
-def from_flags(given: Mapping[str, Any]) -> Config:
+def read(given: Mapping[str, Any]) -> Loaded:
     """Like ``load``, from flags that are already parsed."""
     flags = {**FLAGS.defaults(), **given}
-    fields = _common(flags) | _packets(flags)
-    mode = flags["proxy-mode"]
-    if flags["config"]:
-        file = read_file(flags["config"])
-        mode = file.mode
-        fields |= _from_file(file, flags)
+    problems: list[str] = []
+    notes: list[Note] = []
+    document, settings = KubeProxyConfiguration(), flags
+    try:
+        document = _document(given, flags, notes)
+    except ConfigError as error:
+        problems += error.problems
     else:
-        fields |= _from_flags_alone(flags)
-    if mode == "nftables" and not fields["node_port_addresses"]:
-        # The one difference between the modes that clients can see from outside [F14].
-        fields["node_port_addresses"] = ("primary",)
-    config = Config(**fields)
-    problems = validate(config)
-    if mode not in ("", "iptables", "ipvs", "nftables"):
-        problems.append(f'mode: unknown proxy mode "{mode}"')
-    if "hostname-override" in given and not given["hostname-override"].strip():
-        problems.append("--hostname-override: must not be blank")
+        problems += validate(document)
+    try:
+        settings = _own_settings(given, flags)
+    except ConfigError as error:
+        problems += error.problems
+    problems += validate_own.validate(settings)
+    problems += _hostname_problems(given, document)
     if problems:
         raise ConfigError(problems)
-    return config
+    notes += _without_effect(document, given)
+    return Loaded(_config(document, settings, flags, given), notes)
 
 
-def read_file(path: str) -> KubeProxyConfiguration:
-    """Read a KubeProxyConfiguration; nulls and zero values mean "use the default"."""
-    try:
-        document = yaml.load(Path(path).read_text(), Loader=yaml.CSafeLoader)
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ConfigError([f"--config {path}: {error}"]) from None
-    if not isinstance(document, dict):
-        raise ConfigError([f"--config {path}: is not a YAML object"])
-    if document.get("kind") != "KubeProxyConfiguration":
-        raise ConfigError([f'--config {path}: kind must be "KubeProxyConfiguration"'])
-    try:
-        return msgspec.convert(_without_nulls(document), KubeProxyConfiguration)
-    except msgspec.ValidationError as error:
-        raise ConfigError([f"--config {path}: {error}"]) from None
-
-
-def _without_nulls(value: Any) -> Any:
-    """kubeadm writes every field, unset ones as null."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return value
-
-
-def _common(flags: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "hostname": _hostname(flags["hostname-override"]),
-        "master": flags["master"],
-        "verbosity": flags["v"],
-        "logging_format": flags["logging-format"],
-        "cgroup_root": flags["bpf-cgroup-root"],
-        "pin_path": os.path.normpath(flags["bpf-pin-path"]),
-        "tcp_origin": flags["bpf-tcp-origin"],
-        "map_sizes": MapSizes(
-            vips=flags["bpf-max-frontends"],
-            frontends=flags["bpf-max-frontends"],
-            services=flags["bpf-max-services"],
-            records=2 * flags["bpf-max-services"],
-            slots=flags["bpf-max-slots"],
-            backends=flags["bpf-max-backends"],
-            affinity=flags["bpf-max-affinity"],
-        ),
-    }
-
-
-def _packets(flags: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "devices": tuple(flags["bpf-devices"]),
-        "xdp": flags["bpf-xdp"],
-        "local_source": flags["bpf-local-source"],
-        "snat_ports": flags["bpf-snat-ports"],
-        "forwarding": flags["bpf-forwarding"],
-        "algorithm": flags["bpf-algorithm"],
-        "redirect_peer": flags["bpf-redirect-peer"],
-        "max_flows": flags["bpf-max-flows"],
-        "state_path": os.path.normpath(flags["bpf-state-path"]),
-        "service_metrics": flags["bpf-service-metrics"],
-    }
-
-
-def _from_flags_alone(flags: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "kubeconfig": flags["kubeconfig"],
-        "bind_address": flags["bind-address"] or "0.0.0.0",
-        "healthz_bind_address": flags["healthz-bind-address"] or "0.0.0.0:10256",
-        "metrics_bind_address": flags["metrics-bind-address"] or "127.0.0.1:10249",
-        "cluster_cidr": flags["cluster-cidr"],
-        "detect_local_mode": flags["detect-local-mode"] or "ClusterCIDR",
-        "bridge_interface": flags["pod-bridge-interface"],
-        "interface_name_prefix": flags["pod-interface-name-prefix"],
-        "node_port_addresses": flags["nodeport-addresses"],
-        "localhost_node_ports": flags["iptables-localhost-nodeports"],
-        "feature_gates": flags["feature-gates"],
-        "masquerade_all": flags["masquerade-all"],
-        "conntrack": ConntrackTimeouts(
-            tcp_established_s=flags["conntrack-tcp-timeout-established"],
-            tcp_close_wait_s=flags["conntrack-tcp-timeout-close-wait"],
-            udp_s=flags["conntrack-udp-timeout"],
-            udp_stream_s=flags["conntrack-udp-timeout-stream"],
-        ),
-        "sync_period_s": flags["iptables-sync-period"],
-        "min_sync_period_s": flags["iptables-min-sync-period"],
-    }
-
-
-def _from_file(file: KubeProxyConfiguration, flags: Mapping[str, Any]) -> dict[str, Any]:
-    bind_address = file.bind_address or "0.0.0.0"
-    unspecified = "[::]:10256" if ":" in bind_address else "0.0.0.0:10256"
-    metrics = "[::1]:10249" if ":" in bind_address else "127.0.0.1:10249"
-    localhost = file.iptables.localhost_node_ports
-    # Of the modes' sections only that of the mode in use counts, as in kube-proxy.
-    section = file.nftables if file.mode == "nftables" else file.iptables
-    return {
-        "hostname": _hostname(flags["hostname-override"] or file.hostname_override),
-        "kubeconfig": file.client_connection.kubeconfig,
-        "bind_address": bind_address,
-        "healthz_bind_address": file.healthz_bind_address or unspecified,
-        "metrics_bind_address": file.metrics_bind_address or metrics,
-        "cluster_cidr": file.cluster_cidr,
-        "detect_local_mode": file.detect_local_mode or "ClusterCIDR",
-        "bridge_interface": file.detect_local.bridge_interface,
-        "interface_name_prefix": file.detect_local.interface_name_prefix,
-        "node_port_addresses": file.node_port_addresses or (),
-        "localhost_node_ports": True if localhost is None else localhost,
-        "feature_gates": file.feature_gates,
-        "masquerade_all": section.masquerade_all,
-        "conntrack": _timeouts(file.conntrack),
-    }
-
-
-def _timeouts(section: ConntrackSection) -> ConntrackTimeouts:
-    """The file's time-outs; what it leaves out has the default, "0s" means the kernel's own."""
-    given = {}
-    for field in section.__struct_fields__:
-        text = getattr(section, field)
-        if text is None:
+def _document(
+    given: Mapping[str, Any], flags: Mapping[str, Any], notes: list[Note]
+) -> KubeProxyConfiguration:
+    """The document in effect: file or defaults, flags laid over it, all of it resolved."""
+    document = KubeProxyConfiguration()
+    path = flags["config"]
+    if path:
+        decoded = read_document(path)
+        document = decoded.document
+        if decoded.overlooked:
+            notes.append(
+                Note("config_decoded_leniently", {"overlooked": decoded.overlooked}, False)
+            )
+    defaults.fill(document)
+    ignored = []
+    for known in KUBE_PROXY_FLAGS:
+        if known.flag.name not in given:
             continue
-        try:
-            given[field.replace("_timeout", "_s")] = parse_duration(text)
-        except ValueError as error:
-            raise ConfigError([f"conntrack.{_camel(field)}: {error}"]) from None
-    return ConntrackTimeouts(**given)
+        if path and not known.beside:
+            ignored.append(f"--{known.flag.name}")
+        elif known.field:
+            _lay_over(document, known, given[known.flag.name])
+    if not path:
+        _ports(document, given)
+    if ignored:
+        notes.append(Note("flags_replaced_by_config", {"flags": ignored}))
+    defaults.resolve(document)
+    return document
 
 
-def _camel(field: str) -> str:
-    first, *rest = field.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+def _lay_over(document: KubeProxyConfiguration, known: KnownFlag, value: Any) -> None:
+    """Set the field of a flag; which one depends on the mode for some."""
+    name = known.flag.name
+    if name in ("bind-address", "healthz-bind-address", "metrics-bind-address") and not value:
+        # Go's parser takes an empty address for "say nothing".
+        return
+    if name == "vmodule":
+        items = [VModule(file_pattern=pattern, verbosity=level) for pattern, level in value]
+        document.logging.vmodule = items + document.logging.vmodule
+        return
+    kind = type(get_field(document, known.field))
+    if kind in (Duration, FlushFrequency, Quantity):
+        value = kind(value)
+    elif isinstance(value, tuple):
+        value = list(value)
+    paths = [known.field]
+    if name in ("masquerade-all", "iptables-sync-period", "iptables-min-sync-period"):
+        # The flags of iptables are those of nftables too; what the mode does not use is dropped.
+        paths.append(known.field.replace("iptables.", "nftables."))
+    for path in paths:
+        set_field(document, path, value)
 
 
-def _hostname(override: str) -> str:
-    return (override or socket.gethostname()).strip().lower()
+def _ports(document: KubeProxyConfiguration, given: Mapping[str, Any]) -> None:
+    """The deprecated flags of ports: for addresses without one; 0 empties the address."""
+    healthz = given.get("healthz-port", defaults.HEALTHZ_PORT)
+    metrics = given.get("metrics-port", defaults.METRICS_PORT)
+    document.healthz_bind_address = (
+        with_port(document.healthz_bind_address, healthz) if healthz else ""
+    )
+    document.metrics_bind_address = (
+        with_port(document.metrics_bind_address, metrics) if metrics else ""
+    )
+
+
+def _own_settings(given: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    path = own.path_of(flags)
+    settings = own.read_settings(path) if path else {}
+    return {**flags, **settings, **given}
+
+
+def _hostname_problems(given: Mapping[str, Any], document: KubeProxyConfiguration) -> list[str]:
+    texts = [given["hostname-override"]] if given.get("hostname-override") else []
+    if document.hostname_override:
+        texts.append(document.hostname_override)
+    if any(not text.strip() for text in texts):
+        return ["--hostname-override: empty hostname is invalid"]
+    return []
+
+
+def _without_effect(document: KubeProxyConfiguration, given: Mapping[str, Any]) -> list[Note]:
+    """One note for each setting that was given and changes nothing."""
+    usual = KubeProxyConfiguration()
+    defaults.fill(usual)
+    defaults.resolve(usual)
+    notes = []
+    for known in KUBE_PROXY_FLAGS:
+        if known.status != WITHOUT_EFFECT:
+            continue
+        if known.field:
+            value = get_field(document, known.field)
+            unusual = value != get_field(usual, known.field) and value not in ([], ())
+        else:
+            value = given.get(known.flag.name, known.flag.default)
+            unusual = value != known.flag.default
+        if unusual:
+            fields = {"flag": f"--{known.flag.name}", "why": known.note}
+            notes.append(Note("setting_without_effect", fields))
+    for name, why in ENVIRONMENT.items():
+        if os.environ.get(name):
+            notes.append(Note("setting_without_effect", {"variable": name, "why": why}))
+    return notes
+
+
+def _config(
+    document: KubeProxyConfiguration,
+    settings: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> Config:
+    override = document.hostname_override or socket.gethostname()
+    # A document that could not hold has been refused: the mode has a section.
+    section = getattr(document, document.mode)
+    return Config(
+        hostname=override.strip().lower(),
+        master=flags["master"],
+        config_path=flags["config"],
+        own_config_path=own.path_of(flags),
+        document=to_plain(document),
+        flag_values=FLAGS.texts(dict(given)),
+        sync_period_s=float(section.sync_period),
+        min_sync_period_s=float(section.min_sync_period),
+        **_from_document(document),
+        **_from_settings(settings),
+    )
+
+
+def _from_document(document: KubeProxyConfiguration) -> dict[str, Any]:
+    cidrs = document.cluster_cidr.split(",") if document.cluster_cidr else []
+    if document.detect_local_mode == "ClusterCIDR":
+        cidrs = [sloppy_cidr(cidr) for cidr in cidrs]
+    addresses = document.node_port_addresses or []
+    bit = document.nftables if document.mode == "nftables" else document.iptables
+    return {
+        "kubeconfig": document.client_connection.kubeconfig,
+        "bind_address": sloppy_ip(document.bind_address),
+        "healthz_bind_address": document.healthz_bind_address,
+        "metrics_bind_address": document.metrics_bind_address,
+        "bind_address_hard_fail": document.bind_address_hard_fail,
+        "profiling": document.enable_profiling,
+        "cluster_cidr": ",".join(cidrs),
+        "detect_local_mode": document.detect_local_mode,
+        "bridge_interface": document.detect_local.bridge_interface,
+        "interface_name_prefix": document.detect_local.interface_name_prefix,
+        "node_port_addresses": tuple(
+            entry if entry == "primary" else sloppy_cidr(entry) for entry in addresses
+        ),
+        "localhost_node_ports": bool(document.iptables.localhost_node_ports),
+        "feature_gates": dict(document.feature_gates),
+        "mode": document.mode,
+        "masquerade_all": document.iptables.masquerade_all or document.nftables.masquerade_all,
+        "masquerade_bit": bit.masquerade_bit,
+        "oom_score_adj": document.oom_score_adj,
+        "config_sync_period_s": float(document.config_sync_period),
+        "verbosity": document.logging.verbosity,
+        "logging_format": document.logging.format,
+        "conntrack": _timeouts(document),
+        "conntrack_sysctls": _sysctls(document),
+    }
+
+
+def _timeouts(document: KubeProxyConfiguration) -> ConntrackTimeouts:
+    section = document.conntrack
+    return ConntrackTimeouts(
+        tcp_established_s=float(section.tcp_established_timeout or 0),
+        tcp_close_wait_s=float(section.tcp_close_wait_timeout or 0),
+        udp_s=float(section.udp_timeout),
+        udp_stream_s=float(section.udp_stream_timeout),
+    )
+
+
+def _sysctls(document: KubeProxyConfiguration) -> ConntrackSysctls:
+    section, timeouts = document.conntrack, _timeouts(document)
+    return ConntrackSysctls(
+        max_per_core=section.max_per_core or 0,
+        min=section.min or 0,
+        tcp_be_liberal=section.tcp_be_liberal,
+        tcp_established_s=timeouts.tcp_established_s,
+        tcp_close_wait_s=timeouts.tcp_close_wait_s,
+        udp_s=timeouts.udp_s,
+        udp_stream_s=timeouts.udp_stream_s,
+    )
+
+
+def _from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "takeover": settings["bpf-takeover"],
+        "forward_accept": settings["bpf-forward-accept"],
+        "pins": settings["bpf-pins"],
+        "cgroup_root": settings["bpf-cgroup-root"],
+        "pin_path": os.path.normpath(settings["bpf-pin-path"]),
+        "state_path": os.path.normpath(settings["bpf-state-path"]),
+        "tcp_origin": settings["bpf-tcp-origin"],
+        "devices": tuple(settings["bpf-devices"]),
+        "xdp": settings["bpf-xdp"],
+        "local_source": settings["bpf-local-source"],
+        "snat_ports": settings["bpf-snat-ports"],
+        "forwarding": settings["bpf-forwarding"],
+        "algorithm": settings["bpf-algorithm"],
+        "redirect_peer": settings["bpf-redirect-peer"],
+        "max_flows": settings["bpf-max-flows"],
+        "service_metrics": settings["bpf-service-metrics"],
+        "map_sizes": MapSizes(
+            vips=settings["bpf-max-frontends"],
+            frontends=settings["bpf-max-frontends"],
+            services=settings["bpf-max-services"],
+            records=2 * settings["bpf-max-services"],
+            slots=settings["bpf-max-slots"],
+            backends=settings["bpf-max-backends"],
+            affinity=settings["bpf-max-affinity"],
+        ),
+    }

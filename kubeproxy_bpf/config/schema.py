@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KubeProxyConfiguration (v1alpha1) as the proxy uses it, and the settings of its own.
+"""``Config``: what everybody else sees of flags and files; it is immutable.
 
-Field names are those of the file in snake case. What the file may hold beyond these fields is read
-and not used. ``Config`` is what everybody else sees; it is immutable.
+How a document of kube-proxy becomes one is in ``load``.
 """
 
 from __future__ import annotations
@@ -10,57 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-
-
-class ClientConnection(msgspec.Struct, frozen=True, rename="camel"):
-    kubeconfig: str = ""
-
-
-class IptablesSection(msgspec.Struct, frozen=True, rename="camel"):
-    localhost_node_ports: bool | None = None
-    """None means true, as in kube-proxy."""
-    masquerade_all: bool = False
-
-
-class NftablesSection(msgspec.Struct, frozen=True, rename="camel"):
-    masquerade_all: bool = False
-
-
-class ConntrackSection(msgspec.Struct, frozen=True, rename="camel"):
-    """Durations as text; None where the file says nothing."""
-
-    tcp_established_timeout: str | None = None
-    tcp_close_wait_timeout: str | None = None
-    udp_timeout: str | None = None
-    udp_stream_timeout: str | None = None
-
-
-class DetectLocal(msgspec.Struct, frozen=True, rename="camel"):
-    bridge_interface: str = ""
-    interface_name_prefix: str = ""
-
-
-class KubeProxyConfiguration(msgspec.Struct, frozen=True, kw_only=True):
-    """The file's fields that have an effect today; names are mapped in ``load``."""
-
-    hostname_override: str = msgspec.field(default="", name="hostnameOverride")
-    bind_address: str = msgspec.field(default="", name="bindAddress")
-    healthz_bind_address: str = msgspec.field(default="", name="healthzBindAddress")
-    metrics_bind_address: str = msgspec.field(default="", name="metricsBindAddress")
-    cluster_cidr: str = msgspec.field(default="", name="clusterCIDR")
-    mode: str = ""
-    detect_local_mode: str = msgspec.field(default="", name="detectLocalMode")
-    detect_local: DetectLocal = msgspec.field(default=DetectLocal(), name="detectLocal")
-    node_port_addresses: tuple[str, ...] | None = msgspec.field(
-        default=None, name="nodePortAddresses"
-    )
-    client_connection: ClientConnection = msgspec.field(
-        default=ClientConnection(), name="clientConnection"
-    )
-    iptables: IptablesSection = IptablesSection()
-    nftables: NftablesSection = NftablesSection()
-    conntrack: ConntrackSection = ConntrackSection()
-    feature_gates: dict[str, bool] = msgspec.field(default_factory=dict, name="featureGates")
 
 
 class MapSizes(msgspec.Struct, frozen=True):
@@ -147,6 +95,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The mode of kube-proxy that the operator asked for; decides details, never the datapath."""
     config_path: str = ""
     """The file that ends the process when it changes; empty: none."""
+    own_config_path: str = ""
+    """The file of our own settings, watched alike."""
     config_sync_period_s: float = 900.0
     bind_address_hard_fail: bool = False
     profiling: bool = False

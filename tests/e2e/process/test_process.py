@@ -33,15 +33,15 @@ def test_help_and_version_end_with_zero():
     assert "--hostname-override" in done.stdout
     done = run("--version")
     assert 0 == done.returncode
-    assert done.stdout.startswith("kubeproxy-bpf ")
+    assert done.stdout.startswith("Kubernetes v1.")
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["--no-such-flag"], "Error: unknown flag: --no-such-flag"),
-        (["--bind-address=x", "--cluster-cidr=y"], "Error: clusterCIDR"),
-        (["serve"], "Error: unknown command or argument: serve"),
+        (["--proxy-mode=x", "--cluster-cidr=y"], "DetectLocalConfiguration.ClusterCIDRs[0]: Invalid"),
+        (["serve"], 'Error: "kube-proxy" does not take any arguments, got ["serve"]'),
     ],
 )
 def test_a_bad_command_line_ends_with_one_and_the_usage(argv, words):

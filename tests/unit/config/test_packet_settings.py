@@ -7,12 +7,14 @@ from kubeproxy_bpf.config.load import load
 from kubeproxy_bpf.config.schema import ConntrackTimeouts
 from kubeproxy_bpf.errors import ConfigError
 
+HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+
 
 @pytest.fixture
 def load_file(tmp_path):
     def load_text(text, *flags):
         path = tmp_path / "config.conf"
-        path.write_text(f"kind: KubeProxyConfiguration\n{text}")
+        path.write_text(f"{HEAD}{text}")
         return load([f"--config={path}", *flags])
 
     return load_text
@@ -141,13 +143,13 @@ def test_what_does_not_hold_is_named(flag):
 
 def test_a_time_out_of_the_file_that_is_none_is_named(load_file):
     """The problem carries the field's name in the file."""
-    with pytest.raises(ConfigError, match="conntrack.udpStreamTimeout"):
+    with pytest.raises(ConfigError, match="conntrack.udpStreamTimeout: time: invalid"):
         load_file("conntrack: {udpStreamTimeout: soon}")
 
 
 def test_negative_time_outs_are_refused(load_file):
     """kube-proxy refuses them too, whatever their source, by the name of the field."""
-    with pytest.raises(ConfigError, match="conntrack.tcpEstablishedTimeout"):
+    with pytest.raises(ConfigError, match="KubeProxyConntrackConfiguration.TCPEstablishedTimeout"):
         load_file("conntrack: {tcpEstablishedTimeout: -1s}")
-    with pytest.raises(ConfigError, match="conntrack.udpTimeout"):
+    with pytest.raises(ConfigError, match="KubeProxyConntrackConfiguration.UDPTimeout"):
         load(["--conntrack-udp-timeout=-1s"])

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration files as plain mappings: YAML or JSON, with duplicate keys noticed.
+
+Knows no field. Called by ``decode`` and ``own``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Hashable, NamedTuple
+
+import yaml
+
+from kubeproxy_bpf.errors import ConfigError
+
+
+class Mapping(NamedTuple):
+    """A document, and what was written twice in it; the last one counts."""
+
+    content: dict[str, Any]
+    duplicates: list[str]
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML as the Go reader has it: keys given twice are noticed, dates are texts."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.duplicates: list[str] = []
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                self.duplicates.append(f'line {line}: key "{key.value}" already set in map')
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_mapping(path: str) -> Mapping:
+    """Read the one document of a file; nulls are left out, as they say nothing.
+
+    Raises:
+        ConfigError: it cannot be read, or is no object.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        content, duplicates = _parse(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
+    if not isinstance(content, dict):
+        raise ConfigError([f"{path}: is not an object"])
+    return Mapping(_without_nulls(content), duplicates)
+
+
+def _parse(text: str) -> tuple[Any, list[str]]:
+    if text.lstrip().startswith("{"):
+        try:
+            return _parse_json(text)
+        except ValueError:
+            # A YAML document may begin with a brace too.
+            pass
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data(), loader.duplicates
+    finally:
+        loader.dispose()
+
+
+def _parse_json(text: str) -> tuple[Any, list[str]]:
+    duplicates: list[str] = []
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in result:
+                duplicates.append(f'key "{key}" already set in map')
+            result[key] = value
+        return result
+
+    return json.loads(text, object_pairs_hook=mapping), duplicates
+
+
+def _without_nulls(value: Any) -> Any:
+    """kubeadm writes every field, unset ones as null."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
