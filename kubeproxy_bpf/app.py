@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections import Counter
 from contextlib import AsyncExitStack
 from datetime import datetime, timezone
 from typing import Any, Callable, Coroutine, NoReturn
@@ -33,11 +32,12 @@ from kubeproxy_bpf.model.facts import KUBELET_PORTS, ModelConfig
 from kubeproxy_bpf.model.types import Family, Protocol
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.node.families import supported_families
-from kubeproxy_bpf.packet_state import NoPacketState, packet_state
+from kubeproxy_bpf.packet_state import packet_state
 from kubeproxy_bpf.serve.health import Health
 from kubeproxy_bpf.serve.healthz import HealthServer
-from kubeproxy_bpf.serve.metrics import MetricsServer, Reading
+from kubeproxy_bpf.serve.metrics import MetricsServer
 from kubeproxy_bpf.sync import SyncLoop
+from kubeproxy_bpf.telemetry import Telemetry
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +54,8 @@ class App:
             lambda: datetime.now(timezone.utc),
         )
         self._stopping = False
+        names = tuple(f"IPv{int(family)}" for family in self._families)
+        self._telemetry = Telemetry(config, names, lambda: self._health.waiting_for_writer)
 
     async def run(self) -> None:
         """Run until a signal comes.
@@ -87,14 +89,20 @@ class App:
     async def _serve(self) -> None:
         host, port = split_host_port(self._config.healthz_bind_address)
         async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
-            server = HealthServer(self._health, host, port)
+            server = HealthServer(self._health, host, port, meters=self._telemetry.health)
             tasks.create_task(_eternal("health server", server.run))
+            metrics = MetricsServer(
+                self._telemetry.read, *split_host_port(self._config.metrics_bind_address)
+            )
+            tasks.create_task(_eternal("metrics server", metrics.run))
             credentials = Credentials(self._config.kubeconfig or None, self._config.master or None)
             await credentials.load()
             instance = Instance(self._config)
             stack.push_async_callback(instance.close)
             await instance.open(self._health.writer_awaited)
-            client = await stack.enter_async_context(ApiClient(credentials))
+            client = await stack.enter_async_context(
+                ApiClient(credentials, meters=self._telemetry.rest)
+            )
             await self._follow(client, instance, stack)
 
     async def _follow(self, client: ApiClient, instance: Instance, stack: AsyncExitStack) -> None:
@@ -119,15 +127,14 @@ class App:
             on_begun=self._health.sync_begun,
             on_finished=lambda: self._sync_finished(instance),
             on_udp_changed=instance.abort_lost_sockets,
+            meters=self._telemetry.sync,
         )
 
         def wake() -> None:
             self._health.change_queued()
             sync.wake()
 
-        def read() -> Reading:
-            return _reading(self._health.last_sync, instance, programmer, sync, packets)
-
+        self._telemetry.follow(instance, programmer, sync, packets)
         store = node_store()
         feed = Feed(
             model,
@@ -137,6 +144,7 @@ class App:
             unreadable=lambda: store.unreadable,
             node_known=packets.node_known,
             uplink=instance.is_uplink,
+            meters=self._telemetry.sync,
         )
         store.subscribe(feed)
         source = ApiSource(client, store, config.hostname)
@@ -147,11 +155,10 @@ class App:
             tasks.create_task(_eternal("API source", source.run))
             tasks.create_task(_eternal("device watcher", devices.run))
             tasks.create_task(_eternal("sync loop", sync.run))
-            metrics = MetricsServer(read, *split_host_port(config.metrics_bind_address))
-            tasks.create_task(_eternal("metrics server", metrics.run))
             tasks.create_task(_eternal("socket terminator", instance.run_terminator))
             tasks.create_task(_eternal("packet path", instance.run_packets))
             tasks.create_task(_eternal("flow sweep", packets.run))
+            tasks.create_task(_eternal("map counts", instance.run_counts))
 
     async def _sync_finished(self, instance: Instance) -> None:
         first = not instance.attached
@@ -159,24 +166,6 @@ class App:
         self._health.sync_finished()
         if first:
             memory.synced()
-
-
-def _reading(
-    last_sync: float,
-    instance: Instance,
-    programmer: Programmer,
-    sync: SyncLoop,
-    packets: NoPacketState,
-) -> Reading:
-    return Reading(
-        instance.verdicts(),
-        Counter(sync.unfit.values()),
-        sync.refused_writes,
-        programmer.planner.programmed,
-        last_sync,
-        instance.device_reading(),
-        packets.reading(),
-    )
 
 
 def model_config(config: Config, families: tuple[Family, ...]) -> ModelConfig:

@@ -18,6 +18,7 @@ from kubeproxy_bpf.api.decode import ApiObject, Kind
 from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service, ServiceCIDR
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane.node import NodeFacts
+from kubeproxy_bpf.meters import SyncMeters
 from kubeproxy_bpf.model.cluster import ClusterModel
 from kubeproxy_bpf.node.addresses import NodePortPolicy, node_addresses
 from kubeproxy_bpf.node.devices import LocalAddress
@@ -39,6 +40,7 @@ class Feed:
         unreadable: Callable[[], Collection[tuple[Kind, ObjectKey]]] = frozenset,
         node_known: Callable[[NodeFacts], None] = lambda facts: None,
         uplink: Callable[[str], bool] = is_uplink,
+        meters: SyncMeters | None = None,
     ) -> None:
         """``node_known`` hears who this node is, from the start's gate on and after each change."""
         self._model = model
@@ -48,6 +50,7 @@ class Feed:
         self._unreadable = unreadable
         self._node_known = node_known
         self._uplink = uplink
+        self._meters = meters or SyncMeters(())
         self._service_cidrs: dict[ObjectKey, tuple[str, ...]] = {}
         self._node: Node | None = None
         self._policy: NodePortPolicy | None = None
@@ -66,8 +69,22 @@ class Feed:
         self, kind: Kind, key: ObjectKey, old: ApiObject | None, new: ApiObject | None
     ) -> None:
         """An object appeared, changed or went."""
+        self._count(kind, key, old, new)
         self._setters[kind](key, new)
         self._wake_if_due()
+
+    def _count(
+        self, kind: Kind, key: ObjectKey, old: ApiObject | None, new: ApiObject | None
+    ) -> None:
+        if kind is Kind.SERVICE:
+            self._meters.service_changed(key)
+        elif isinstance(new, EndpointSlice):
+            # Without another content there is nothing to program, hence no latency.
+            same = isinstance(old, EndpointSlice) and old[:-1] == new[:-1]
+            self._meters.slice_changed(new.address_type, 0.0 if same else new.triggered)
+        elif isinstance(old, EndpointSlice):
+            # Its trigger is that of its last change, not that of its end.
+            self._meters.slice_changed(old.address_type)
 
     def on_synced(self) -> None:
         """All required lists are known and have been told; said again once all of it is read."""

@@ -10,7 +10,7 @@ is declared in ``meters``.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Iterator, Mapping, NamedTuple
+from typing import Any, Iterator, Mapping, NamedTuple
 
 Labels = tuple[str, ...]
 
@@ -31,8 +31,14 @@ class Family(NamedTuple):
     """counter, gauge or histogram."""
     help: str
     labels: Labels
-    series: Mapping[Labels, float | Distribution]
+    series: Mapping[Any, float | Distribution]
+    """By label values, in the order of ``labels``."""
     bounds: tuple[float, ...] = ()
+
+
+def gauge(name: str, help: str, value: float) -> Family:
+    """A gauge without labels."""
+    return Family(name, "gauge", help, (), {(): value})
 
 
 class Counter:

@@ -122,6 +122,11 @@ class SyncMeters(Meters):
             "[ALPHA] When all known changes were last programmed",
             _FAMILY,
         )
+        self.refused = Counter(
+            "kubeproxy_bpf_refused_writes_total", "Map writes that the kernel refused", ("map",)
+        )
+        for name in ("vips", "frontends", "source_ranges"):
+            self.refused.inc(name, by=0)
         self._no_local_total = Gauge(
             f"{_SYNC}no_local_endpoints_total",
             "[ALPHA] Service ports with a Local policy whose endpoints are all elsewhere",

@@ -19,6 +19,7 @@ from typing import Sequence
 import structlog
 
 from kubeproxy_bpf.dataplane.program import Outcome
+from kubeproxy_bpf.meters import SyncMeters
 from kubeproxy_bpf.model.cluster import Step
 from kubeproxy_bpf.model.types import Changes, Problem, Protocol, ServicePortId
 
@@ -53,6 +54,7 @@ class SyncLoop:
         on_begun: Callable[[], None] = lambda: None,
         on_finished: Callable[[], Awaitable[None]],
         on_udp_changed: Callable[[], None] = lambda: None,
+        meters: SyncMeters | None = None,
     ) -> None:
         self._model = model
         self._programmer = programmer
@@ -61,16 +63,17 @@ class SyncLoop:
         self._on_begun = on_begun
         self._on_finished = on_finished
         self._on_udp_changed = on_udp_changed
+        self._meters = meters or SyncMeters(())
         self._woken = asyncio.Event()
         self._failed = False
         self._unfinished = False
         self._retry: asyncio.TimerHandle | None = None
         self.unfit: dict[ServicePortId, str] = {}
         """Service ports without room, and the map that is full."""
-        self.refused_writes = 0
 
     def wake(self) -> None:
         """Something changed: sync as soon as the intervals allow."""
+        self._meters.queued()
         self._woken.set()
 
     async def run(self) -> None:
@@ -90,7 +93,8 @@ class SyncLoop:
     def note(self, outcome: Outcome) -> None:
         """Take in what became of a plan, also of one that ran in the background."""
         _report_failures(outcome)
-        self.refused_writes += len(outcome.failed)
+        for write in outcome.failed:
+            self._meters.refused.inc(write.map)
         self._report_room(outcome)
         self._failed = bool(outcome.failed)
         self._cancel_retry()
@@ -118,6 +122,7 @@ class SyncLoop:
     async def _sync(self) -> None:
         begin = time.monotonic()
         self._on_begun()
+        self._meters.begun()
         step = self._model.take()
         _report(step.problems)
         outcome = await self._programmer.apply(step.changes)
@@ -125,7 +130,9 @@ class SyncLoop:
             # Also when endpoints only come: sockets may hold on to those of an earlier time,
             # which nothing told to leave while there was no other [J1, J3, J5].
             self._on_udp_changed()
-        took_ms = round((time.monotonic() - begin) * 1e3, 3)
+        took_s = time.monotonic() - begin
+        self._meters.ended(step.changes, took_s)
+        took_ms = round(took_s * 1e3, 3)
         counts = {"service_ports": len(step.changes.services), "writes": outcome.writes}
         if step.changes.complete:
             _log.info("first_sync_finished", **counts, took_ms=took_ms)
@@ -138,6 +145,7 @@ class SyncLoop:
     async def _finish(self) -> None:
         """All that was taken is programmed."""
         await self._on_finished()
+        self._meters.finished()
         self._unfinished = False
 
 

@@ -98,7 +98,8 @@ class EndpointSlice(NamedTuple):
     traits: tuple[EndpointTraits, ...]
     """Parallel to ``addresses``."""
     triggered: float = 0.0
-    """Unix time of the change that led to this version, to be measured; 0 when unknown."""
+    """Unix time of the change that led to this version, to be measured; 0 when unknown. The last
+    field: all others are content."""
 
     @property
     def key(self) -> ObjectKey:

@@ -16,7 +16,7 @@ from typing import Callable, Mapping, NamedTuple
 from kubeproxy_bpf.dataplane.protocol import Dataplane
 from kubeproxy_bpf.model.types import Changes, ServicePortId
 from kubeproxy_bpf.plan.planner import NOTHING, Planner
-from kubeproxy_bpf.plan.writes import Failed
+from kubeproxy_bpf.plan.writes import Capacity, Failed
 
 
 class Outcome(NamedTuple):
@@ -55,6 +55,16 @@ class Programmer:
     def planner(self) -> Planner:
         """For questions: who owns a frontend, who waits for room."""
         return self._planner
+
+    @property
+    def used(self) -> Capacity:
+        """Entries in use of each map that the planner fills."""
+        return self._planner.used
+
+    @property
+    def capacity(self) -> Capacity:
+        """Entries of each of these maps."""
+        return self._dataplane.capacity
 
     async def start(self) -> None:
         """Take over what is programmed. Nothing is removed before the first complete changes."""

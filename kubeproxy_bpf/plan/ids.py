@@ -42,6 +42,11 @@ class IdPool:
         self._fresh_end = capacity
         self._returned: deque[int] = deque()
 
+    @property
+    def used(self) -> int:
+        """Ids that are out, those that rest included."""
+        return self._next - 1 - len(self._returned)
+
     def take(self) -> int | None:
         """Return an id, or None when all are out."""
         if self._returned and (self._dense or self._next >= self._fresh_end):
@@ -85,6 +90,11 @@ class BackendTable:
         self.by_key: dict[BackendKey, int] = {}
         self.references = array("I", [0])
         self.flags = bytearray(1)
+
+    @property
+    def used(self) -> int:
+        """Ids that are out, those that rest included."""
+        return self._pool.used
 
     def add(self, key: BackendKey, flags: int) -> int | None:
         """Give an id to an address that has none; a new generation if the id had another's."""

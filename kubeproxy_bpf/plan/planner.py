@@ -92,6 +92,13 @@ class Planner:
         """Number of service ports that are programmed."""
         return len(self._ports)
 
+    @property
+    def used(self) -> Capacity:
+        """Entries in use of each map, those that rest included."""
+        behind = self._services.used
+        vips, frontends = len(self._vips.entries), len(self._frontends.entries)
+        return behind._replace(vips=vips, frontends=frontends, source_ranges=self._ranges.used)
+
     def owner(self, key: FrontendKey) -> ServicePortId | None:
         """The service port to which a frontend leads."""
         entry = self._frontends.entries.get(key)

@@ -39,6 +39,11 @@ class RangeTable:
         self._count = len(entries)
 
     @property
+    def used(self) -> int:
+        """Entries of the map."""
+        return self._count
+
+    @property
     def dirty(self) -> bool:
         """Whether there is something to write although nothing changed."""
         return bool(self._refused)

@@ -29,7 +29,8 @@ class ServiceTable:
     def __init__(self, capacity: Capacity) -> None:
         self._indexes = IdPool(capacity.services)
         self._records = IdPool(capacity.records, dense=False)
-        self._slots = Extents(1, capacity.slots - 1)
+        self._slots_all = range(1, capacity.slots)
+        self._slots = Extents(self._slots_all.start, len(self._slots_all))
         self._backends = BackendTable(capacity.backends)
         self._generations = array("I", bytes(4 * capacity.services))
         self._published = bytearray(capacity.services)
@@ -60,6 +61,12 @@ class ServiceTable:
         for state in states:
             self._refer(state.ids)
         self._resting[_RESTART] = rest
+
+    @property
+    def used(self) -> Capacity:
+        """Entries of the arrays that are out, those that rest included."""
+        slots = len(self._slots_all) - self._slots.free
+        return Capacity(0, 0, self._indexes.used, self._records.used, slots, self._backends.used)
 
     # ---- publish ----
 

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterable, Mapping, NamedTuple
+from typing import Iterator, Mapping, NamedTuple
 
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+from kubeproxy_bpf.metering import Family, gauge
 
+_PLACES = ("device", "hook")
 XDP_MODES = ("native", "generic", "none")
 
 
@@ -29,39 +29,36 @@ class DeviceReading(NamedTuple):
     """Of each uplink: native, generic or none."""
 
 
-def families(reading: DeviceReading) -> Iterable[Metric]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-    yield GaugeMetricFamily(
+def families(reading: DeviceReading) -> Iterator[Family]:
+    """The reading as metrics."""
+    yield gauge(
         "kubeproxy_bpf_packet_path_loaded",
         "Whether the kernel took the programs of the packet path",
         int(reading.loaded),
     )
-    places = ["device", "hook"]
-    attached = GaugeMetricFamily(
+    attached = dict.fromkeys(reading.attached, 1.0)
+    yield Family(
         "kubeproxy_bpf_device_attached",
+        "gauge",
         "Whether the packet program is attached at a hook where it belongs",
-        labels=places,
+        _PLACES,
+        {**attached, **dict.fromkeys(reading.refused, 0.0)},
     )
-    for place in reading.attached:
-        attached.add_metric(place, 1)
-    for place in reading.refused:
-        attached.add_metric(place, 0)
-    yield attached
-    put_back = CounterMetricFamily(
-        "kubeproxy_bpf_device_reattachments",
+    yield Family(
+        "kubeproxy_bpf_device_reattachments_total",
+        "counter",
         "Packet programs that somebody removed or pushed aside, and that were put back",
-        labels=places,
+        _PLACES,
+        dict(reading.put_back),
     )
-    for place, count in reading.put_back.items():
-        put_back.add_metric(place, count)
-    yield put_back
-    modes = GaugeMetricFamily(
+    yield Family(
         "kubeproxy_bpf_device_xdp_mode",
+        "gauge",
         "How XDP runs at an uplink: 1 for the mode that it has",
-        labels=["device", "mode"],
+        ("device", "mode"),
+        {
+            (device, mode): float(mode == found)
+            for device, found in reading.xdp_modes.items()
+            for mode in XDP_MODES
+        },
     )
-    for device, mode in reading.xdp_modes.items():
-        for name in XDP_MODES:
-            modes.add_metric([device, name], int(name == mode))
-    yield modes

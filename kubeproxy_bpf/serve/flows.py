@@ -7,12 +7,10 @@ own are few (``--bpf-service-metrics``): a cluster may have ten thousand.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterable, NamedTuple
+from typing import Iterator, NamedTuple
 
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+from kubeproxy_bpf.metering import Family
 
-_MAP = "flows"
 _LABELS = ("namespace", "service", "port", "protocol", "family")
 
 
@@ -37,27 +35,26 @@ class FlowReading(NamedTuple):
     services: tuple[ServiceReading, ...] = ()
 
 
-def families(reading: FlowReading) -> Iterable[Metric]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
+def families(reading: FlowReading) -> Iterator[Family]:
+    """The reading as metrics; how full the table is stands among the other maps."""
     if not reading.capacity:
         return
-    for name, text, value in (
-        ("entries", "Entries of a BPF map that are in use", reading.entries),
-        ("capacity", "Entries that a BPF map has room for", reading.capacity),
-    ):
-        gauge = GaugeMetricFamily(f"kubeproxy_bpf_map_{name}", text, labels=["map"])
-        gauge.add_metric([_MAP], value)
-        yield gauge
-    yield CounterMetricFamily(
-        "kubeproxy_bpf_flows_swept", "Dead flow entries that the sweep removed", reading.removed
+    yield Family(
+        "kubeproxy_bpf_flows_swept_total",
+        "counter",
+        "Dead flow entries that the sweep removed",
+        (),
+        {(): reading.removed},
     )
     for field, text in (
         ("flows", "New flows to a service port by packet"),
         ("snat_exhausted", "New flows refused since no source port was free for the backend"),
         ("rejected", "Packets to a service port that were refused or dropped"),
     ):
-        counter = CounterMetricFamily(f"kubeproxy_bpf_service_{field}", text, labels=_LABELS)
-        for service in reading.services:
-            counter.add_metric(service.labels, getattr(service, field))
-        yield counter
+        yield Family(
+            f"kubeproxy_bpf_service_{field}_total",
+            "counter",
+            text,
+            _LABELS,
+            {service.labels: getattr(service, field) for service in reading.services},
+        )

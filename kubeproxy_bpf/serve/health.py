@@ -68,6 +68,11 @@ class Health:
         """Another process writes our maps; unhealthy until a sync of our own succeeds."""
         self._waiting_for_writer = True
 
+    @property
+    def waiting_for_writer(self) -> bool:
+        """Whether another process writes our maps."""
+        return self._waiting_for_writer
+
     def node_seen(self, node: Node | None) -> None:
         """Judge the Node; a Node object that was deleted keeps its last verdict."""
         if node is not None:

@@ -1,110 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/metrics: what the dataplane does and what did not fit, read live when somebody asks.
+"""The metrics server: /metrics, /metrics/slis and /healthz, and whatever pages it is given.
 
-``app`` gives the readings as a function; nothing is counted twice. The client library is imported
-at the first request: it weighs 14 MB. The metrics of kube-proxy itself come with its full parity.
+What is shown is read when somebody asks, by a function that ``app`` gives; formatting, which takes
+a hundred times as long as reading, is done in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Callable, Iterable, Mapping, NamedTuple, NoReturn
+from typing import Callable, Iterable, Mapping, NoReturn
 
 from aiohttp import web
 
-from kubeproxy_bpf.serve import devices, flows
-from kubeproxy_bpf.serve.devices import DeviceReading
-from kubeproxy_bpf.serve.flows import FlowReading
-from kubeproxy_bpf.serve.listener import serve
-
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
-
-
-class Reading(NamedTuple):
-    """The state behind the metrics at one moment."""
-
-    verdicts: Mapping[str, int]
-    """Decisions of the programs, by reason."""
-    unfit: Mapping[str, int]
-    """Service ports without room, by the map that is full."""
-    refused_writes: int
-    service_ports: int
-    last_sync: float
-    """Unix time; 0 before the first."""
-    devices: DeviceReading = DeviceReading()
-    flows: FlowReading = FlowReading()
+from kubeproxy_bpf.metering import Family
+from kubeproxy_bpf.serve.exposition import render
+from kubeproxy_bpf.serve.listener import BindFailed, serve
+from kubeproxy_bpf.serve.metrics_health import CheckMeters
+from kubeproxy_bpf.serve.mux import Handler, Mux, application, text
 
 
 class MetricsServer:
-    """Serves readings in the Prometheus formats until cancelled."""
+    """Serves metrics in the Prometheus formats until cancelled."""
 
-    def __init__(self, read: Callable[[], Reading], host: str, port: int) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Iterable[Family]],
+        host: str,
+        port: int,
+        *,
+        pages: Mapping[str, Handler] | None = None,
+        prefixes: Mapping[str, Handler] | None = None,
+        hard_fail: Callable[[BindFailed], None] | None = None,
+    ) -> None:
+        """``pages`` and ``prefixes`` are served too, see ``mux``, before those of this module."""
         self._read = read
         self._host = host
         self._port = port
+        self._checks = CheckMeters()
+        own = {
+            "/metrics": self._metrics,
+            "/metrics/slis": self._slis,
+            "/healthz": self._healthz,
+            "/healthz/ping": self._ping,
+        }
+        self._mux = Mux({**own, **(pages or {})}, prefixes)
+        self._hard_fail = hard_fail
 
     async def run(self) -> NoReturn:
         """Serve for ever."""
-        app = web.Application()
-        app.router.add_get("/metrics", self._answer)
-        app.router.add_route("*", "/healthz", _alive)
-        await serve(app, "metrics", self._host, self._port)
+        await serve(
+            application(self._mux.answer), "metrics", self._host, self._port, self._hard_fail
+        )
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        reading = self._read()
-        accept = request.headers.get("Accept", "")
-        body, content_type = await asyncio.to_thread(render, reading, accept)
-        return web.Response(body=body, headers={"Content-Type": content_type})
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return await _rendered(tuple(self._read()), request)
 
+    async def _slis(self, request: web.Request) -> web.Response:
+        if request.method == "DELETE":
+            self._checks.reset()
+            return text("metrics reset\n")
+        return await _rendered(tuple(self._checks.families()), request, process=False)
 
-def render(reading: Reading, accept: str = "") -> tuple[bytes, str]:
-    """The reading as text, and its content type."""
-    from prometheus_client.core import CollectorRegistry
-    from prometheus_client.exposition import choose_encoder
-    from prometheus_client.registry import Collector
+    async def _healthz(self, request: web.Request) -> web.Response:
+        """One check, that somebody answers; asked for, the list of checks."""
+        excluded = request.query.getall("exclude", [])
+        lines = []
+        if "ping" in excluded:
+            lines.append("[+]ping excluded: ok\n")
+        else:
+            self._checks.passed("ping", "healthz")
+            lines.append("[+]ping ok\n")
+        if unknown := ", ".join(f'"{name}"' for name in excluded if name != "ping"):
+            lines.append(f"warn: some health checks cannot be excluded: no matches for {unknown}\n")
+        if "verbose" not in request.query:
+            return text("ok")
+        return text("".join(lines) + "healthz check passed\n")
 
-    class Once(Collector):
-        def collect(self) -> Iterable[Metric]:
-            return _families(reading)
-
-    registry = CollectorRegistry()
-    registry.register(Once())
-    encoder, content_type = choose_encoder(accept)
-    return encoder(registry), content_type
-
-
-def _families(reading: Reading) -> Iterable[Metric]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-    verdicts = CounterMetricFamily(
-        "kubeproxy_bpf_verdicts", "Decisions of the BPF programs, by reason", labels=["reason"]
-    )
-    for reason, count in reading.verdicts.items():
-        verdicts.add_metric([reason], count)
-    unfit = GaugeMetricFamily(
-        "kubeproxy_bpf_service_ports_unfit",
-        "Service ports that are not programmed because a map is full",
-        labels=["map"],
-    )
-    for name, count in reading.unfit.items():
-        unfit.add_metric([name], count)
-    yield verdicts
-    yield unfit
-    yield CounterMetricFamily(
-        "kubeproxy_bpf_refused_writes", "Map writes that the kernel refused", reading.refused_writes
-    )
-    yield GaugeMetricFamily(
-        "kubeproxy_bpf_service_ports", "Service ports that are programmed", reading.service_ports
-    )
-    yield GaugeMetricFamily(
-        "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
-        "When all known changes were last programmed",
-        reading.last_sync,
-    )
-    yield from devices.families(reading.devices)
-    yield from flows.families(reading.flows)
+    async def _ping(self, _request: web.Request) -> web.Response:
+        return text("ok")
 
 
-async def _alive(_request: web.Request) -> web.Response:
-    return web.Response(text="ok", headers={"X-Content-Type-Options": "nosniff"})
+async def _rendered(
+    families: Iterable[Family], request: web.Request, process: bool = True
+) -> web.Response:
+    accept = request.headers.get("Accept", "")
+    body, content_type = await asyncio.to_thread(render, families, accept, process)
+    return web.Response(body=body, headers={"Content-Type": content_type})
