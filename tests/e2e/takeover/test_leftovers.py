@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a kube-proxy left is found and removed in a real kernel; what is somebody else's stays."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import NamedTuple
+
+import pytest
+
+from kubeproxy_bpf.takeover import iptables, leftovers
+from kubeproxy_bpf.takeover.nftables import TRACKING_TABLE
+from kubeproxy_bpf.takeover.ruleset import TRACKING_CHAIN
+from tests.e2e.takeover import kube_proxy
+from tests.e2e.takeover.conftest import Node
+
+pytestmark = pytest.mark.root
+
+BUILDS = ("nft", "legacy")
+PODS = ("10.1.0.0/16", "fd00:10:1::/64")
+COUNTERS = re.compile(r" \[\d+:\d+\]$", re.MULTILINE)
+
+
+class Family(NamedTuple):
+    command: str
+    ipv6: bool
+
+    @property
+    def rules(self) -> str:
+        return kube_proxy.iptables(kube_proxy.many(3, self.ipv6), PODS[self.ipv6], self.ipv6)
+
+
+FAMILIES = (Family("iptables", False), Family("ip6tables", True))
+
+
+def saved(node: Node) -> dict[str, str]:
+    """All rules of iptables, without counters, dates, and what we keep ourselves."""
+    found = {}
+    for family in FAMILIES:
+        for build in BUILDS:
+            text = node.run(f"{family.command}-{build}-save")
+            lines = COUNTERS.sub("", text).splitlines()
+            kept = [each for each in lines if each[:1] != "#" and TRACKING_CHAIN not in each]
+            found[f"{family.command}-{build}"] = "\n".join(kept)
+    return found
+
+
+def load(node: Node, build: str, text: str, command: str = "iptables") -> None:
+    node.run(f"{command}-{build}-restore", "--noflush", text=text)
+
+
+def load_all(node: Node) -> None:
+    for family in FAMILIES:
+        for build in BUILDS:
+            load(node, build, family.rules, family.command)
+        services = kube_proxy.many(3, family.ipv6)
+        node.run(
+            "nft", "-f", "-", text=kube_proxy.nftables(services, PODS[family.ipv6], family.ipv6)
+        )
+
+
+def clean(node: Node) -> leftovers.Leftovers:
+    """Find and remove; the removal must not fail. Returns what is found afterwards."""
+    assert node.call(lambda: leftovers.remove(leftovers.find())) == []
+    return node.call(leftovers.find)
+
+
+def test_all_modes_go_and_others_rules_stay_byte_by_byte(node: Node) -> None:
+    """Both families, both builds and nftables at once, between chains whose names begin alike."""
+    for family in FAMILIES:
+        for build in BUILDS:
+            load(node, build, kube_proxy.foreign(family.ipv6), family.command)
+    node.run("nft", "add table ip kube-proxy-2; add table inet kube-proxy; add table ip6 mine")
+    before, tables = saved(node), set(node.run("nft", "list", "tables").splitlines())
+    load_all(node)
+    found = node.call(leftovers.find)
+    assert found.counts == {
+        "iptables_jumps": 4 * 12,
+        "iptables_chains": 4 * (5 + 6 + 1 + 3 * 2 * 4),
+        "iptables_rules": found.counts["iptables_rules"],
+        "nftables_tables": 2,
+    }
+    after = clean(node)
+    assert (after.counts, after.kept, after.problems) == ({}, [], [])
+    assert saved(node) == before
+    ours = {f"table {family} {TRACKING_TABLE}" for family in ("ip", "ip6")}
+    assert set(node.run("nft", "list", "tables").splitlines()) == tables | ours
+
+
+def test_nothing_is_found_and_nothing_made_on_an_empty_node(node: Node) -> None:
+    """To look creates no table, of either build."""
+    found = node.call(leftovers.find)
+    assert (found.counts, found.kept, found.problems) == ({}, [], [])
+    assert node.run("nft", "list", "tables") == ""
+    assert node.run("cat", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names") == ""
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_chain_that_a_foreign_rule_needs_stays_with_what_it_needs(node: Node, build: str) -> None:
+    """A CNI may send packets to KUBE-MARK-MASQ, and only KUBE-POSTROUTING heeds the mark."""
+    load(node, build, FAMILIES[0].rules)
+    cni = "-A CNI-HOSTPORT-SETMARK -j KUBE-MARK-MASQ"
+    load(node, build, f"*nat\n:CNI-HOSTPORT-SETMARK -\n{cni}\nCOMMIT\n")
+    after = clean(node)
+    assert [each.split(" ", 1)[1] for each in after.kept] == [
+        "nat KUBE-MARK-MASQ",
+        "nat KUBE-POSTROUTING",
+    ]
+    rules = saved(node)[f"iptables-{build}"]
+    assert cni in rules
+    assert "-j KUBE-POSTROUTING" in rules
+    assert "KUBE-SERVICES" not in rules
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_jump_that_kube_proxy_did_not_write_is_foreign(node: Node, build: str) -> None:
+    """The same target for some packets only: that is an administrator's rule, and needs it."""
+    load(node, build, FAMILIES[0].rules)
+    own = "-A FORWARD -s 192.0.2.0/24 -j KUBE-FORWARD"
+    load(node, build, f"*filter\n{own}\nCOMMIT\n")
+    after = clean(node)
+    assert [each.split(" ", 1)[1] for each in after.kept] == ["filter KUBE-FORWARD"]
+    assert own in saved(node)[f"iptables-{build}"]
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_what_changed_since_the_look_leaves_the_table_whole(node: Node, build: str) -> None:
+    """A transaction that does not fit any more changes nothing; the next look makes it fit."""
+    load(node, build, FAMILIES[0].rules)
+    found = node.call(leftovers.find)
+    load(node, build, "*nat\n:mine -\n-A mine -j KUBE-SERVICES\nCOMMIT\n")
+    nat = node.run(f"iptables-{build}-save", "-t", "nat").splitlines()[1:-1]
+    problems = node.call(lambda: leftovers.remove(found))
+    assert [each.split(":")[0] for each in problems] == [f"iptables-{build} nat"]
+    assert node.run(f"iptables-{build}-save", "-t", "nat").splitlines()[1:-1] == nat
+    assert "nat KUBE-SERVICES" in " ".join(clean(node).kept)
+
+
+def test_iptables_of_ipvs_go_with_its_sets_and_its_device(node: Node) -> None:
+    """Sets go after the rules that look into them, and only kube-proxy's."""
+    # This kernel may have no dummy devices: the name is what counts.
+    node.run("ip", "link", "add", "kube-ipvs0", "type", "bridge")
+    node.call(make_sets)
+    match = "-m set --match-set KUBE-CLUSTER-IP dst,dst -j ACCEPT"
+    load(
+        node,
+        "nft",
+        "*filter\n:KUBE-NODE-PORT -\n:KUBE-IPVS-FILTER -\n-A INPUT -j KUBE-NODE-PORT\n"
+        f"-A INPUT -j KUBE-IPVS-FILTER\nCOMMIT\n*nat\n:KUBE-SERVICES -\n-A KUBE-SERVICES {match}\n"
+        "-A OUTPUT -j KUBE-SERVICES\nCOMMIT\n",
+    )
+    found = node.call(leftovers.find)
+    assert found.counts == {
+        "iptables_jumps": 3,
+        "iptables_chains": 3,
+        "iptables_rules": 1,
+        "ipvs_devices": 1,
+        "ipsets": 2,
+    }
+    assert clean(node).counts == {}
+    assert node.call(set_names) == ["KUBE-MINE"]
+    assert "kube-ipvs0" not in node.run("ip", "-o", "link")
+
+
+def make_sets() -> None:
+    from pyroute2 import IPSet
+
+    with IPSet() as sets:
+        sets.create("KUBE-CLUSTER-IP", stype="hash:ip,port")
+        sets.create("KUBE-6-LOOP-BACK", stype="hash:ip,port,ip")
+        sets.create("KUBE-MINE", stype="hash:ip")
+
+
+def set_names() -> list[str]:
+    from pyroute2 import IPSet
+
+    with IPSet() as sets:
+        return [each.get_attr("IPSET_ATTR_SETNAME") for each in sets.list()]
+
+
+def test_tools_that_are_missing_are_no_failure(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    """An image without iptables or nft looks at what it can."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = node.call(leftovers.find)
+    assert (found.counts, found.problems) == ({}, [])
+
+
+def test_a_tool_that_fails_is_told_and_the_rest_goes_on(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One backend cannot be read: the others are cleaned all the same."""
+    load_all(node)
+
+    def fails(backend: iptables.Backend) -> dict[str, iptables.Removal]:
+        if backend.command == "iptables-legacy":
+            raise iptables.IptablesError(1, "iptables-legacy-save: broken")
+        return real(backend)
+
+    real = iptables.removals
+    monkeypatch.setattr(iptables, "removals", fails)
+    found = node.call(leftovers.find)
+    assert found.problems == ["iptables-legacy: iptables-legacy-save: broken"]
+    assert node.call(lambda: leftovers.remove(found)) == []
+    monkeypatch.undo()
+    left = {each.command for each, _, _ in node.call(leftovers.find).tables}
+    assert left == {"iptables-legacy"}
+
+
+def test_what_keeps_connections_tracked_can_be_ended(node: Node) -> None:
+    """A cleanup leaves neither our chain nor our table, and nothing else changes by it."""
+    load_all(node)
+    clean(node)
+    before = saved(node)
+    assert TRACKING_CHAIN in node.run("iptables-nft-save", "-t", "nat")
+    assert node.call(leftovers.stop_tracking) == []
+    for family in FAMILIES:
+        for build in BUILDS:
+            assert TRACKING_CHAIN not in node.run(f"{family.command}-{build}-save")
+    assert TRACKING_TABLE not in node.run("nft", "list", "tables")
+    assert saved(node) == before
+
+
+def test_a_large_ruleset_goes_at_once(node: Node) -> None:
+    """Thousands of chains in one transaction of each table."""
+    services = kube_proxy.many(250, False)
+    load(node, "nft", kube_proxy.iptables(services, PODS[0], False))
+    found = node.call(leftovers.find)
+    assert found.counts["iptables_chains"] == 12 + 250 * 2 * 4
+    assert clean(node).counts == {}
+
+
+def test_programs_say_what_is_wrong(node: Node) -> None:
+    """The words of the tool are the reason that is told."""
+    with pytest.raises(iptables.IptablesError) as caught:
+        what = iptables.Removal("*nat\n-X nosuch\nCOMMIT\n", 0, 1, 0, ())
+        node.call(lambda: iptables.remove(iptables.Backend("iptables-nft", None), what))
+    assert "iptables-nft-restore: " in str(caught.value)
+    assert subprocess.SubprocessError not in type(caught.value).__mro__
