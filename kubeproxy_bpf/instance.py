@@ -11,13 +11,12 @@ packet programs that of ``packets``.
 from __future__ import annotations
 
 import asyncio
-import re
 import struct
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from subprocess import SubprocessError
-from typing import Callable, Collection, Iterable
+from typing import Callable, Collection, Iterable, Iterator
 
 import structlog
 
@@ -25,29 +24,33 @@ from kubeproxy_bpf.config.schema import Config, MapSizes
 from kubeproxy_bpf.dataplane import attach as hooks
 from kubeproxy_bpf.dataplane.canary import prove_hooks
 from kubeproxy_bpf.dataplane.devices import end_pins
+from kubeproxy_bpf.dataplane.inventory import end_strays
 from kubeproxy_bpf.dataplane.loader import Datapath, load_bare_ip, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.lock import WriterLock
-from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
+from kubeproxy_bpf.dataplane.mounts import find_cgroup_root, is_real_root
+from kubeproxy_bpf.dataplane.occupancy import Occupancy
+from kubeproxy_bpf.dataplane.owned import Owned, Owner
+from kubeproxy_bpf.dataplane.pinning import drop_maps, drop_pins, links_in, pin_directory
 from kubeproxy_bpf.dataplane.probe import probe_kernel, require
 from kubeproxy_bpf.dataplane.settings import Settings, netns_cookie
 from kubeproxy_bpf.dataplane.sock_diag import Peer
 from kubeproxy_bpf.dataplane.terminator import Terminator
 from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel, WriterBusy
-from kubeproxy_bpf.libbpf import LibbpfError, Link
+from kubeproxy_bpf.libbpf import LibbpfError, Link, ObjectProgram
 from kubeproxy_bpf.node.devices import Device
 from kubeproxy_bpf.node.reservation import format_ports
 from kubeproxy_bpf.packets import PacketPath
 from kubeproxy_bpf.program_settings import packet_entries, reservation_of, settings_of
 from kubeproxy_bpf.serve.devices import DeviceReading
+from kubeproxy_bpf.serve.metrics_datapath import HookReading, MapReading
 from kubeproxy_bpf.threads import in_thread
 
 _log = structlog.get_logger(__name__)
 
-_LINKS = "links"
-_MAPS_DIR = re.compile("[0-9a-f]{12}")
-"""Named by the digest of layouts and sizes (``dataplane.loader``)."""
 _SECOND_LOOK_S = 1.0
+_COUNTED = {"kpb_affinity", "kpb_tcp_origin", "kpb_sock_flows", "kpb_fragments", "kpb_devices"}
+"""Maps that only the programs fill, or nobody keeps count of."""
 
 
 class Instance:
@@ -55,7 +58,9 @@ class Instance:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._pins = Path(config.pin_path)
+        self._pins: Path | None = None
+        """None: nothing is pinned, the kernel keeps what is attached."""
+        self._owned: Owned | None = None
         self._lock = WriterLock(config.pin_path)
         self._datapath: Datapath | None = None
         self._writer: Writer | None = None
@@ -67,6 +72,12 @@ class Instance:
         self._lost: set[Peer] = set()
         self._sockets_lost = asyncio.Event()
         self._at_work = asyncio.Event()
+        self._occupancy: Occupancy | None = None
+        self.hooks = HookReading()
+        """Which programs at the cgroup are at work."""
+        self.sockets_aborted = 0
+        self.attached = False
+        """Whether the programs are at work."""
 
     @property
     def writer(self) -> Writer:
@@ -95,15 +106,11 @@ class Instance:
             packet_btf=packets.btf if packets else None,
         )
 
-    @property
-    def attached(self) -> bool:
-        """Whether the programs are at work."""
-        return bool(self._links)
-
     async def attach(self) -> None:
         """Put the programs to work at the cgroup; only the first call does something."""
         if not self.attached:
             await in_thread(self._attach)
+            self.attached = True
             self._at_work.set()
 
     def abort_lost_sockets(self, backends: Iterable[int] = ()) -> None:
@@ -140,6 +147,7 @@ class Instance:
         except (OSError, DataplaneError) as error:
             _log.warning("udp_sockets_not_aborted", error=str(error))
             return
+        self.sockets_aborted += aborted.sockets
         if aborted.sockets:
             _log.info("udp_sockets_aborted", **aborted._asdict())
 
@@ -163,6 +171,19 @@ class Instance:
         if self.packets is not None:
             await self.packets.run()
         await asyncio.Event().wait()
+
+    async def run_counts(self) -> None:
+        """Count what the programs put into maps, now and then; runs for ever."""
+        assert self._datapath is not None
+        packets = self.packets.datapath.maps if self.packets else {}
+        every = {**self._datapath.maps, **packets}
+        self._occupancy = Occupancy({n.removeprefix("kpb_"): every[n] for n in _COUNTED & {*every}})
+        await self._occupancy.run()
+
+    def counted_maps(self) -> dict[str, MapReading]:
+        """How full the maps are that the programs fill."""
+        readings = self._occupancy.readings if self._occupancy else {}
+        return {name: MapReading(*reading) for name, reading in readings.items()}
 
     def device_reading(self) -> DeviceReading:
         """Where packet programs stand."""
@@ -200,14 +221,32 @@ class Instance:
         for feature in features:
             if not feature.present:
                 _log.warning("kernel_feature_missing", feature=feature.name, use=feature.purpose)
-        ensure_bpffs(self._pins)
+        self._pins = pin_directory(self._config.pins, Path(self._config.pin_path))
         settings = settings_of(self._config, netns_cookie())
+        self._owned = self._recognition(Owner(settings.instance, settings.host_netns))
         datapath = load_datapath(
-            object_path("kube_proxy.bpf.o"), self._pins, _entries(self._config.map_sizes), settings
+            object_path("kube_proxy.bpf.o"),
+            self._pins,
+            _entries(self._config.map_sizes),
+            settings,
+            self._owned,
         )
         _log.info("datapath_loaded", maps=str(datapath.maps_dir))
         self.packets = self._load_packets(datapath, settings)
         return datapath
+
+    def _recognition(self, owner: Owner) -> Owned | None:
+        """What tells which programs are ours; None where the process may not look."""
+        owned = Owned(owner)
+        try:
+            owned.programs()
+        except LibbpfError as error:
+            if self._pins is None:
+                needs = "without pins the process needs CAP_SYS_ADMIN, to find its programs by id"
+                raise UnsupportedKernel("walk over BPF programs", needs) from error
+            _log.warning("running_programs_unknown", error=str(error))
+            return None
+        return owned
 
     def _load_packets(self, sockets: Datapath, settings: Settings) -> PacketPath | None:
         sizes = packet_entries(self._config)
@@ -221,13 +260,18 @@ class Instance:
                 sockets,
                 xdp=self._config.xdp != "off",
                 bare_ip=False,
+                owned=self._owned,
             )
         except (UnsupportedKernel, LibbpfError) as error:
             _log.error("packet_path_unavailable", error=str(error))
             return None
         self._reserve_ports()
         bare_ip = partial(load_bare_ip, path, settings, datapath)
-        return PacketPath(datapath, bare_ip, self._pins / _LINKS, self._config)
+        return PacketPath(datapath, bare_ip, self._links_dir, self._config, owned=self._owned)
+
+    @property
+    def _links_dir(self) -> Path | None:
+        return links_in(self._pins) if self._pins else None
 
     def _reserve_ports(self) -> None:
         """The kernel shall give no socket a port that masqueraded flows use."""
@@ -242,21 +286,43 @@ class Instance:
 
     def _attach(self) -> None:
         assert self._datapath is not None
-        root = self._root
-        self._links = hooks.attach(self._datapath.programs, root, self._pins / _LINKS)
-        inactive = hooks.inactive(self._datapath.programs, root)
+        root, programs = self._root, self._datapath.programs
+        if self._pins is None:
+            assert self._owned is not None
+            hooks.attach_unlinked(programs, root, self._owned)
+        else:
+            self._links = hooks.attach(programs, root, self._links_dir, self._owned)
+        inactive = hooks.inactive(programs, root)
         if inactive:
             _log.error("hooks_inactive", hooks=inactive, cgroup=str(root))
-        _log.info("hooks_attached", hooks=len(self._links), cgroup=str(root))
-        self._prove(self._datapath, root)
+        _log.info("hooks_attached", hooks=len(programs), cgroup=str(root))
+        active = self._datapath.programs.keys() - set(inactive)
+        proved = self._prove(self._datapath, root)
+        self.hooks = HookReading(tuple(sorted(active)), tuple(inactive), proved)
         in_use = {self._datapath.maps_dir}
         if self.packets is not None:
             self.packets.sync()
             in_use.add(self.packets.datapath.maps_dir)
-        else:
+        self._end_past(in_use)
+
+    def _end_past(self, in_use: Collection[Path | None]) -> None:
+        """End what earlier processes left that is of no use any more."""
+        if self._owned is not None:
+            current = {program.info().id for program in self._programs()}
+            end_strays(self._owned, current, packets=self.packets is None)
+        if self._pins is None:
+            drop_pins(Path(self._config.pin_path))
+            return
+        if self.packets is None:
             # Those of an earlier version would go on with maps that nobody writes any more.
-            end_pins(self._pins / _LINKS)
-        self._drop_old_maps(in_use)
+            end_pins(links_in(self._pins))
+        drop_maps(self._pins, in_use)
+
+    def _programs(self) -> Iterator[ObjectProgram]:
+        assert self._datapath is not None
+        yield from self._datapath.programs.values()
+        if self.packets is not None:
+            yield from self.packets.datapath.programs.values()
 
     def _find_root(self) -> Path:
         """The cgroup to hook; one that cannot be hooked is told at the start, not after a sync."""
@@ -272,31 +338,15 @@ class Instance:
         return root
 
     @staticmethod
-    def _prove(datapath: Datapath, root: Path) -> None:
+    def _prove(datapath: Datapath, root: Path) -> bool:
         """Attached is not the same as run: say so, but serve whatever does pass the hooks."""
         try:
             prove_hooks(datapath, root)
         except (UnsupportedKernel, OSError, SubprocessError, ValueError) as error:
             _log.error("hooks_not_proved", cgroup=str(root), error=str(error))
-        else:
-            _log.info("hooks_proved", cgroup=str(root))
-
-    def _drop_old_maps(self, in_use: Collection[Path | None]) -> None:
-        """Our maps of another layout or size end with the programs that used them.
-
-        Only what looks like ours: the directory may be shared with others.
-        """
-        for path in self._pins.iterdir():
-            if path in in_use or not _MAPS_DIR.fullmatch(path.name):
-                continue
-            for pin in path.glob("kpb_*"):
-                pin.unlink()
-            try:
-                path.rmdir()
-            except OSError as error:
-                _log.warning("old_maps_kept", maps=str(path), error=str(error))
-            else:
-                _log.info("old_maps_dropped", maps=str(path))
+            return False
+        _log.info("hooks_proved", cgroup=str(root))
+        return True
 
 
 def object_path(name: str) -> Path:

@@ -4,23 +4,34 @@
 Each hook is a link, pinned as ``<links_dir>/<program>``: attached without this process. A restart
 swaps the program inside the link, so that there is no moment without one. A link whose cgroup is
 gone, or is another, is replaced: the new one works before the old one ends; one whose program is
-no more is detached. What remembers sockets is attached after what forgets them. That the hooks
-really run is for ``canary`` to prove. Called by the composition root, in a thread.
+no more is detached. Where nothing can be pinned, ``unlinked`` does the same. What remembers sockets
+is attached after what forgets them. That the hooks really run is for ``canary`` to prove. Called by
+the composition root, in a thread.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Iterable, Mapping
+from typing import Callable, Iterable, Iterator, Mapping, NamedTuple
 
 import structlog
 
+from kubeproxy_bpf.dataplane.attachments import Attachment, LinkTable, at_cgroup
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs
+from kubeproxy_bpf.dataplane.owned import Owned
+from kubeproxy_bpf.dataplane.unlinked import attach_to_cgroup
 from kubeproxy_bpf.errors import UnsupportedKernel
-from kubeproxy_bpf.libbpf import LibbpfError, Link, ObjectProgram, Program, prog_query
+from kubeproxy_bpf.libbpf import (
+    AttachType,
+    LibbpfError,
+    Link,
+    ObjectProgram,
+    Program,
+    prog_query,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -44,28 +55,79 @@ _ORDER = (
 
 
 def attach(
-    programs: Mapping[str, ObjectProgram], cgroup: Path, links_dir: Path | None = None
+    programs: Mapping[str, ObjectProgram],
+    cgroup: Path,
+    links_dir: Path | None = None,
+    owned: Owned | None = None,
 ) -> dict[str, Link]:
     """Attach all programs to a cgroup and its descendants.
 
     The caller holds the links; without ``links_dir`` closing them detaches. After a failure
-    nothing is attached that was not before.
+    nothing is attached that was not before. What ``owned`` recognises as of an earlier process,
+    and stands at the cgroup beside these, ends.
     """
     if links_dir:
         ensure_bpffs(links_dir)
-    cgroup_fd = _open(cgroup)
     links: dict[str, Link] = {}
-    try:
-        with ExitStack() as undo:
-            for name in sorted(programs, key=_place):
-                pin = links_dir / name if links_dir else None
-                links[name] = _attach_one(name, programs[name], cgroup_fd, pin, undo)
-            undo.pop_all()
-    finally:
-        os.close(cgroup_fd)
+
+    def attach_one(name: str, hook: _Hook, undo: ExitStack) -> None:
+        pin = links_dir / name if links_dir else None
+        links[name] = _attach_one(hook, pin, undo)
+
+    _attach_all(programs, cgroup, owned, attach_one)
     if links_dir:
         _detach_others(links_dir, links)
     return links
+
+
+def attach_unlinked(programs: Mapping[str, ObjectProgram], cgroup: Path, owned: Owned) -> None:
+    """Attach all programs without links: they stay when this process ends.
+
+    Otherwise as ``attach``.
+    """
+
+    def attach_one(name: str, hook: _Hook, undo: ExitStack) -> None:
+        with _refusal_named(name):
+            attach_to_cgroup(hook.program, cgroup, hook.cgroup_fd, hook.before, undo)
+
+    _attach_all(programs, cgroup, owned, attach_one)
+
+
+class _Hook(NamedTuple):
+    """A program, where it goes, and what of ours is there already."""
+
+    program: ObjectProgram
+    cgroup_fd: int
+    before: list[Attachment]
+
+
+def _attach_all(
+    programs: Mapping[str, ObjectProgram],
+    cgroup: Path,
+    owned: Owned | None,
+    attach_one: Callable[[str, _Hook, ExitStack], None],
+) -> None:
+    cgroup_fd = _open(cgroup)
+    table = LinkTable(owned) if owned else None
+
+    def there(program: ObjectProgram) -> list[Attachment]:
+        if owned is None or table is None:
+            return []
+        hook = AttachType(program.expected_attach_type)
+        return at_cgroup(cgroup, cgroup_fd, hook, owned, table)
+
+    try:
+        with ExitStack() as undo:
+            for name in sorted(programs, key=_place):
+                program = programs[name]
+                attach_one(name, _Hook(program, cgroup_fd, there(program)), undo)
+                # At once: two programs at one hook translate twice, and the second forgets.
+                for other in there(program):
+                    if other.program_id != program.info().id:
+                        other.end()
+            undo.pop_all()
+    finally:
+        os.close(cgroup_fd)
 
 
 def detach(links_dir: Path) -> int:
@@ -105,22 +167,26 @@ def _place(name: str) -> int:
     return _ORDER.index(name) if name in _ORDER else -1
 
 
-def _attach_one(
-    name: str, program: ObjectProgram, cgroup_fd: int, pin: Path | None, undo: ExitStack
-) -> Link:
-    adopted = _adopt(pin, cgroup_fd) if pin else None
-    if adopted:
-        undo.callback(adopted.close)
-        with Program.from_id(program.info().id) as replacement:
-            adopted.update(replacement)
-        return adopted
+@contextmanager
+def _refusal_named(name: str) -> Iterator[None]:
     try:
-        link = program.attach_cgroup(cgroup_fd)
+        yield
     except LibbpfError as error:
         if error.errno in (errno.EINVAL, errno.EPERM):
             needs = f"the kernel refuses to attach it to the cgroup ({error})"
             raise UnsupportedKernel(f"socket hook {name}", needs) from error
         raise
+
+
+def _attach_one(hook: _Hook, pin: Path | None, undo: ExitStack) -> Link:
+    adopted = _adopt(pin, hook.cgroup_fd) if pin else None
+    if adopted:
+        undo.callback(adopted.close)
+        with Program.from_id(hook.program.info().id) as replacement:
+            adopted.update(replacement)
+        return adopted
+    with _refusal_named(hook.program.name):
+        link = hook.program.attach_cgroup(hook.cgroup_fd)
     undo.callback(link.close)
     undo.callback(link.detach)
     if pin:

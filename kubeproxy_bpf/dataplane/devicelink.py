@@ -23,7 +23,7 @@ from kubeproxy_bpf.libbpf import (
     device_chain,
 )
 
-_TCX = {Hook.INGRESS: AttachType.TCX_INGRESS, Hook.EGRESS: AttachType.TCX_EGRESS}
+TCX = {Hook.INGRESS: AttachType.TCX_INGRESS, Hook.EGRESS: AttachType.TCX_EGRESS}
 _LOOPBACK_INDEX = 1
 
 XDP_GENERIC = 1 << 1
@@ -61,7 +61,7 @@ class TcxHold(Hold):
                 return held
         # A link cannot move in the chain: the new one works before the old one ends.
         link = Link.create(
-            program.fd, place.ifindex, _TCX[place.hook], AttachFlag.BEFORE, relative_fd=0
+            program.fd, place.ifindex, TCX[place.hook], AttachFlag.BEFORE, relative_fd=0
         )
         _keep(link, pin)
         if old is not None:
@@ -69,7 +69,7 @@ class TcxHold(Hold):
         return cls(place, link, pin)
 
     def fault(self) -> str | None:
-        chain = device_chain(self._place.ifindex, _TCX[self._place.hook])
+        chain = device_chain(self._place.ifindex, TCX[self._place.hook])
         links = [entry.link_id for entry in chain]
         if self._id not in links:
             return "detached"
@@ -125,6 +125,15 @@ def end_pinned(pin: Path) -> None:
     if link is not None:
         _end(link)
     _unpin(pin)
+
+
+def pinned_id(pin: Path | None) -> int:
+    """The id of the link that is pinned at a path; 0 if none is."""
+    link = _open(pin)
+    if link is None:
+        return 0
+    with link:
+        return link.info().id
 
 
 def _open(pin: Path | None) -> Link | None:

@@ -4,8 +4,10 @@
 ``sync`` is given every place that shall have a program. It attaches what is missing, puts back what
 somebody removed or stood before, and ends what is not wanted any more; programs and qdiscs of
 others are never touched. One device that refuses does not concern the others, and XDP is never a
-reason to fail. Links are pinned as ``<links_dir>/dev-<ifindex>-<hook>``. Which device is wanted is
-decided by ``node.attachment``; called by ``packets``, in a thread.
+reason to fail. Links are pinned as ``<links_dir>/dev-<ifindex>-<hook>``; without a directory the
+programs are attached without links, if it is known which are ours (``owned``). What an earlier
+process attached in the other way ends when the new program works. Which device is wanted is decided
+by ``node.attachment``; called by ``packets``, in a thread.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import errno
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
+from socket import if_nameindex
 from typing import Collection, Mapping, NamedTuple
 
 import structlog
 
 from kubeproxy_bpf.dataplane.attach import DEVICE_PIN
+from kubeproxy_bpf.dataplane.attachments import Attachment, at_tcx, at_xdp
 from kubeproxy_bpf.dataplane.clsact import ClsactFilters
 from kubeproxy_bpf.dataplane.devicelink import (
     XDP_GENERIC,
@@ -27,8 +31,11 @@ from kubeproxy_bpf.dataplane.devicelink import (
     XdpHold,
     end_pinned,
     has_tcx,
+    pinned_id,
 )
+from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.places import XDP_PROGRAMS, Hold, Hook, Place
+from kubeproxy_bpf.dataplane.unlinked import UnlinkedTcxHold, UnlinkedXdpHold
 from kubeproxy_bpf.libbpf import ObjectProgram
 
 _log = structlog.get_logger(__name__)
@@ -56,10 +63,16 @@ class DeviceHooks:
         links_dir: Path | None,
         *,
         tcx: bool | None = None,
+        owned: Owned | None = None,
     ) -> None:
-        """``tcx`` False makes use of clsact; None asks the kernel."""
+        """``tcx`` False makes use of clsact; None asks the kernel.
+
+        ``owned`` knows what earlier processes attached; without it, it is not looked for, and links
+        that are not pinned end with this process.
+        """
         self._programs = dict(programs)
         self._links_dir = links_dir
+        self._owned = owned
         self._filters = None if tcx or (tcx is None and has_tcx()) else ClsactFilters()
         self._holds: dict[Place, Hold] = {}
         self._wishes: dict[Place, Wish] = {}
@@ -160,9 +173,18 @@ class DeviceHooks:
         program = self._programs.get(name)
         if program is None:
             raise OSError(errno.EOPNOTSUPP, f"the kernel refused {name}")
-        if self._filters is None:
-            return TcxHold.attach(place, program, self._pin(place, wish))
-        return self._filters.attach(place, program)
+        if self._filters is not None:
+            return self._filters.attach(place, program)
+        hold = self._made_tcx(place, wish, program)
+        for other in at_tcx(place.ifindex, place.hook, self._owned) if self._owned else ():
+            if other.program_id != program.info().id:
+                other.end()
+        return hold
+
+    def _made_tcx(self, place: Place, wish: Wish, program: ObjectProgram) -> Hold:
+        if self._owned is not None and self._links_dir is None:
+            return UnlinkedTcxHold.attach(place, program, self._owned)
+        return TcxHold.attach(place, program, self._pin(place, wish))
 
     def _made_xdp(self, place: Place, wish: Wish) -> Hold:
         """Frames in fragments first; drivers that have none of it get the program without."""
@@ -177,11 +199,19 @@ class DeviceHooks:
             if program is None:
                 continue
             try:
-                pin = self._pin(place, wish)
-                return XdpHold.attach(place, program, pin, _XDP_MODES[wish.xdp_mode])
+                return self._hold_xdp(place, wish, program)
             except OSError as error:
                 refusal = error
         raise refusal
+
+    def _hold_xdp(self, place: Place, wish: Wish, program: ObjectProgram) -> Hold:
+        mode, pin = _XDP_MODES[wish.xdp_mode], self._pin(place, wish)
+        if self._owned is not None and pin is None:
+            return UnlinkedXdpHold.attach(place, program, self._owned, mode)
+        for old in at_xdp(place.ifindex, self._owned) if self._owned else ():
+            if not old.link_id or old.link_id != pinned_id(pin):
+                old.end()
+        return XdpHold.attach(place, program, pin, mode)
 
     def _pin(self, place: Place, wish: Wish) -> Path | None:
         if self._links_dir is None or (self._filters and place.hook != Hook.XDP):
@@ -204,6 +234,27 @@ class DeviceHooks:
             count = self._filters.remove_others(self._holds)
             if count:
                 _log.info("old_filters_removed", count=count)
+        if self._owned is not None:
+            _end_elsewhere(self._owned, wanted, tcx=self._filters is None)
+
+
+def _end_elsewhere(owned: Owned, wanted: Collection[Place], *, tcx: bool) -> None:
+    """End what is attached where it is not wanted; a wanted place keeps what it has."""
+    places = {(place.ifindex, place.hook) for place in wanted}
+    for ifindex, _ in if_nameindex():
+        found: list[Attachment] = []
+        for hook in (Hook.INGRESS, Hook.EGRESS) if tcx else ():
+            if (ifindex, hook) not in places:
+                found += at_tcx(ifindex, hook, owned)
+        if (ifindex, Hook.XDP) not in places:
+            found += at_xdp(ifindex, owned)
+        for each in found:
+            try:
+                each.end()
+            except OSError as error:
+                _log.warning("old_program_kept", attachment=str(each), error=str(error))
+            else:
+                _log.info("old_program_detached", attachment=str(each))
 
 
 def end_pins(links_dir: Path, kept: Collection[Path | None] = ()) -> None:

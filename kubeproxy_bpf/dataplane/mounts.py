@@ -53,9 +53,14 @@ def is_real_root(cgroup: Path) -> bool:
     return not (cgroup / "cgroup.events").exists()
 
 
+def has_bpffs(path: Path) -> bool:
+    """Whether a path lies on a BPF file system, or would."""
+    return _type_at(path) == "bpf"
+
+
 def ensure_bpffs(path: Path) -> None:
     """Make a directory for pins, with a BPF file system under it."""
-    if _type_at(path) != "bpf":
+    if not has_bpffs(path):
         target = _BPFFS if path.is_relative_to(_BPFFS) else path
         if target == path:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)

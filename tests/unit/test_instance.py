@@ -8,6 +8,7 @@ import pytest
 
 from kubeproxy_bpf import instance as module
 from kubeproxy_bpf.config.load import load
+from kubeproxy_bpf.dataplane.pinning import drop_maps
 from kubeproxy_bpf.instance import Instance
 
 
@@ -65,7 +66,7 @@ def test_only_our_own_old_maps_are_dropped(tmp_path):
     (tmp_path / "aaaaaaaaaaaa/foreign").touch()
     (tmp_path / "tc/kpb_vips").touch()
 
-    Looks(tmp_path)._drop_old_maps([tmp_path / "ba9876543210"])
+    drop_maps(tmp_path, [tmp_path / "ba9876543210"])
 
     left = {str(path.relative_to(tmp_path)) for path in Path(tmp_path).rglob("*")}
     assert {"links", "tc", "tc/kpb_vips", "ba9876543210"} < left
