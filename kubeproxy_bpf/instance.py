@@ -41,7 +41,7 @@ from kubeproxy_bpf.libbpf import LibbpfError, Link, ObjectProgram
 from kubeproxy_bpf.node.devices import Device
 from kubeproxy_bpf.node.reservation import format_ports
 from kubeproxy_bpf.packets import PacketPath
-from kubeproxy_bpf.program_settings import packet_entries, reservation_of, settings_of
+from kubeproxy_bpf.program_settings import owner_of, packet_entries, reservation_of, settings_of
 from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.serve.metrics_datapath import HookReading, MapReading
 from kubeproxy_bpf.threads import in_thread
@@ -223,7 +223,7 @@ class Instance:
                 _log.warning("kernel_feature_missing", feature=feature.name, use=feature.purpose)
         self._pins = pin_directory(self._config.pins, Path(self._config.pin_path))
         settings = settings_of(self._config, netns_cookie())
-        self._owned = self._recognition(Owner(settings.instance, settings.host_netns))
+        self._owned = self._recognition(owner_of(self._config, settings.host_netns))
         datapath = load_datapath(
             object_path("kube_proxy.bpf.o"),
             self._pins,

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.dataplane.owned import Owner
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
 from kubeproxy_bpf.dataplane.tracking import (
     TrackState,
@@ -33,6 +34,11 @@ def settings_of(config: Config, host_netns: int) -> Settings:
         snat_count=last - first + 1,
         timeout=encode_timeouts(timeouts(_configured(config))),
     )
+
+
+def owner_of(config: Config, host_netns: int) -> Owner:
+    """By what the instance of this configuration is recognised in the kernel."""
+    return Owner(_instance_id(config.pin_path), host_netns)
 
 
 def reservation_of(config: Config) -> PortReservation:
