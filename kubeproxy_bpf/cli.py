@@ -10,7 +10,6 @@ with 0 and leaves the datapath in place. What is not the daily work (--version, 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from typing import Any, Callable, Mapping, Sequence
 

@@ -93,6 +93,9 @@ MEANINGFUL = {
 }
 """Gates that something here asks for, and their defaults."""
 
+WITHOUT_EFFECT = {"NativeHistograms": "histograms have classic buckets only"}
+"""Gates that change kube-proxy and nothing here."""
+
 _GROUPS = {"AllAlpha": ("LoggingAlphaOptions",), "AllBeta": ("ComponentFlagz", "ComponentStatusz")}
 
 

@@ -24,22 +24,16 @@ from kubeproxy_bpf.config.document import (
     set_field,
     to_plain,
 )
-from kubeproxy_bpf.config.flags import ENVIRONMENT, KUBE_PROXY_FLAGS, WITHOUT_EFFECT, KnownFlag
+from kubeproxy_bpf.config.flags import KUBE_PROXY_FLAGS
 from kubeproxy_bpf.config.gotext import sloppy_cidr, sloppy_ip, with_port
+from kubeproxy_bpf.config.known import KnownFlag
+from kubeproxy_bpf.config.notes import Note, without_effect
 from kubeproxy_bpf.config.pflag import FlagSet
 from kubeproxy_bpf.config.schema import Config, ConntrackSysctls, ConntrackTimeouts, MapSizes
 from kubeproxy_bpf.config.validate import validate
 from kubeproxy_bpf.errors import ConfigError
 
 FLAGS = FlagSet([*(known.flag for known in KUBE_PROXY_FLAGS), own.BPF_CONFIG, *own.SETTINGS])
-
-
-class Note(NamedTuple):
-    """Something to log once the log is set up."""
-
-    event: str
-    fields: dict[str, Any]
-    warn: bool = True
 
 
 class Loaded(NamedTuple):
@@ -65,7 +59,7 @@ def read(given: Mapping[str, Any]) -> Loaded:
     notes: list[Note] = []
     document, settings = KubeProxyConfiguration(), flags
     try:
-        document = _document(given, flags, notes)
+        document = _document(given, flags["config"], notes)
     except ConfigError as error:
         problems += error.problems
     else:
@@ -78,35 +72,27 @@ def read(given: Mapping[str, Any]) -> Loaded:
     problems += _hostname_problems(given, document)
     if problems:
         raise ConfigError(problems)
-    notes += _without_effect(document, given)
+    notes += without_effect(document, given, os.environ)
     return Loaded(_config(document, settings, flags, given), notes)
 
 
-def _document(
-    given: Mapping[str, Any], flags: Mapping[str, Any], notes: list[Note]
-) -> KubeProxyConfiguration:
+def _document(given: Mapping[str, Any], path: str, notes: list[Note]) -> KubeProxyConfiguration:
     """The document in effect: file or defaults, flags laid over it, all of it resolved."""
     document = KubeProxyConfiguration()
-    path = flags["config"]
     if path:
         decoded = read_document(path)
         document = decoded.document
         if decoded.overlooked:
-            notes.append(
-                Note("config_decoded_leniently", {"overlooked": decoded.overlooked}, False)
-            )
+            fields = {"path": path, "overlooked": decoded.overlooked}
+            notes.append(Note("config_decoded_leniently", fields, warn=False))
     defaults.fill(document)
-    ignored = []
-    for known in KUBE_PROXY_FLAGS:
-        if known.flag.name not in given:
-            continue
-        if path and not known.beside:
-            ignored.append(f"--{known.flag.name}")
-        elif known.field:
-            _lay_over(document, known, given[known.flag.name])
+    known = [known for known in KUBE_PROXY_FLAGS if known.flag.name in given]
+    for counts in known:
+        if counts.field and (counts.beside or not path):
+            _lay_over(document, counts, given[counts.flag.name])
     if not path:
         _ports(document, given)
-    if ignored:
+    elif ignored := [f"--{lost.flag.name}" for lost in known if not lost.beside]:
         notes.append(Note("flags_replaced_by_config", {"flags": ignored}))
     defaults.resolve(document)
     return document
@@ -160,30 +146,6 @@ def _hostname_problems(given: Mapping[str, Any], document: KubeProxyConfiguratio
     if any(not text.strip() for text in texts):
         return ["--hostname-override: empty hostname is invalid"]
     return []
-
-
-def _without_effect(document: KubeProxyConfiguration, given: Mapping[str, Any]) -> list[Note]:
-    """One note for each setting that was given and changes nothing."""
-    usual = KubeProxyConfiguration()
-    defaults.fill(usual)
-    defaults.resolve(usual)
-    notes = []
-    for known in KUBE_PROXY_FLAGS:
-        if known.status != WITHOUT_EFFECT:
-            continue
-        if known.field:
-            value = get_field(document, known.field)
-            unusual = value != get_field(usual, known.field) and value not in ([], ())
-        else:
-            value = given.get(known.flag.name, known.flag.default)
-            unusual = value != known.flag.default
-        if unusual:
-            fields = {"flag": f"--{known.flag.name}", "why": known.note}
-            notes.append(Note("setting_without_effect", fields))
-    for name, why in ENVIRONMENT.items():
-        if os.environ.get(name):
-            notes.append(Note("setting_without_effect", {"variable": name, "why": why}))
-    return notes
 
 
 def _config(

@@ -142,16 +142,14 @@ def read_settings(path: str) -> dict[str, Any]:
     for name, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         if document.pop(name, None) != wanted:
             problems.append(f'{path}: {name}: must be "{wanted}"')
-    settings = {}
     twins = {field_of(flag): flag for flag in SETTINGS}
+    settings = {}
     for name, value in document.items():
-        flag = twins.get(name)
-        if flag is None:
-            problems.append(f'{path}: unknown field "{name}"')
-            continue
         try:
-            if value is not None:
-                settings[flag.name] = _value(flag, value)
+            flag = twins[name]
+            settings[flag.name] = _value(flag, value)
+        except KeyError:
+            problems.append(f'{path}: unknown field "{name}"')
         except ValueError as error:
             problems.append(f"{path}: {name}: {error}")
     if problems:

@@ -7,7 +7,7 @@ before anything is touched. Called by ``load``; settings of our own are judged b
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 from kubeproxy_bpf.config import gates
 from kubeproxy_bpf.config.document import (
@@ -16,6 +16,7 @@ from kubeproxy_bpf.config.document import (
     Ipvs,
     KubeProxyConfiguration,
     Logging,
+    VModule,
     json_type,
 )
 from kubeproxy_bpf.config.gotext import (
@@ -177,7 +178,8 @@ def _node_port_addresses(entries: Sequence[str]) -> Iterator[str]:
 
 def _hidden_metrics(version: str) -> Iterator[str]:
     if version not in ("", _PREVIOUS_VERSION):
-        reason = f'--show-hidden-metrics-for-version must be omitted or have the value "{_PREVIOUS_VERSION}"'
+        flag = "--show-hidden-metrics-for-version"
+        reason = f'{flag} must be omitted or have the value "{_PREVIOUS_VERSION}"'
         yield _invalid(f"{_ROOT}.ShowHiddenMetricsForVersion", version, reason)
 
 
@@ -219,16 +221,19 @@ def _logging(section: Logging, feature_gates: dict[str, bool]) -> Iterator[str]:
     if section.verbosity >= 2**31:
         yield _invalid(f"{path}.verbosity", section.verbosity, f"Must be <= {2**31 - 1}")
     for position, item in enumerate(section.vmodule):
-        where = f"{path}.vmodule[{position}]"
-        if not item.file_pattern:
-            yield f"{where}: Required value: File pattern must not be empty"
-        if set("=,") & set(item.file_pattern):
-            reason = "File pattern must not contain equal sign or comma"
-            yield _invalid(where, item.file_pattern, reason)
-        if item.verbosity >= 2**31:
-            yield _invalid(where, item.verbosity, f"Must be <= {2**31 - 1}")
+        yield from _vmodule(f"{path}.vmodule[{position}]", item)
     if not gates.enabled(feature_gates, "LoggingAlphaOptions"):
         yield from _alpha_options(f"{path}.options", section.options)
+
+
+def _vmodule(path: str, item: VModule) -> Iterator[str]:
+    if not item.file_pattern:
+        yield f"{path}: Required value: File pattern must not be empty"
+    if set("=,") & set(item.file_pattern):
+        reason = "File pattern must not contain equal sign or comma"
+        yield _invalid(path, item.file_pattern, reason)
+    if item.verbosity >= 2**31:
+        yield _invalid(path, item.verbosity, f"Must be <= {2**31 - 1}")
 
 
 def _alpha_options(path: str, options: FormatOptions) -> Iterator[str]:
@@ -241,16 +246,16 @@ def _alpha_options(path: str, options: FormatOptions) -> Iterator[str]:
 
 
 def _is_ip(text: str) -> bool:
-    return _holds(sloppy_ip, (text,))
+    return _holds(sloppy_ip, text)
 
 
 def _is_cidr(text: str) -> bool:
-    return _holds(sloppy_cidr, (text,))
+    return _holds(sloppy_cidr, text)
 
 
-def _holds(parse: Any, arguments: Iterable[str]) -> bool:
+def _holds(parse: Callable[[str], str], text: str) -> bool:
     try:
-        parse(*arguments)
+        parse(text)
     except ValueError:
         return False
     return True

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 NODE_PORTS = (30000, 32767)
 """The API server's default range."""
@@ -29,24 +29,29 @@ _SIZES = (
 
 def validate(settings: Mapping[str, Any]) -> list[str]:
     """Return every problem of the settings, which go by the names of their flags."""
-    problems = []
+    return [*_words(settings), *_numbers(settings)]
+
+
+def _words(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, choices in _CHOICES.items():
         if settings[name] not in choices:
-            problems.append(f'--{name}: "{settings[name]}" is none of {", ".join(choices)}')
-    if problem := _snat_ports_problem(*settings["bpf-snat-ports"]):
-        problems.append(f"--bpf-snat-ports: {problem}")
-    flows = settings["bpf-max-flows"]
-    if flows and not _FLOWS_MIN <= flows <= _ENTRIES_MAX:
-        problems.append(f"--bpf-max-flows: {flows} is not in {_FLOWS_MIN}..{_ENTRIES_MAX}")
+            yield f'--{name}: "{settings[name]}" is none of {", ".join(choices)}'
     for name in ("bpf-state-path", "bpf-pin-path"):
         if not settings[name].startswith("/"):
-            problems.append(f'--{name}: "{settings[name]}" is not an absolute path')
+            yield f'--{name}: "{settings[name]}" is not an absolute path'
+
+
+def _numbers(settings: Mapping[str, Any]) -> Iterator[str]:
+    if problem := _snat_ports_problem(*settings["bpf-snat-ports"]):
+        yield f"--bpf-snat-ports: {problem}"
+    flows = settings["bpf-max-flows"]
+    if flows and not _FLOWS_MIN <= flows <= _ENTRIES_MAX:
+        yield f"--bpf-max-flows: {flows} is not in {_FLOWS_MIN}..{_ENTRIES_MAX}"
     if settings["bpf-service-metrics"] < 0:
-        problems.append("--bpf-service-metrics: must not be negative")
+        yield "--bpf-service-metrics: must not be negative"
     for name in _SIZES:
         if not 1 < settings[name] <= _ENTRIES_MAX:
-            problems.append(f"--{name}: {settings[name]} is not in 2..{_ENTRIES_MAX}")
-    return problems
+            yield f"--{name}: {settings[name]} is not in 2..{_ENTRIES_MAX}"
 
 
 def _snat_ports_problem(first: int, last: int) -> str:
