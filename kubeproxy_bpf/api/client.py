@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests to the API server: transport, TLS, authentication, errors.
 
-GET gives a stream; the little that the proxy writes (events) is sent whole. A response is handed out only after its status was checked. Dead peers are noticed by the kernel
-(keepalive, TCP_USER_TIMEOUT), silent ones by the caller's read time-out. Retrying is the
-reflector's business, except for one repetition with renewed credentials after a 401.
+GET gives a stream; the little that the proxy writes (events) is sent whole. A response is handed
+out only after its status was checked. Dead peers are noticed by the kernel (keepalive,
+TCP_USER_TIMEOUT), silent ones by the caller's read time-out. Retrying is the caller's business,
+except for one repetition with renewed credentials after a 401.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ WRITE_TIMEOUT_S = 10.0
 ERROR_BODY_TIMEOUT_S = 5.0
 """For the whole body of an error; what has not come by then is not worth a blocked watch."""
 _ERROR_BODY_BYTES = 65_536
+_GOOD = {"GET": (200,), "POST": (200, 201, 202), "PATCH": (200, 201)}
 
 
 def keepalive_socket(info: AddrInfoType) -> socket.socket:
@@ -115,47 +117,64 @@ class ApiClient:
 
         ``read_timeout_s`` limits the silence between two pieces of the body, not the whole.
         """
+        # Lists shrink to a seventh; the API server does not compress watches.
+        headers = {"Accept-Encoding": "gzip" if compressed else "identity"}
+        request = _Request("GET", path, params, headers, None, read_timeout_s)
+        async with self._answer(request) as response:
+            yield response.content
+
+    async def write(self, method: str, path: str, body: object, media: str) -> None:
+        """Send an object, or a patch of some media type; StatusError unless the server took it."""
+        headers = {"Content-Type": media}
+        content = msgspec.json.encode(body)
+        request = _Request(method, path, (), headers, content, WRITE_TIMEOUT_S)
+        async with self._answer(request) as response:
+            await response.read()
+
+    @asynccontextmanager
+    async def _answer(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
         begin = self._clock.monotonic()
-        response = await self._send(path, params, read_timeout_s, compressed)
+        response = await self._send(request)
         if response.status == 401:
             response.close()
-            self.meters.repeated("GET", self._host, 401)
+            self.meters.repeated(request.method, self._host, 401)
             await self._credentials.renew()
-            response = await self._send(path, params, read_timeout_s, compressed)
+            response = await self._send(request)
         try:
-            if response.status != 200:
+            if response.status not in _GOOD[request.method]:
                 raise await self._error(response)
-            yield response.content
+            yield response
         finally:
-            if WATCH not in params:
+            if WATCH not in request.params:
                 seconds = self._clock.monotonic() - begin
-                self.meters.finished("GET", self._host, seconds, response.content.total_bytes)
+                size = response.content.total_bytes
+                self.meters.finished(request.method, self._host, seconds, size)
             # A body that was not read to its end (a watch has none) makes the connection useless.
             if not response.content.at_eof():
                 response.close()
             response.release()
 
-    async def _send(
-        self, path: str, params: Params, read_timeout_s: float, compressed: bool
-    ) -> aiohttp.ClientResponse:
+    async def _send(self, request: _Request) -> aiohttp.ClientResponse:
         assert self._session is not None, "used outside of its context"
         connection = await self._credentials.current()
-        # Lists shrink to a seventh; the API server does not compress watches.
-        headers = {"Accept-Encoding": "gzip" if compressed else "identity"}
+        headers = dict(request.headers)
         if connection.authorization:
             headers["Authorization"] = connection.authorization
         options: dict[str, Any] = {}
         if connection.host.startswith("https"):
             options["ssl"] = self._credentials.tls()
-        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=read_timeout_s)
+        options["timeout"] = aiohttp.ClientTimeout(
+            sock_connect=CONNECT_TIMEOUT_S, sock_read=request.read_timeout_s
+        )
         code: int | str = NO_ANSWER
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                response = await self._session.get(
-                    connection.host + path,
-                    params=list(params),
+                response = await self._session.request(
+                    request.method,
+                    connection.host + request.path,
+                    params=list(request.params),
+                    data=request.body,
                     headers=headers,
-                    timeout=timeout,
                     proxy=connection.proxy,
                     server_hostname=connection.tls_server_name,
                     allow_redirects=False,
@@ -165,14 +184,14 @@ class ApiClient:
             return response
         finally:
             self._host = urlsplit(connection.host).netloc
-            self.meters.answered("GET", self._host, code)
+            self.meters.answered(request.method, self._host, code)
 
     async def _error(self, response: aiohttp.ClientResponse) -> StatusError:
         body = await _error_body(response.content)
         retry_after_s = parse_retry_after(response.headers.get("Retry-After"), self._clock.wall())
         if retry_after_s is not None:
             # The caller will: a server that names a time is asked again.
-            self.meters.repeated("GET", self._host, response.status)
+            self.meters.repeated(response.method, self._host, response.status)
         return status_error(
             response.status, response.reason or "", parse_status(body), retry_after_s
         )
