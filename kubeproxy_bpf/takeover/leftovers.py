@@ -8,6 +8,7 @@ calls, and when it is time for them, is theirs to know.
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from functools import partial
 from typing import Callable, Iterator, NamedTuple, TypeVar
@@ -86,9 +87,12 @@ def find() -> Leftovers:
     )
 
 
-def remove(found: Leftovers) -> list[str]:
-    """Remove what was found, as far as it goes; returns a sentence for each thing that stays."""
-    return run(_steps(found))
+def remove(found: Leftovers, accepts_needed: bool = False) -> list[str]:
+    """Remove what was found, as far as it goes; returns a sentence for each thing that stays.
+
+    With ``accepts_needed`` nothing goes that forwarded traffic of Services still needs to pass.
+    """
+    return run(_steps(found, accepts_needed))
 
 
 def stop_tracking() -> list[str]:
@@ -113,9 +117,16 @@ def run(steps: Iterator[Step] | list[Step]) -> list[str]:
     return problems
 
 
-def _steps(found: Leftovers) -> Iterator[Step]:
+def _refuse(reason: str) -> None:
+    raise OSError(errno.EBUSY, reason)
+
+
+def _steps(found: Leftovers, accepts_needed: bool) -> Iterator[Step]:
     for backend, name, what in found.tables:
-        yield f"{backend.command} {name}", partial(iptables.remove, backend, what)
+        step = partial(iptables.remove, backend, what)
+        if what.exposed and accepts_needed:
+            step = partial(_refuse, "FORWARD drops, and nothing accepts in place of these rules")
+        yield f"{backend.command} {name}", step
     if found.nftables:
         yield "nftables", partial(nftables.remove, found.nftables)
     if found.servers:

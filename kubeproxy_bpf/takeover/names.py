@@ -64,6 +64,9 @@ JUMPS = frozenset(
 NEEDED_BY = {"KUBE-MARK-MASQ": "KUBE-POSTROUTING"}
 """Who marks a packet in the first chain counts on the second to masquerade it."""
 
+ACCEPT_CHAIN = "KUBE-PROXY-BPF-FORWARD"
+"""Ours (``host.forward``): accepts what KUBE-FORWARD would."""
+
 NFTABLES_TABLES = (("ip", "kube-proxy"), ("ip6", "kube-proxy"))
 
 IPVS_DEVICE = "kube-ipvs0"

@@ -12,9 +12,9 @@ import re
 from collections import Counter
 from typing import Iterable, Iterator, NamedTuple
 
-from kubeproxy_bpf.takeover.names import JUMPS, NEEDED_BY, is_chain
+from kubeproxy_bpf.takeover.names import ACCEPT_CHAIN, JUMPS, NEEDED_BY, is_chain
 
-TRACKING_CHAIN = "KPB-TRACKING"
+TRACKING_CHAIN = "KUBE-PROXY-BPF-TRACK"
 """Ours, and no packet enters it. The kernel tracks connections as long as some rule asks about
 them: without any, those that netfilter translates would break."""
 
@@ -61,6 +61,8 @@ class Removal(NamedTuple):
     rules: int
     kept: tuple[str, ...]
     """Chains that stay, as rules of others need them."""
+    exposed: bool
+    """FORWARD drops what nobody accepts, and nothing would accept in the place of KUBE-FORWARD."""
 
 
 def parse(lines: Iterable[str]) -> Iterator[Table]:
@@ -91,7 +93,8 @@ def removal(table: Table) -> Removal:
         lines += [] if TRACKING_CHAIN in table.chains else _TRACKING
     text = "\n".join((f"*{table.name}", *lines, "COMMIT", "")) if lines else ""
     rules = sum(table.rules[chain] for chain in chains)
-    return Removal(text, len(jumps), len(chains), rules, tuple(sorted(kept)))
+    exposed = _is_exposed(table, jumps)
+    return Removal(text, len(jumps), len(chains), rules, tuple(sorted(kept)), exposed)
 
 
 def tracking_removal(table: Table) -> str:
@@ -122,6 +125,12 @@ def _is_jump(table: Table, rule: Rule) -> bool:
     if (table.name, rule.chain, rule.target) not in JUMPS:
         return False
     return _JUMP.fullmatch(_COMMENT.sub("", rule.text)) is not None
+
+
+def _is_exposed(table: Table, gone: Iterable[Rule]) -> bool:
+    accepted = any(rule.target == ACCEPT_CHAIN for rule in table.foreign if rule.chain == "FORWARD")
+    closed = table.chains.get("FORWARD") == "DROP"
+    return closed and not accepted and any(rule.target == "KUBE-FORWARD" for rule in gone)
 
 
 def _kept(table: Table) -> set[str]:

@@ -2,22 +2,25 @@
 """The task that ends what a kube-proxy left, once the programs serve in its place.
 
 While a kube-proxy is alive its rules are its own: it is waited for, until nobody else holds its
-ports. Then everything goes, after the rules that let forwarded traffic pass are in place. Rules
-that come back belong to somebody who is alive all the same: that is told, and not fought. Whatever
-happens here ends no traffic and no process. Made and run by ``app``.
+ports. Then everything goes; rules that let forwarded traffic pass a FORWARD policy of DROP only
+when those of ``host.forward`` are there in their place. Rules that come back belong to somebody who
+is alive all the same: that is told, and not fought. Whatever happens here ends no traffic and no
+process. Made and run by ``app``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Awaitable, Callable, Mapping
+from typing import Callable, Mapping
 
 import structlog
 
 from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.takeover import leftovers
 from kubeproxy_bpf.takeover.leftovers import Leftovers
 from kubeproxy_bpf.takeover.ports import held_by_others, ports_of
+from kubeproxy_bpf.takeover.readiness import serving
 from kubeproxy_bpf.threads import in_thread
 
 _log = structlog.get_logger(__name__)
@@ -30,44 +33,36 @@ _COMES_BACK_S = 90.0
 """A kube-proxy looks after its rules every 30 s by default."""
 
 
-async def _nothing() -> None:
-    return None
-
-
 class Takeover:
     """From the rules of a kube-proxy to our programs, on one node."""
 
     def __init__(
         self,
         config: Config,
+        devices: Callable[[], DeviceReading],
         *,
-        accept_forwarded: Callable[[], Awaitable[object]] = _nothing,
         found: Callable[[Mapping[str, int]], None] = lambda counts: None,
         comes_back_s: float = _COMES_BACK_S,
     ) -> None:
-        """``accept_forwarded`` lets traffic of Services pass a FORWARD policy of DROP, as a
-        kube-proxy's rules do; ``found`` is told how much of it there is, by kind."""
+        """``devices`` tells where packet programs stand; ``found`` is told how much of a
+        kube-proxy there is, by kind."""
         self._mode = config.takeover
         self._ports = ports_of(config)
-        self._accept_forwarded = accept_forwarded
+        self._accepts_needed = config.forward_accept != "off"
         self._found = found
         self._comes_back_s = comes_back_s
-        self._datapath_serves = asyncio.Event()
-
-    def datapath_serves(self) -> None:
-        """The programs are filled and attached: from now on nothing else is needed."""
-        self._datapath_serves.set()
+        self._devices = devices
 
     async def run(self) -> None:
         """Do what the configuration says, and return when it is done; never raises an OSError."""
         if self._mode == "off":
             return
-        await self._datapath_serves.wait()
-        await self._kube_proxy_gone()
-        found = await self._look()
-        if self._mode == "report" or not found.counts:
+        await serving(self._devices)
+        if self._mode == "report":
+            await self._look()
             return
-        if await self._clean():
+        await self._kube_proxy_gone()
+        if (await self._look()).counts and await self._clean():
             await asyncio.sleep(self._comes_back_s)
             await self._look_again()
 
@@ -104,10 +99,8 @@ class Takeover:
         for attempt in range(_TRIES):
             if attempt:
                 await asyncio.sleep(_RETRY_S)
-            if not await self._passes():
-                continue
             found = await in_thread(leftovers.find)
-            problems = await in_thread(lambda: leftovers.remove(found))
+            problems = await in_thread(lambda: leftovers.remove(found, self._accepts_needed))
             left = await in_thread(leftovers.find)
             self._found(left.counts)
             if not (problems or left.counts):
@@ -116,15 +109,6 @@ class Takeover:
             _log.warning("leftovers_stay", **left.counts, problems=problems, attempt=attempt + 1)
         _log.error("takeover_given_up", problems=problems)
         return False
-
-    async def _passes(self) -> bool:
-        try:
-            await self._accept_forwarded()
-        except OSError as error:
-            # The rules that are left accept what is forwarded: better they stay.
-            _log.error("forwarding_not_accepted", error=str(error))
-            return False
-        return True
 
     async def _look_again(self) -> None:
         found = await in_thread(leftovers.find)

@@ -235,7 +235,7 @@ def test_a_large_ruleset_goes_at_once(node: Node) -> None:
 def test_programs_say_what_is_wrong(node: Node) -> None:
     """The words of the tool are the reason that is told."""
     with pytest.raises(iptables.IptablesError) as caught:
-        what = iptables.Removal("*nat\n-X nosuch\nCOMMIT\n", 0, 1, 0, ())
+        what = iptables.Removal("*nat\n-X nosuch\nCOMMIT\n", 0, 1, 0, (), False)
         node.call(lambda: iptables.remove(iptables.Backend("iptables-nft", None), what))
     assert "iptables-nft-restore: " in str(caught.value)
     assert subprocess.SubprocessError not in type(caught.value).__mro__
