@@ -13,6 +13,7 @@ import asyncio
 import signal
 from contextlib import AsyncExitStack
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, Callable, Coroutine, NoReturn
 
 import structlog
@@ -21,8 +22,10 @@ from kubeproxy_bpf import __version__, memory
 from kubeproxy_bpf.api.client import ApiClient
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.source import ApiSource, node_store
+from kubeproxy_bpf.config.gates import enabled
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.config.validate import split_host_port
+from kubeproxy_bpf.config.watch import watch_config
 from kubeproxy_bpf.dataplane.program import Outcome, Programmer
 from kubeproxy_bpf.errors import KubeProxyError
 from kubeproxy_bpf.feed import Feed
@@ -37,6 +40,7 @@ from kubeproxy_bpf.serve.health import Health
 from kubeproxy_bpf.serve.healthz import HealthServer
 from kubeproxy_bpf.serve.metrics import MetricsServer
 from kubeproxy_bpf.sync import SyncLoop
+from kubeproxy_bpf.takeover.takeover import Takeover
 from kubeproxy_bpf.telemetry import Telemetry
 
 _log = structlog.get_logger(__name__)
@@ -87,10 +91,13 @@ class App:
             loop.add_signal_handler(number, stop)
 
     async def _serve(self) -> None:
-        host, port = split_host_port(self._config.healthz_bind_address)
         async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
-            server = HealthServer(self._health, host, port, meters=self._telemetry.health)
-            tasks.create_task(_eternal("health server", server.run))
+            watch = partial(watch_config, self._config)
+            tasks.create_task(_eternal("configuration watch", watch))
+            if self._config.healthz_bind_address:
+                host, port = split_host_port(self._config.healthz_bind_address)
+                server = HealthServer(self._health, host, port, meters=self._telemetry.health)
+                tasks.create_task(_eternal("health server", server.run))
             metrics = MetricsServer(
                 self._telemetry.read, *split_host_port(self._config.metrics_bind_address)
             )
@@ -159,6 +166,7 @@ class App:
             tasks.create_task(_eternal("packet path", instance.run_packets))
             tasks.create_task(_eternal("flow sweep", packets.run))
             tasks.create_task(_eternal("map counts", instance.run_counts))
+            tasks.create_task(Takeover(config, instance.device_reading).run())
 
     async def _sync_finished(self, instance: Instance) -> None:
         first = not instance.attached
@@ -171,11 +179,13 @@ class App:
 def model_config(config: Config, families: tuple[Family, ...]) -> ModelConfig:
     """What of the configuration decides about Services."""
     listeners = (config.healthz_bind_address, config.metrics_bind_address)
-    own_ports = {(split_host_port(address)[1], int(Protocol.TCP)) for address in listeners}
+    own_ports = {
+        (split_host_port(address)[1], int(Protocol.TCP)) for address in listeners if address
+    }
     return ModelConfig(
         config.hostname,
         families=families,
-        allow_external_ips=config.feature_gates.get("AllowServiceExternalIPs", True),
+        allow_external_ips=enabled(config.feature_gates, "AllowServiceExternalIPs"),
         # With DSR the backend's node has to find the same backend by itself.
         consistent_default=config.algorithm == "maglev" or config.forwarding != "snat",
         protected_ports=KUBELET_PORTS | own_ports,
