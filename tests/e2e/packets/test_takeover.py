@@ -33,7 +33,7 @@ def test_connections_of_kube_proxy_live_on(world: World) -> None:
     """They live while both are there and when the rules are gone, and new ones are served."""
     with connections(world, "TCP", "all", VIAS) as before:
         assert {each.told.name for each in before} == set(ALL)
-        world.start_proxies()
+        world.start_proxies("--bpf-takeover=off")
         go_on(before)
         with connections(world, "TCP", "all", VIAS) as between:
             remove_rules(world)
@@ -45,7 +45,7 @@ def test_connections_of_kube_proxy_live_on(world: World) -> None:
 def test_datagrams_of_kube_proxys_clients_are_answered(world: World) -> None:
     """A client of UDP always gets its answer, though maybe from another backend than before."""
     with connections(world, "UDP", "all", VIAS) as opened:
-        world.start_proxies()
+        world.start_proxies("--bpf-takeover=off")
         assert {again(each.sock).name for each in opened} <= set(ALL)
         remove_rules(world)
         assert {again(each.sock).name for each in opened} <= set(ALL)
