@@ -10,6 +10,7 @@ except for one repetition with renewed credentials after a 401.
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import socket
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from kubeproxy_bpf.api.clock import Clock, SystemClock
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.decode import parse_status
 from kubeproxy_bpf.api.meters import NO_ANSWER, RestMeters
+from kubeproxy_bpf.api.proxies import Proxies
 from kubeproxy_bpf.api.status import StatusError, parse_retry_after, status_error
 
 Params = Sequence[tuple[str, str]]
@@ -86,6 +88,7 @@ class ApiClient:
         self._clock = clock or SystemClock()
         self.meters = meters or RestMeters()
         self._session: aiohttp.ClientSession | None = None
+        self._proxies = Proxies(os.environ)
         self._host = ""
         """Of the API server, with its port as configured: a label of metrics."""
 
@@ -94,8 +97,6 @@ class ApiClient:
             connector=aiohttp.TCPConnector(socket_factory=keepalive_socket),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
-            # HTTPS_PROXY and NO_PROXY, as client-go.
-            trust_env=True,
             read_bufsize=2**18,
         )
         return self
@@ -148,7 +149,8 @@ class ApiClient:
             if WATCH not in request.params:
                 seconds = self._clock.monotonic() - begin
                 size = response.content.total_bytes
-                self.meters.finished(request.method, self._host, seconds, size)
+                sent = len(request.body or b"")
+                self.meters.finished(request.method, self._host, seconds, size, sent)
             # A body that was not read to its end (a watch has none) makes the connection useless.
             if not response.content.at_eof():
                 response.close()
@@ -175,7 +177,7 @@ class ApiClient:
                     params=list(request.params),
                     data=request.body,
                     headers=headers,
-                    proxy=connection.proxy,
+                    proxy=connection.proxy or self._proxies.for_url(connection.host),
                     server_hostname=connection.tls_server_name,
                     allow_redirects=False,
                     **options,
