@@ -29,6 +29,7 @@ _POLICIES = {
     "internal": int(RecordFlags.INTERNAL_LOCAL),
     "external": int(RecordFlags.EXTERNAL_LOCAL),
 }
+_EITHER = _POLICIES["internal"] | _POLICIES["external"]
 _HAS_ENDPOINTS = int(RecordFlags.HAS_ENDPOINTS)
 _FAMILY = ("ip_family",)
 _SYNC = "kubeproxy_sync_proxy_rules_"
@@ -82,9 +83,8 @@ class SyncMeters(Meters):
         self._pending_services: set[ObjectKey] = set()
         self._triggers: list[tuple[str, float]] = []
         self._taken: list[tuple[str, float]] = []
-        self._no_local: dict[tuple[str, str], set[ServicePortId]] = {
-            (family, policy): set() for family in self._families for policy in _POLICIES
-        }
+        self._without_local: dict[ServicePortId, int] = {}
+        """Service ports with endpoints, and none of them here; with the flags of their policies."""
         self._declare()
 
     def _declare(self) -> None:
@@ -132,6 +132,9 @@ class SyncMeters(Meters):
             "[ALPHA] Service ports with a Local policy whose endpoints are all elsewhere",
             ("ip_family", "traffic_policy"),
         )
+        for family in self._families:
+            for policy in _POLICIES:
+                self._no_local_total.set(0, family, policy)
 
     # ---- told by feed ----
 
@@ -168,7 +171,7 @@ class SyncMeters(Meters):
 
     def ended(self, changes: Changes, seconds: float) -> None:
         """The sync of these changes took so long; parts of it may have been refused."""
-        served = {f"IPv{int(port.family)}" for port in changes.services}
+        served = {f"IPv{number}" for number in {int(port.family) for port in changes.services}}
         kind = self._full if changes.complete else self._partial
         for family in self._families:
             if changes.complete or not served or family in served:
@@ -186,20 +189,26 @@ class SyncMeters(Meters):
         self._taken.clear()
 
     def _count_no_local(self, changes: Changes) -> None:
+        known = self._without_local
         if changes.complete:
-            for ports in self._no_local.values():
-                ports.clear()
+            for port in known.keys() - changes.services.keys():
+                self._set_without_local(port, 0)
         for port, desired in changes.services.items():
             flags = _flags_without_local(desired)
-            for policy, flag in _POLICIES.items():
-                ports = self._no_local.get((f"IPv{int(port.family)}", policy), set())
-                (ports.add if flags & flag else ports.discard)(port)
-        for labels, ports in self._no_local.items():
-            self._no_local_total.set(len(ports), *labels)
+            if flags != known.get(port, 0):
+                self._set_without_local(port, flags)
+
+    def _set_without_local(self, port: ServicePortId, flags: int) -> None:
+        before = self._without_local.pop(port, 0)
+        if flags:
+            self._without_local[port] = flags
+        for policy, flag in _POLICIES.items():
+            change = bool(flags & flag) - bool(before & flag)
+            self._no_local_total.inc(f"IPv{int(port.family)}", policy, by=change)
 
 
 def _flags_without_local(desired: Desired | None) -> int:
-    """The flags of a service port that has endpoints, and none of them here; otherwise none."""
+    """Those of the policies of a service port that has endpoints, and none of them here."""
     if desired is None or desired.local_count or not desired.flags & _HAS_ENDPOINTS:
         return 0
-    return desired.flags
+    return desired.flags & _EITHER

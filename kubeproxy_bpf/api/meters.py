@@ -59,14 +59,16 @@ class RestMeters(Meters):
             ("kind",),
         )
 
-    def answered(self, method: str, host: str, code: int | str, sent_bytes: int = 0) -> None:
+    def answered(self, method: str, host: str, code: int | str) -> None:
         """A request got this status, or NO_ANSWER."""
         self._requests.inc(str(code), host, method)
-        self._request_size.observe(sent_bytes, host, method)
 
-    def finished(self, method: str, host: str, seconds: float, received_bytes: int) -> None:
+    def finished(
+        self, method: str, host: str, seconds: float, received_bytes: int, sent_bytes: int = 0
+    ) -> None:
         """A request that is no watch was read to its end."""
         self._duration.observe(seconds, host, method)
+        self._request_size.observe(sent_bytes, host, method)
         self._response_size.observe(received_bytes, host, method)
 
     def repeated(self, method: str, host: str, code: int) -> None:
