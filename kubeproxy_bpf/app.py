@@ -29,6 +29,8 @@ from kubeproxy_bpf.config.watch import watch_config
 from kubeproxy_bpf.dataplane.program import Outcome, Programmer
 from kubeproxy_bpf.errors import KubeProxyError
 from kubeproxy_bpf.feed import Feed
+from kubeproxy_bpf.host.conntrack import ConntrackCleanup
+from kubeproxy_bpf.host.state import HostState
 from kubeproxy_bpf.instance import Instance
 from kubeproxy_bpf.model.cluster import ClusterModel
 from kubeproxy_bpf.model.facts import KUBELET_PORTS, ModelConfig
@@ -104,15 +106,24 @@ class App:
             tasks.create_task(_eternal("metrics server", metrics.run))
             credentials = Credentials(self._config.kubeconfig or None, self._config.master or None)
             await credentials.load()
-            instance = Instance(self._config)
+            host_state = HostState(self._config, self._telemetry.conntrack)
+            await host_state.prepare()
+            instance = Instance(self._config, host_state.forward_mark)
             stack.push_async_callback(instance.close)
             await instance.open(self._health.writer_awaited)
             client = await stack.enter_async_context(
                 ApiClient(credentials, meters=self._telemetry.rest)
             )
-            await self._follow(client, instance, stack)
+            tasks.create_task(_eternal("host state", host_state.run))
+            await self._follow(client, instance, host_state.conntrack, stack)
 
-    async def _follow(self, client: ApiClient, instance: Instance, stack: AsyncExitStack) -> None:
+    async def _follow(
+        self,
+        client: ApiClient,
+        instance: Instance,
+        conntrack: ConntrackCleanup,
+        stack: AsyncExitStack,
+    ) -> None:
         config = self._config
         model = ClusterModel(model_config(config, self._families))
 
@@ -132,7 +143,8 @@ class App:
             min_interval_s=config.min_sync_period_s,
             retry_s=config.sync_period_s,
             on_begun=self._health.sync_begun,
-            on_finished=lambda: self._sync_finished(instance),
+            on_taken=conntrack.note,
+            on_finished=lambda: self._sync_finished(instance, conntrack),
             on_udp_changed=instance.abort_lost_sockets,
             meters=self._telemetry.sync,
         )
@@ -168,9 +180,10 @@ class App:
             tasks.create_task(_eternal("map counts", instance.run_counts))
             tasks.create_task(Takeover(config, instance.device_reading).run())
 
-    async def _sync_finished(self, instance: Instance) -> None:
+    async def _sync_finished(self, instance: Instance, conntrack: ConntrackCleanup) -> None:
         first = not instance.attached
         await instance.attach()
+        conntrack.synced()
         self._health.sync_finished()
         if first:
             memory.synced()

@@ -5,6 +5,7 @@ KubeProxyError
 ├── ConfigError            what the operator wrote does not hold
 ├── ApiError               the API server said no, or nothing
 ├── SysctlRefused          a setting of the node that was asked for cannot be made
+├── RulesRefused           a program of netfilter did not take what it was given
 └── DataplaneError         the kernel side
     ├── LayoutError        C and Python disagree on a struct
     ├── UnsupportedKernel  a feature is missing
@@ -60,6 +61,18 @@ class SysctlRefused(KubeProxyError):
 
     def __str__(self) -> str:
         return f"{self.path} cannot be set to {self.value}: {self.reason}"
+
+
+class RulesRefused(KubeProxyError):
+    """Rules that a program of netfilter did not take; all is as before."""
+
+    def __init__(self, program: str, message: str) -> None:
+        super().__init__(program, message)
+        self.program = program
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.program}: {self.message}"
 
 
 class DataplaneError(KubeProxyError):

@@ -56,8 +56,10 @@ _COUNTED = {"kpb_affinity", "kpb_tcp_origin", "kpb_sock_flows", "kpb_fragments",
 class Instance:
     """The kernel side of one proxy."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, forward_mark: int = 0) -> None:
+        """``forward_mark``: of packets that netfilter's FORWARD shall accept; 0: none."""
         self._config = config
+        self._forward_mark = forward_mark
         self._pins: Path | None = None
         """None: nothing is pinned, the kernel keeps what is attached."""
         self._owned: Owned | None = None
@@ -222,7 +224,7 @@ class Instance:
             if not feature.present:
                 _log.warning("kernel_feature_missing", feature=feature.name, use=feature.purpose)
         self._pins = pin_directory(self._config.pins, Path(self._config.pin_path))
-        settings = settings_of(self._config, netns_cookie())
+        settings = settings_of(self._config, netns_cookie(), self._forward_mark)
         self._owned = self._recognition(owner_of(self._config, settings.host_netns))
         datapath = load_datapath(
             object_path("kube_proxy.bpf.o"),

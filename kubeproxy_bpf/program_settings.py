@@ -23,8 +23,11 @@ from kubeproxy_bpf.dataplane.tracking import (
 from kubeproxy_bpf.node.reservation import PortReservation
 
 
-def settings_of(config: Config, host_netns: int) -> Settings:
-    """What the programs of this configuration carry in .rodata."""
+def settings_of(config: Config, host_netns: int, forward_mark: int = 0) -> Settings:
+    """What the programs of this configuration carry in .rodata.
+
+    ``forward_mark`` is what netfilter's FORWARD is told to accept, or 0.
+    """
     first, last = config.snat_ports
     return Settings(
         host_netns,
@@ -33,6 +36,7 @@ def settings_of(config: Config, host_netns: int) -> Settings:
         snat_first=first,
         snat_count=last - first + 1,
         timeout=encode_timeouts(timeouts(_configured(config))),
+        forward_mark=forward_mark,
     )
 
 

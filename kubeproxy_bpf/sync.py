@@ -52,6 +52,7 @@ class SyncLoop:
         min_interval_s: float,
         retry_s: float,
         on_begun: Callable[[], None] = lambda: None,
+        on_taken: Callable[[Changes], None] = lambda changes: None,
         on_finished: Callable[[], Awaitable[None]],
         on_udp_changed: Callable[[], None] = lambda: None,
         meters: SyncMeters | None = None,
@@ -61,6 +62,7 @@ class SyncLoop:
         self._min_interval_s = min_interval_s
         self._retry_s = retry_s
         self._on_begun = on_begun
+        self._on_taken = on_taken
         self._on_finished = on_finished
         self._on_udp_changed = on_udp_changed
         self._meters = meters or SyncMeters(())
@@ -124,6 +126,7 @@ class SyncLoop:
         self._on_begun()
         self._meters.begun()
         step = self._model.take()
+        self._on_taken(step.changes)
         _report(step.problems)
         outcome = await self._programmer.apply(step.changes)
         if any(port.protocol == Protocol.UDP for port in step.changes.services):

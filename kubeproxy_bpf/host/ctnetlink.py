@@ -200,8 +200,8 @@ def _entry(raw: bytes, start: int, end: int, wire: int) -> Entry | None:
     if asked is None or answering is None:
         return None
     parts = [_GENERIC.pack(wire, 0, 0)]
-    # By its answers: a younger entry of the same client, to an endpoint that serves, has others. The
-    # id does not tell them apart where the kernel uses the memory of the older one again.
+    # By its answers: a younger entry of the same client, to an endpoint that serves, has others.
+    # The id does not tell them apart where the kernel uses the memory of the older one again.
     for kind in (_REPLY, _ID, _ZONE):
         if kind in spans:
             first, last = spans[kind]

@@ -92,6 +92,9 @@ class Proxy:
         command += ["--bpf-cgroup-root", str(self.cgroup), "--bpf-pin-path", str(self.pins)]
         # The machine's own uplink is no part of this: none is called so.
         command += ["--bpf-devices", "no-such-device"]
+        # Nor are its sysctls.
+        command += ["--conntrack-max-per-core", "0"]
+        command += [f"--conntrack-tcp-timeout-{state}=0" for state in ("established", "close-wait")]
         command += ["--healthz-bind-address", f"127.0.0.1:{health}"]
         with BpfObject.open(object_path("kube_proxy.bpf.o")) as opened:
             self.programs = len(opened.programs)

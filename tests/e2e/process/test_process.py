@@ -20,6 +20,12 @@ import pytest
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root
 
 PROGRAM = str(Path(sys.executable).with_name("kube-proxy"))
+LEAVE_SYSCTLS = (
+    "--conntrack-max-per-core=0",
+    "--conntrack-tcp-timeout-established=0",
+    "--conntrack-tcp-timeout-close-wait=0",
+)
+"""These processes run in the machine's own network namespace."""
 
 
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +72,8 @@ def test_what_cannot_work_is_one_logged_error(argv, words, tmp_path):
     pins = Path(f"/sys/fs/bpf/kpbt-process-{os.getpid()}")
     ensure_bpffs(pins.parent)
     try:
-        done = run(*argv, f"--bpf-pin-path={pins}", "--healthz-bind-address=127.0.0.1:29999")
+        own = [f"--bpf-pin-path={pins}", "--healthz-bind-address=127.0.0.1:29999"]
+        done = run(*argv, *own, *LEAVE_SYSCTLS)
     finally:
         shutil.rmtree(pins, ignore_errors=True)
     assert 1 == done.returncode
@@ -96,7 +103,7 @@ class Running:
         argv = [PROGRAM, f"--master=http://127.0.0.1:{port_file.read_text().strip()}"]
         argv += ["--hostname-override=node-000", f"--bpf-cgroup-root={self.cgroup}"]
         # The machine's own uplink is no concern of a test: none is called this.
-        argv += ["--bpf-devices=no-such-device"]
+        argv += ["--bpf-devices=no-such-device", *LEAVE_SYSCTLS]
         argv += [f"--bpf-pin-path={self.pins}", "--logging-format=json"]
         argv += [f"--healthz-bind-address=127.0.0.1:{self.health_port}"]
         with socket.create_server(("127.0.0.1", 0)) as free:
