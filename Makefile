@@ -16,10 +16,10 @@ digest := $(shell cat setup.cfg setup.py constraints.txt | sha256sum | cut -c1-1
 stamp = $(VENV)/.installed-$(1)-$(digest)
 
 .DEFAULT_GOAL := build
-.PHONY: help build bpf demo sandbox test bench lint format clean
+.PHONY: help build bpf demo sandbox test image-test bench lint format clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 build: $(call stamp,runtime) bpf ## make .venv/bin/kube-proxy and .venv/bin/kubeproxy-bpf
 
@@ -37,6 +37,9 @@ test: packages-test $(call stamp,test) build machine ## run the whole test suite
 	@status=0; $(BIN)/tox run || status=$$?; $(BIN)/python tools/run_tests.py --summary || status=1; \
 	exit $$status
 
+image-test: packages-image $(call stamp,test) build machine ## build the image without an engine, and run it
+	@$(BIN)/tox run -q -e image
+
 lint: packages-test $(call stamp,test) build ## check style, layers and types
 	@$(BIN)/tox run -q -e lint,types
 
@@ -50,7 +53,7 @@ clean: ## remove all that was built
 	@rm -rf .build .tox build dist *.egg-info $(VENV)
 	@$(MAKE) -s -C bpf clean
 
-.PHONY: machine packages-build packages-test packages-bench
+.PHONY: machine packages-build packages-test packages-bench packages-image
 machine: packages-build
 	@tools/check-machine
 
@@ -59,6 +62,9 @@ packages-build:
 
 packages-test packages-bench: packages-%:
 	@tools/install-packages build run $*
+
+packages-image:
+	@tools/install-packages build run test image
 
 $(BIN)/python: | packages-build
 	@echo "making the virtual environment $(VENV)"
