@@ -80,7 +80,10 @@ class LinkTable:
     """The links that hold programs of the instance, as they were when this was made."""
 
     def __init__(self, owned: Owned) -> None:
-        self.all = [info for info in _links() if info.prog_id in owned]
+        found = [info for info in _links() if info.prog_id in owned]
+        self.all = [info for info in found if info.cgroup_id or info.ifindex]
+        self.dead = [info for info in found if info not in self.all]
+        """Detached, or without their cgroup or device; somebody's pins keep them."""
 
     def at_cgroup(self, inode: int, hook: AttachType) -> list[LinkInfo]:
         """Those at one hook of a cgroup."""

@@ -61,17 +61,19 @@ def end_all(owned: Owned) -> list[Attachment]:
     # What makes sockets depend on us ends first, what cares for those that do so last.
     found.sort(key=lambda each: each.hook not in _CONNECTING)
     refused = _end(found)
-    if any(program.type == ProgramType.SCHED_CLS for program in owned.programs()):
+    if any(program.type == ProgramType.SCHED_CLS for program in left(owned)):
         ClsactFilters().remove_others(())
     return refused
 
 
 def left(owned: Owned) -> list[ProgramInfo]:
-    """The programs of the instance that are in the kernel, attached or held by a process.
+    """The programs of the instance that may still run, or that a process holds.
 
-    With the last of them their maps end, unless a process holds them or they are pinned.
+    Without those that are attached nowhere and hang on links that are pinned, maybe where this
+    process cannot see it: these end with their file system.
     """
-    return owned.programs()
+    dead = {info.prog_id for info in LinkTable(owned).dead}
+    return [program for program in owned.programs() if program.id not in dead]
 
 
 def maps_left(owned: Owned) -> set[int]:
@@ -88,7 +90,7 @@ def end_strays(owned: Owned, current: Collection[int], *, packets: bool) -> None
     def strays() -> list[ProgramInfo]:
         kinds = (*_CGROUP_PROGRAMS, ProgramType.SCHED_CLS, ProgramType.XDP)
         wanted = kinds if packets else _CGROUP_PROGRAMS
-        return [p for p in owned.programs() if p.type in wanted and p.id not in current]
+        return [p for p in left(owned) if p.type in wanted and p.id not in current]
 
     numbers = {program.id for program in strays()}
     if not numbers:
