@@ -17,6 +17,8 @@ from typing import Iterator, NamedTuple
 from kubeproxy_bpf.takeover.ruleset import Removal, Table, parse, removal, tracking_removal
 
 _LOCK_WAIT_S = 5
+_AS_IT_IS = "surrogateescape"
+"""A comment may hold any bytes, and has to go back as it came."""
 _ORDER = ("nat", "filter", "mangle")
 """While filter still accepts what nat translated nothing is half served."""
 
@@ -92,7 +94,12 @@ def _saved(backend: Backend) -> Iterator[Table]:
     """Read by line: a large cluster has hundreds of thousands of rules."""
     argv = [f"{backend.command}-save"]
     with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors=_AS_IT_IS,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         yield from parse(process.stdout)
@@ -103,6 +110,6 @@ def _saved(backend: Backend) -> Iterator[Table]:
 
 def _restore(backend: Backend, text: str) -> None:
     argv = [f"{backend.command}-restore", "-w", str(_LOCK_WAIT_S), "--noflush"]
-    done = subprocess.run(argv, input=text, capture_output=True, text=True)
+    done = subprocess.run(argv, input=text, capture_output=True, encoding="utf-8", errors=_AS_IT_IS)
     if done.returncode:
         raise IptablesError(done.returncode, f"{argv[0]}: {done.stderr.strip()}")

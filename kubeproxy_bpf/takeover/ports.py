@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, Iterator
 
 from kubeproxy_bpf.config.schema import Config
 
@@ -28,17 +28,27 @@ def ports_of(config: Config) -> frozenset[int]:
 
 
 def held_by_others(ports: Iterable[int]) -> list[int]:
-    """Those of the TCP ports on which another process listens."""
-    from pyroute2.netlink.diag import SS_LISTEN, DiagSocket
+    """Those of the TCP ports on which another process listens.
 
+    Raises:
+        OSError: the kernel does not tell.
+    """
     own = _own_sockets()
-    held = set()
-    with DiagSocket() as diag:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for each in diag.get_sock_stats(family=family, states=1 << SS_LISTEN):
-                if each["idiag_inode"] not in own:
-                    held.add(each["idiag_sport"])
-    return sorted(held & set(ports))
+    return sorted(set(ports) & {port for port, inode in _listeners() if inode not in own})
+
+
+def _listeners() -> Iterator[tuple[int, int]]:
+    """Port and inode of each."""
+    from pyroute2.netlink.diag import SS_LISTEN, DiagSocket
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with DiagSocket() as diag:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                for each in diag.get_sock_stats(family=family, states=1 << SS_LISTEN):
+                    yield each["idiag_sport"], each["idiag_inode"]
+    except NetlinkError as error:
+        raise OSError(error.code, str(error)) from error
 
 
 def _own_sockets() -> set[int]:

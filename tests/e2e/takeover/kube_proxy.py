@@ -31,13 +31,13 @@ class Served(NamedTuple):
 
 def many(count: int, ipv6: bool) -> list[Served]:
     """Services of a cluster that is not there."""
-    vip, pod = ("fd00:10:96::{}", "fd00:10:1::{}:1") if ipv6 else ("10.96.0.{}", "10.1.{}.1")
+    vip, pod = ("fd00:10:96::c8:{}", "fd00:10:1::{}:1") if ipv6 else ("10.96.200.{}", "10.1.{}.1")
     return [
         Served(
             f"shop/web-{number}",
             vip.format(number + 1),
             80,
-            31000 + number,
+            30000 + number,
             (),
             ((pod.format(number), 8080), (pod.format(number), 9090)),
         )
