@@ -1,15 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every metric of kube-proxy is here as it is there, or is absent for a reason that is written."""
 
+import re
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from kubeproxy_bpf.config.load import load
-from kubeproxy_bpf.serve import metrics_kubernetes, metrics_process
+from kubeproxy_bpf.serve import (
+    devices,
+    flows,
+    metrics_datapath,
+    metrics_kubernetes,
+    metrics_process,
+)
+from kubeproxy_bpf.serve.devices import DeviceReading
+from kubeproxy_bpf.serve.flows import FlowReading, ServiceReading
+from kubeproxy_bpf.serve.metrics_datapath import DatapathReading, HookReading
 from kubeproxy_bpf.serve.metrics_health import CheckMeters
 from kubeproxy_bpf.telemetry import Telemetry
-from tests.metrics_table import ROWS, SHOWN, Row
+from tests.metrics_table import DOCS, ROWS, SHOWN, Row
 
 
 class Declared(NamedTuple):
@@ -78,3 +89,55 @@ def test_feature_gates_show_what_is_configured():
     assert 0 == gates.series[("ComponentFlagz", "BETA")]
     assert 1 == gates.series[("LoggingAlphaOptions", "ALPHA")]
     assert 1 == gates.series[("AllowServiceExternalIPs", "")]
+
+
+def documented(section):
+    """Rows of the tables of a section: name to type and labels, as far as they tell."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([\w, ]*?) *\|", section, re.MULTILINE
+    )
+    return {
+        name: (kind, frozenset(filter(None, labels.split(", ")))) for name, kind, labels in rows
+    }
+
+
+def test_the_document_says_of_kube_proxys_metrics_what_the_table_says():
+    """Types and labels of what is shown, reasons of what is absent."""
+    _, theirs = (DOCS / "metrics.md").read_text().split("\n## kube-proxy's\n")
+    shown, absent = theirs.split("\n### Absent\n")
+    assert {row.name: (row.type, row.labels) for row in SHOWN} == documented(shown)
+    reasons = {
+        name: why.strip()
+        for names, why in re.findall(r"^\| (`.*`) \| (.*) \|$", absent, re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", names)
+    }
+    assert {row.name: row.why for row in ROWS if row.here == "absent"} == reasons
+
+
+def test_the_document_names_every_metric_of_our_own():
+    """With type and labels, and none that does not exist."""
+    ours, _ = (DOCS / "metrics.md").read_text().split("\n## kube-proxy's\n")
+    service = ServiceReading(("ns", "web", "http", "TCP", "IPv4"), 1, 1, 1)
+    families = [
+        *Telemetry(load(["--hostname-override=n1"]), ("IPv4",), lambda: False).read(),
+        *metrics_datapath.families(DatapathReading(hooks=HookReading(proved=True))),
+        *devices.families(DeviceReading()),
+        *flows.families(FlowReading(1, 2, 3, (service,))),
+    ]
+    declared = {f.name: (f.kind, frozenset(f.labels)) for f in families}
+    expected = {name: what for name, what in declared.items() if name.startswith("kubeproxy_bpf_")}
+    assert expected == documented(ours)
+
+
+def test_alerts_ask_for_metrics_that_exist():
+    """A name with a slip never fires."""
+    text = (DOCS / "metrics.md").read_text()
+    (rules,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    asked = {
+        name.removesuffix("_bucket")
+        for group in yaml.safe_load(rules)["groups"]
+        for rule in group["rules"]
+        for name in re.findall(r"\bkubeproxy_\w+", rule["expr"])
+    }
+    assert asked
+    assert asked <= documented(text).keys()
