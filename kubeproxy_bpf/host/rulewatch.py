@@ -39,6 +39,8 @@ class RuleWatch:
         self._channel = channel
         channel.setblocking(False)
         try:
+            # Who has no address yet is told nothing.
+            channel.bind((0, 0))
             channel.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
         except OSError as error:
             _log.debug("rules_not_watched", error=str(error))

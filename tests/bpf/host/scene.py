@@ -146,24 +146,20 @@ def _connections(sock, answer):
 
 
 def _rules(services):
-    lines = ["table inet kube-proxy", "delete table inet kube-proxy", "table inet kube-proxy {"]
+    chains, jumps = [], []
     for (vip, protocol, port), pod in services.items():
-        if pod:
-            target = f"ip6 to [{pod}]:{PORT}" if ":" in pod else f"ip to {pod}:{PORT}"
-            lines.append(f"chain {_chain(vip, protocol, port, pod)} {{ meta l4proto {protocol} dnat {target}; }}")
-    lines.append("chain services {")
-    for (vip, protocol, port), pod in services.items():
-        if pod:
-            ip = "ip6" if ":" in pod else "ip"
-            to = "fib daddr type local" if vip == "node" else f"{ip} daddr {vip}"
-            family = "ipv6" if ":" in pod else "ipv4"
-            chain = _chain(vip, protocol, port, pod)
-            lines.append(f"meta nfproto {family} {to} {protocol} dport {port} jump {chain}")
-    lines.append("}")
-    for hook in ("prerouting", "output"):
-        lines.append(f"chain nat-{hook} {{ type nat hook {hook} priority -100; jump services; }}")
-    return "\n".join([*lines, "}"])
-
-
-def _chain(vip, protocol, port, pod):
-    return f"endpoint-{vip}-{protocol}-{port}-{pod}".replace(":", "_").replace(".", "_")
+        if not pod:
+            continue
+        six = ":" in pod
+        target = f"ip6 to [{pod}]:{PORT}" if six else f"ip to {pod}:{PORT}"
+        name = f"endpoint-{vip}-{protocol}-{port}-{pod}".replace(":", "_").replace(".", "_")
+        chains.append(f"chain {name} {{ meta l4proto {protocol} dnat {target}; }}")
+        to = "fib daddr type local" if vip == "node" else f"{'ip6' if six else 'ip'} daddr {vip}"
+        family = "ipv6" if six else "ipv4"
+        jumps.append(f"meta nfproto {family} {to} {protocol} dport {port} jump {name}")
+    hooks = [
+        f"chain nat-{hook} {{ type nat hook {hook} priority -100; jump services; }}"
+        for hook in ("prerouting", "output")
+    ]
+    head = ["table inet kube-proxy", "delete table inet kube-proxy", "table inet kube-proxy {"]
+    return "\n".join([*head, *chains, "chain services {", *jumps, "}", *hooks, "}"])
