@@ -160,8 +160,11 @@ def read_settings(path: str) -> dict[str, Any]:
 def _value(flag: Flag, value: Any) -> Any:
     wanted = {pflag.BOOL: "bool", pflag.INT32: "number", pflag.STRING_SLICE: "array"}
     kind = wanted.get(flag.type, "string")
+    if kind == "string" and isinstance(value, bool):
+        # To YAML the bare words on and off are booleans; here they are words.
+        value = "on" if value else "off"
     if json_type(value) != kind:
-        raise ValueError(f"must be a {kind}, is a {json_type(value)}")
+        raise ValueError(f"wants {kind}, not {json_type(value)}")
     if kind == "array":
         if not all(isinstance(item, str) for item in value):
             raise ValueError("must hold strings only")
