@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The composition root: builds all parts, runs them as one group of tasks, stops on a signal.
 
-Only this module knows everybody. The order of the start is the order of ``_serve``: health server,
+Only this module knows everybody. The order of the start is the order of ``_serve``: servers,
 kernel probe, the writer's lock, maps (restored), then API and node at once; the programs are
 attached when the first sync has filled the maps. SIGTERM and SIGINT end the process and leave the
 datapath as it is; so does any failure.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import AsyncExitStack
-from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Callable, Coroutine, NoReturn
 
@@ -32,15 +31,13 @@ from kubeproxy_bpf.feed import Feed
 from kubeproxy_bpf.host.conntrack import ConntrackCleanup
 from kubeproxy_bpf.host.state import HostState
 from kubeproxy_bpf.instance import Instance
-from kubeproxy_bpf.model.cluster import ClusterModel
+from kubeproxy_bpf.model.cluster import ClusterModel, Step
 from kubeproxy_bpf.model.facts import KUBELET_PORTS, ModelConfig
 from kubeproxy_bpf.model.types import Family, Protocol
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.node.families import supported_families
 from kubeproxy_bpf.packet_state import packet_state
-from kubeproxy_bpf.serve.health import Health
-from kubeproxy_bpf.serve.healthz import HealthServer
-from kubeproxy_bpf.serve.metrics import MetricsServer
+from kubeproxy_bpf.status import Status
 from kubeproxy_bpf.sync import SyncLoop
 from kubeproxy_bpf.takeover.takeover import Takeover
 from kubeproxy_bpf.telemetry import Telemetry
@@ -54,14 +51,10 @@ class App:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._families = supported_families(config.bind_address)
-        self._health = Health(
-            tuple(f"IPv{int(family)}" for family in self._families),
-            2 * config.sync_period_s,
-            lambda: datetime.now(timezone.utc),
-        )
+        self._status = Status(config, self._families)
         self._stopping = False
         names = tuple(f"IPv{int(family)}" for family in self._families)
-        self._telemetry = Telemetry(config, names, lambda: self._health.waiting_for_writer)
+        self._telemetry = Telemetry(config, names, lambda: self._status.health.waiting_for_writer)
 
     async def run(self) -> None:
         """Run until a signal comes.
@@ -96,24 +89,19 @@ class App:
         async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
             watch = partial(watch_config, self._config)
             tasks.create_task(_eternal("configuration watch", watch))
-            if self._config.healthz_bind_address:
-                host, port = split_host_port(self._config.healthz_bind_address)
-                server = HealthServer(self._health, host, port, meters=self._telemetry.health)
-                tasks.create_task(_eternal("health server", server.run))
-            metrics = MetricsServer(
-                self._telemetry.read, *split_host_port(self._config.metrics_bind_address)
-            )
-            tasks.create_task(_eternal("metrics server", metrics.run))
             credentials = Credentials(self._config.kubeconfig or None, self._config.master or None)
             await credentials.load()
+            client = await stack.enter_async_context(
+                ApiClient(credentials, meters=self._telemetry.rest)
+            )
+            stack.push_async_callback(self._status.finish, client)
+            for name, work in self._status.tasks(client, self._telemetry):
+                tasks.create_task(_eternal(name, work))
             host_state = HostState(self._config, self._telemetry.conntrack)
             await host_state.prepare()
             instance = Instance(self._config, host_state.forward_mark)
             stack.push_async_callback(instance.close)
-            await instance.open(self._health.writer_awaited)
-            client = await stack.enter_async_context(
-                ApiClient(credentials, meters=self._telemetry.rest)
-            )
+            await instance.open(self._status.health.writer_awaited)
             tasks.create_task(_eternal("host state", host_state.run))
             await self._follow(client, instance, host_state.conntrack, stack)
 
@@ -124,13 +112,17 @@ class App:
         conntrack: ConntrackCleanup,
         stack: AsyncExitStack,
     ) -> None:
-        config = self._config
+        config, status = self._config, self._status
         model = ClusterModel(model_config(config, self._families))
 
         def report(outcome: Outcome) -> None:
             sync.note(outcome)
             if outcome.lost:
                 instance.abort_lost_sockets(backend for _, backend in outcome.lost)
+
+        def taken(step: Step) -> None:
+            status.taken(step)
+            conntrack.note(step.changes)
 
         programmer = Programmer(instance.writer, report)
         stack.push_async_callback(programmer.close)
@@ -142,15 +134,15 @@ class App:
             programmer,
             min_interval_s=config.min_sync_period_s,
             retry_s=config.sync_period_s,
-            on_begun=self._health.sync_begun,
-            on_taken=conntrack.note,
+            on_taken=taken,
             on_finished=lambda: self._sync_finished(instance, conntrack),
             on_udp_changed=instance.abort_lost_sockets,
+            on_unfit=status.events.port_unfit,
             meters=self._telemetry.sync,
         )
 
         def wake() -> None:
-            self._health.change_queued()
+            status.health.change_queued()
             sync.wake()
 
         self._telemetry.follow(instance, programmer, sync, packets)
@@ -159,13 +151,16 @@ class App:
             model,
             config,
             wake=wake,
-            node_seen=self._health.node_seen,
+            node_seen=status.health.node_seen,
             unreadable=lambda: store.unreadable,
             node_known=packets.node_known,
             uplink=instance.is_uplink,
+            listen_on=status.service_health.listen_on,
             meters=self._telemetry.sync,
         )
         store.subscribe(feed)
+        status.events.uid_of = store.uid
+        status.events.started(config.mode)
         source = ApiSource(client, store, config.hostname)
         devices = DeviceWatcher(
             feed.addresses_changed, instance.devices_changed, instance.filters_changed
@@ -184,7 +179,7 @@ class App:
         first = not instance.attached
         await instance.attach()
         conntrack.synced()
-        self._health.sync_finished()
+        self._status.synced()
         if first:
             memory.synced()
 

@@ -20,6 +20,7 @@ from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane.node import NodeFacts
 from kubeproxy_bpf.meters import SyncMeters
 from kubeproxy_bpf.model.cluster import ClusterModel
+from kubeproxy_bpf.model.types import Family
 from kubeproxy_bpf.node.addresses import NodePortPolicy, node_addresses
 from kubeproxy_bpf.node.devices import LocalAddress
 from kubeproxy_bpf.node.identity import is_uplink, node_facts, node_ips
@@ -40,9 +41,13 @@ class Feed:
         unreadable: Callable[[], Collection[tuple[Kind, ObjectKey]]] = frozenset,
         node_known: Callable[[NodeFacts], None] = lambda facts: None,
         uplink: Callable[[str], bool] = is_uplink,
+        listen_on: Callable[[Mapping[Family, Collection[str] | None]], None] = lambda hosts: None,
         meters: SyncMeters | None = None,
     ) -> None:
-        """``node_known`` hears who this node is, from the start's gate on and after each change."""
+        """``node_known`` hears who this node is, from the start's gate on and after each change.
+
+        ``listen_on`` hears where health checks of Services listen, None for all addresses.
+        """
         self._model = model
         self._config = config
         self._wake = wake
@@ -50,6 +55,7 @@ class Feed:
         self._unreadable = unreadable
         self._node_known = node_known
         self._uplink = uplink
+        self._listen_on = listen_on
         self._meters = meters or SyncMeters(())
         self._service_cidrs: dict[ObjectKey, tuple[str, ...]] = {}
         self._node: Node | None = None
@@ -128,6 +134,7 @@ class Feed:
             self._model.set_node_ips(ips)
         devices = [(address.device, address.address) for address in self._addresses]
         self._model.set_node_addresses(node_addresses(devices, self._policy))
+        self._listen_on(self._policy.listens(address for _, address in devices))
         self._tell_node()
 
     def _tell_node(self) -> None:

@@ -51,20 +51,20 @@ class SyncLoop:
         *,
         min_interval_s: float,
         retry_s: float,
-        on_begun: Callable[[], None] = lambda: None,
-        on_taken: Callable[[Changes], None] = lambda changes: None,
+        on_taken: Callable[[Step], None] = lambda step: None,
         on_finished: Callable[[], Awaitable[None]],
         on_udp_changed: Callable[[], None] = lambda: None,
+        on_unfit: Callable[[ServicePortId, str], None] = lambda port, full_map: None,
         meters: SyncMeters | None = None,
     ) -> None:
         self._model = model
         self._programmer = programmer
         self._min_interval_s = min_interval_s
         self._retry_s = retry_s
-        self._on_begun = on_begun
         self._on_taken = on_taken
         self._on_finished = on_finished
         self._on_udp_changed = on_udp_changed
+        self._on_unfit = on_unfit
         self._meters = meters or SyncMeters(())
         self._woken = asyncio.Event()
         self._failed = False
@@ -112,6 +112,7 @@ class SyncLoop:
         for port, map_name in unfit.items():
             if self.unfit.get(port) != map_name:
                 _log.error("service_port_unfit", service_port=str(port), full_map=map_name)
+                self._on_unfit(port, map_name)
         for port in self.unfit.keys() - unfit.keys():
             _log.info("service_port_fits_again", service_port=str(port))
         self.unfit = unfit
@@ -123,10 +124,9 @@ class SyncLoop:
 
     async def _sync(self) -> None:
         begin = time.monotonic()
-        self._on_begun()
         self._meters.begun()
         step = self._model.take()
-        self._on_taken(step.changes)
+        self._on_taken(step)
         _report(step.problems)
         outcome = await self._programmer.apply(step.changes)
         if any(port.protocol == Protocol.UDP for port in step.changes.services):

@@ -124,6 +124,10 @@ class Store:
         """A live view; it is complete only when the kind's state is LISTED."""
         return self._buckets[kind].objects
 
+    def uid(self, kind: Kind, key: ObjectKey) -> str:
+        """The UID of an object that is known; empty for all others."""
+        return getattr(self.objects(kind).get(key), "uid", "")
+
     def state(self, kind: Kind) -> State:
         return self._buckets[kind].state
 

@@ -11,7 +11,7 @@ its own memory; not for several threads. Called by ``sync``.
 
 from __future__ import annotations
 
-from typing import Iterable, NamedTuple
+from typing import Iterable, Mapping, NamedTuple
 
 from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service
@@ -34,6 +34,8 @@ class Step(NamedTuple):
     changes: Changes
     problems: tuple[Problem, ...]
     """Those of the objects looked at that they did not have before."""
+    health_checks: Mapping[ObjectKey, tuple[HealthCheck, ...]] = {}
+    """What health checks have to answer for the Services looked at; none any more where empty."""
 
 
 _GONE = Compiled("", {}, ())
@@ -51,6 +53,7 @@ class ClusterModel:
         self._slice_problems: dict[ObjectKey, tuple[Problem, ...]] = {}
         self._new_slice_problems: dict[ObjectKey, tuple[Problem, ...]] = {}
         self._health: dict[ObjectKey, tuple[HealthCheck, ...]] = {}
+        self._looked_at: dict[ObjectKey, tuple[HealthCheck, ...]] = {}
         self._vips = VipTable()
         self._ledger = Ledger(self._vips)
         self._dirty: dict[Source, None] = {}
@@ -162,7 +165,8 @@ class ClusterModel:
         changes = Changes(
             services, self._vips.take(everything), complete=everything and self._prune
         )
-        return Step(changes, tuple(problems))
+        health_checks, self._looked_at = self._looked_at, {}
+        return Step(changes, tuple(problems), health_checks)
 
     def problems(self) -> list[Problem]:
         """All that is wrong as of the last ``take``, sorted."""
@@ -217,15 +221,20 @@ class ClusterModel:
                 return _GONE
             return Compiled(pod.created, *compile_pod(pod, self._facts, self._config))
         service = self._services.get(key)
-        self._health.pop(key, None)
         if service is None:
+            self._set_health(key, ())
             return _GONE
         slices = self._slices.of(key)
         ports, problems = compile_service(service, slices, self._facts, self._config)
         checks, more = health_checks_of(service, slices, self._config)
+        self._set_health(key, checks)
+        return Compiled(service.created, ports, problems + more)
+
+    def _set_health(self, key: ObjectKey, checks: tuple[HealthCheck, ...]) -> None:
+        if self._health.pop(key, ()) or checks:
+            self._looked_at[key] = checks
         if checks:
             self._health[key] = checks
-        return Compiled(service.created, ports, problems + more)
 
     def _settle(self, compiled: dict[Source, Compiled]) -> set[Source]:
         """Settle the claims of all; return the sources that have to be compiled as well."""

@@ -12,6 +12,8 @@ from typing import Iterable, Sequence
 from kubeproxy_bpf.model.addresses import (
     LOOPBACK,
     WILDCARD,
+    format_address,
+    is_link_local,
     is_loopback,
     parse_prefix,
 )
@@ -51,6 +53,26 @@ class NodePortPolicy:
             return False
         prefixes = self._prefixes[family_of(address)]
         return not prefixes or any(address in prefix for prefix in prefixes)
+
+    def listens(self, addresses: Iterable[bytes]) -> dict[Family, frozenset[str] | None]:
+        """Where health checks of Services listen, given the node's own addresses: None for all.
+
+        Loopback counts like any other address, whatever localhost node ports do. A link-local
+        address cannot be listened on without its device.
+        """
+        places = {*LOOPBACK.values(), *addresses}
+        return {
+            family: (
+                frozenset(
+                    format_address(place)
+                    for place in places
+                    if not is_link_local(place) and any(place in prefix for prefix in prefixes)
+                )
+                if prefixes
+                else None
+            )
+            for family, prefixes in self._prefixes.items()
+        }
 
 
 def _restricting(prefixes: Iterable[Prefix], family: Family) -> tuple[Prefix, ...]:
