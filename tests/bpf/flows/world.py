@@ -9,9 +9,10 @@ from __future__ import annotations
 import struct
 from typing import Collection, Iterable
 
+from kubeproxy_bpf.dataplane.flows import Tuple
 from kubeproxy_bpf.dataplane.loader import Datapath
 from tests.bpf.packet.node import LOCAL_POD
-from tests.bpf.packet.world import EXTERNAL_IP, EXTERNAL_LOCAL, STATES, PacketWorld, Tuple
+from tests.bpf.packet.world import EXTERNAL_IP, EXTERNAL_LOCAL, STATES, PacketWorld
 from tests.bpf.world import PORT, mapped, shown
 
 from .crowd import TCP, UDP, Place, ends

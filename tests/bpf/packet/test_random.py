@@ -16,6 +16,8 @@ import pytest
 from scapy.layers.inet import ICMP, IPOption_NOP, fragment
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 
+from kubeproxy_bpf.dataplane.flows import Tuple
+
 from . import frames, wire
 from .conversation import Conversation
 from .frames import IP, Ends, Packet, Raw
@@ -38,7 +40,6 @@ from .world import (
     LOAD_BALANCER,
     NODE_PORT,
     PacketWorld,
-    Tuple,
 )
 
 pytestmark = pytest.mark.root

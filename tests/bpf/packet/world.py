@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from typing import Iterable, NamedTuple, Sequence
 
 from kubeproxy_bpf.dataplane import layout
+from kubeproxy_bpf.dataplane.flows import Flow, Tuple
 from kubeproxy_bpf.dataplane.loader import Datapath
 from kubeproxy_bpf.plan.records import (
     BackendFlags,
@@ -56,30 +57,6 @@ class NodeFacts(NamedTuple):
     pods_ipv6: bytes
     service_cidr: bytes
     service_cidrs: int
-
-
-class Tuple(NamedTuple):
-    source: bytes
-    destination: bytes
-    source_port: int
-    destination_port: int
-    protocol: int
-
-
-class Flow(NamedTuple):
-    check: int
-    deadline: int
-    source: bytes
-    destination: bytes
-    source_port: int
-    destination_port: int
-    ifindex: int
-    backend: int
-    service: int
-    record: int
-    flags: int
-    state: int
-    turn: int = 0
 
 
 class PacketWorld(World):
