@@ -146,6 +146,7 @@ class App:
             sync.wake()
 
         self._telemetry.follow(instance, programmer, sync, packets)
+        stack.push_async_callback(self._telemetry.leave)
         store = node_store()
         feed = Feed(
             model,

@@ -2,9 +2,9 @@
 """Counters, gauges and histograms as plain numbers, written by whoever measures something.
 
 One write is one dictionary entry and no lock: each metric has one writer at a time, and the copy
-that ``family`` makes is one step of the interpreter. Formats, names of suffixes and the client
-library (14 MB) are the business of ``serve.metrics``, when somebody asks. What kube-proxy measures
-is declared in ``meters``.
+that ``family`` makes is one step of the interpreter. Formats and the client library are the
+business of ``serve.exposition``, when somebody asks. What kube-proxy measures is declared in
+``meters`` and ``api.meters``.
 """
 
 from __future__ import annotations

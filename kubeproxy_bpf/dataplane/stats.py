@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import mmap
 from heapq import nlargest
-from typing import Generic, Hashable, Mapping, NamedTuple, TypeVar
+from operator import itemgetter
+from typing import Generic, Hashable, Iterator, Mapping, NamedTuple, TypeVar
 
 from kubeproxy_bpf.dataplane import layout
 from kubeproxy_bpf.dataplane.layout import TypeInfo
 from kubeproxy_bpf.libbpf.abc import Map
 
 Owner = TypeVar("Owner", bound=Hashable)
+
+_Counts = tuple[int, int, int]
+_WORD = 8
 
 
 class ServiceCounts(NamedTuple):
@@ -29,55 +33,50 @@ class ServiceCounts(NamedTuple):
     rejected: int
     """Refused or dropped for another reason."""
 
-    def __sub__(self, other: ServiceCounts) -> ServiceCounts:
-        return ServiceCounts(*(ours - theirs for ours, theirs in zip(self, other, strict=True)))
-
-
-_NOTHING = ServiceCounts(0, 0, 0)
-
 
 class ServiceStats(Generic[Owner]):
     """Counts by who owns the index."""
 
     def __init__(self, source: Map, btf: TypeInfo) -> None:
-        self._codec = layout.bind(btf, "service_stats", ServiceCounts)
-        self._entries = source.max_entries
+        codec = layout.bind(btf, "service_stats", ServiceCounts)
+        offsets = {member.name: member.offset for member in btf.structs["service_stats"].members}
+        self._columns = [offsets[name] // _WORD for name in ServiceCounts._fields]
+        self._words = codec.size // _WORD
+        self._size = source.max_entries * codec.size
         self._memory: mmap.mmap = source.mmap(writable=False)
         self._seen: dict[int, Owner] = {}
-        self._base: dict[int, ServiceCounts] = {}
+        self._base: dict[int, _Counts] = {}
 
     def top(self, owners: Mapping[int, Owner], count: int) -> list[tuple[Owner, ServiceCounts]]:
         """The busiest, but before all others those that ran out of source ports."""
-        counts = self._read(owners)
-        busy = ((owners[index], found) for index, found in counts.items() if any(found))
-        return nlargest(count, busy, key=lambda item: (item[1].snat_exhausted > 0, item[1].flows))
+        busy = []
+        # Plain tuples: there may be ten thousand, and all but a few are dropped again.
+        for index, found in self._counted():
+            owner = owners.get(index)
+            if owner is None:
+                continue
+            counts = self._of_owner(index, owner, found)
+            if any(counts):
+                busy.append((counts[1] > 0, counts[0], owner, counts))
+        chosen = nlargest(count, busy, key=itemgetter(0, 1))
+        return [(owner, ServiceCounts(*counts)) for _, _, owner, counts in chosen]
 
     def close(self) -> None:
         """Unmap."""
         self._memory.close()
 
-    def _read(self, owners: Mapping[int, Owner]) -> dict[int, ServiceCounts]:
-        counts = {}
-        size = self._codec.size
-        for index in self._counted():
-            if index not in owners:
-                continue
-            raw = self._memory[index * size : (index + 1) * size]
-            found = self._codec.decode(raw)
-            counts[index] = found - self._base_of(index, owners[index], found)
-        return counts
-
-    def _base_of(self, index: int, owner: Owner, found: ServiceCounts) -> ServiceCounts:
-        """What the previous owners had; whoever is seen first had all of it."""
+    def _of_owner(self, index: int, owner: Owner, found: _Counts) -> _Counts:
+        """Without what the previous owners had; whoever is seen first had all of it."""
         if self._seen.setdefault(index, owner) != owner:
             self._seen[index] = owner
             self._base[index] = found
-        return self._base.get(index, _NOTHING)
+        base = self._base.get(index)
+        if base is None:
+            return found
+        return found[0] - base[0], found[1] - base[1], found[2] - base[2]
 
-    def _counted(self) -> list[int]:
+    def _counted(self) -> Iterator[tuple[int, _Counts]]:
         """Indexes where anything but zero stands; most of the map never was written."""
-        words = self._codec.size // 8
-        with memoryview(self._memory) as raw, raw[: self._entries * self._codec.size] as used:
-            with used.cast("Q") as view:
-                columns = [view[column::words].tolist() for column in range(words)]
-        return [index for index, counts in enumerate(zip(*columns)) if any(counts)]
+        with memoryview(self._memory) as raw, raw[: self._size] as used, used.cast("Q") as view:
+            columns = [view[column :: self._words].tolist() for column in self._columns]
+        return ((i, counts) for i, counts in enumerate(zip(*columns)) if any(counts))

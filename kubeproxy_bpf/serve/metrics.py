@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The metrics server: /metrics, /metrics/slis and /healthz, and whatever pages it is given.
 
-What is shown is read when somebody asks, by a function that ``app`` gives; formatting, which takes
-a hundred times as long as reading, is done in a thread.
+What is shown is read when somebody asks, by a function that ``app`` gives; it is made into text in
+a thread, as that takes milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Callable, Iterable, Mapping, NoReturn
+from typing import Awaitable, Callable, Iterable, Mapping, NoReturn
 
 from aiohttp import web
 
@@ -24,7 +24,7 @@ class MetricsServer:
 
     def __init__(
         self,
-        read: Callable[[], Iterable[Family]],
+        read: Callable[[], Awaitable[Iterable[Family]]],
         host: str,
         port: int,
         *,
@@ -53,7 +53,7 @@ class MetricsServer:
         )
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return await _rendered(tuple(self._read()), request)
+        return await _rendered(await self._read(), request)
 
     async def _slis(self, request: web.Request) -> web.Response:
         if request.method == "DELETE":

@@ -96,8 +96,12 @@ def test_the_start_time_is_that_of_the_library():
     assert theirs == pytest.approx(ours, abs=0.1)
 
 
+async def nothing():
+    return ()
+
+
 @asynccontextmanager
-async def served(read=tuple, **options):
+async def served(read=nothing, **options):
     port = free_port()
     task = asyncio.create_task(MetricsServer(read, "127.0.0.1", port, **options).run())
     try:
@@ -110,7 +114,11 @@ async def served(read=tuple, **options):
 async def test_it_is_read_when_asked():
     """Each request shows the state of its moment."""
     moments = [(gauge("x", "", 1),), (gauge("x", "", 2),)]
-    async with served(lambda: moments.pop(0)) as url:
+
+    async def read():
+        return moments.pop(0)
+
+    async with served(read) as url:
         first = values(await get_text(f"{url}/metrics"))
         second = values(await get_text(f"{url}/metrics"))
 

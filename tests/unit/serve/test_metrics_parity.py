@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every metric of kube-proxy is here as it is there, or is absent for a reason that is written."""
 
+import asyncio
 import re
 from typing import NamedTuple
 
@@ -30,10 +31,15 @@ class Declared(NamedTuple):
     help: str
 
 
+def read():
+    """The metrics of a process that has not begun to serve."""
+    telemetry = Telemetry(load(["--hostname-override=n1"]), ("IPv4",), lambda: False)
+    return asyncio.run(telemetry.read())
+
+
 def declared():
     """All that this process may show under the names of others."""
-    telemetry = Telemetry(load(["--hostname-override=n1"]), ("IPv4",), lambda: False)
-    families = [*telemetry.read(), *metrics_process.families()]
+    families = [*read(), *metrics_process.families()]
     slis = list(CheckMeters().families())
     return {
         (family.name, endpoint): Declared(
@@ -119,7 +125,7 @@ def test_the_document_names_every_metric_of_our_own():
     ours, _ = (DOCS / "metrics.md").read_text().split("\n## kube-proxy's\n")
     service = ServiceReading(("ns", "web", "http", "TCP", "IPv4"), 1, 1, 1)
     families = [
-        *Telemetry(load(["--hostname-override=n1"]), ("IPv4",), lambda: False).read(),
+        *read(),
         *metrics_datapath.families(DatapathReading(hooks=HookReading(proved=True))),
         *devices.families(DeviceReading()),
         *flows.families(FlowReading(1, 2, 3, (service,))),
