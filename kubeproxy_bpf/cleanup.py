@@ -83,6 +83,7 @@ def _all(config: Config) -> Problems:
         ("reserved ports", _reservation),
         ("rules of FORWARD", _forward),
         ("rules of kube-proxy", _kube_proxy),
+        ("tracking", _tracking),
     )
     for name, step in steps:
         try:
@@ -159,7 +160,7 @@ def _forward(config: Config) -> Problems:
     removed = remove_forward_accept()
     if removed:
         _log.info("forward_accept_removed", tables=removed)
-    yield from leftovers.stop_tracking()
+    yield from ()
 
 
 def _kube_proxy(config: Config) -> Problems:
@@ -173,3 +174,8 @@ def _kube_proxy(config: Config) -> Problems:
     yield from left.problems
     yield from (f"{count} {kind} of kube-proxy" for kind, count in left.counts.items())
     _log.info("leftovers_removed", **found.counts, kept=left.kept)
+
+
+def _tracking(config: Config) -> Problems:
+    """Last: to remove rules of a kube-proxy makes what keeps its connections tracked."""
+    yield from leftovers.stop_tracking()

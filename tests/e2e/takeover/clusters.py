@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nodes of a sandbox have of a kube-proxy, and what a proxy said about it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from kubeproxy_bpf.sandbox.layout import BACKEND_PORT
+from tests.e2e.packets.netfilter import inside
+from tests.e2e.packets.objects import PORT, addresses_of
+from tests.e2e.packets.table import ALL
+from tests.e2e.packets.world import World
+from tests.e2e.takeover import kube_proxy
+from tests.e2e.takeover.kube_proxy import Served
+
+
+def load(world: World, node: str, family: int, mode: str) -> None:
+    given = addresses_of("all")
+    served = Served(
+        "default/all",
+        world.cluster_ips["all"][family],
+        PORT,
+        given.node_port,
+        (given.external[family], given.balancer[family]),
+        tuple((world.layout.addresses(name)[family], BACKEND_PORT) for name in ALL),
+    )
+    services = [served, *kube_proxy.many(5, bool(family))]
+    pods = world.layout.pod_network[family]
+    if mode == "nftables":
+        inside(
+            world.layout, node, ["nft", "-f", "-"], kube_proxy.nftables(services, pods, family == 1)
+        )
+        return
+    argv = [f"{tool(family, mode)}-restore", "--noflush"]
+    inside(world.layout, node, argv, kube_proxy.iptables(services, pods, family == 1))
+
+
+def tool(family: int, mode: str) -> str:
+    command = ("iptables", "ip6tables")[family]
+    return command + mode.removeprefix("iptables")
+
+
+def close(world: World, node: str, family: int, mode: str, forward: str) -> None:
+    """Give FORWARD its policy; only what nodes and pods send each other is accepted there."""
+    if forward == "ACCEPT":
+        return
+    pods = world.layout.pod_network[family]
+    lines = ["*filter", f":FORWARD {forward}", f"-A FORWARD -s {pods} -d {pods} -j ACCEPT"]
+    for each in world.layout.nodes:
+        lines.append(f"-A FORWARD -s {each.addresses[family]} -d {pods} -j ACCEPT")
+        lines.append(f"-A FORWARD -s {pods} -d {each.addresses[family]} -j ACCEPT")
+    argv = [f"{tool(family, mode)}-restore", "--noflush"]
+    inside(world.layout, node, argv, "\n".join((*lines, "COMMIT", "")))
+
+
+def logged(world: World, node: str, event: str) -> list[dict[str, Any]]:
+    """What a proxy said of an event so far."""
+    path = world.sandbox.directory / "log" / f"kube-proxy-{node}.log"
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    found = (json.loads(line) for line in lines if line.startswith("{"))
+    return [each for each in found if each.get("event") == event or each.get("msg") == event]
+
+
+def rules(world: World, node: str) -> str:
+    """All that netfilter has on a node."""
+    programs = [["nft", "list", "tables"]]
+    for family in ("iptables", "ip6tables"):
+        programs += [[f"{family}-{build}-save"] for build in ("nft", "legacy")]
+    return "".join(inside(world.layout, node, argv) for argv in programs)

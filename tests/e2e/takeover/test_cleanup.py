@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kube-proxy --cleanup`` on a node: nothing of the instance is left, all others go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from kubeproxy_bpf import cleanup
+from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.dataplane.devicelink import TCX
+from kubeproxy_bpf.libbpf import (
+    AttachType,
+    Program,
+    device_chain,
+    prog_query,
+    program_ids,
+)
+from kubeproxy_bpf.sandbox import cgroup, namespace
+from tests.e2e.flows.places import socket_in
+from tests.e2e.packets.asking import Target, again, made
+from tests.e2e.packets.held import Open, go_on
+from tests.e2e.packets.netfilter import inside
+from tests.e2e.packets.table import ALL, Place, Via
+from tests.e2e.packets.world import MASQUERADE, World, standing
+from tests.e2e.takeover.clusters import load, rules
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+PROGRAM = str(Path(sys.executable).with_name("kube-proxy"))
+RESERVED = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+PORTS = "--bpf-snat-ports=40000-40999"
+HELD = 10
+HEALTH_PORT = 10256
+
+
+@contextmanager
+def cluster(*flags: str) -> Iterator[World]:
+    """Two nodes with a proxy each, and nothing else."""
+    name = f"kpbt-t{os.getpid()}-clean"
+    with standing(name, "routed", [MASQUERADE, PORTS, *flags]) as world:
+        yield world
+
+
+def clean(world: World, node: str) -> subprocess.CompletedProcess[str]:
+    """The command, as an operator runs it on a node whose proxy has stopped."""
+    argv = [PROGRAM, "--cleanup", f"--bpf-pin-path={world.sandbox.pin_path(node)}"]
+    return world.sandbox.exec(node, [*argv, "--logging-format=json"])
+
+
+def events(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [json.loads(line)["event"] for line in done.stderr.splitlines()]
+
+
+def attached(world: World, node: str) -> set[int]:
+    """Ids of what runs at a node's control group and at its devices."""
+    group = os.open(cgroup.mount_point() / world.layout.node_cgroup(node), os.O_RDONLY)
+    try:
+        found = {n for hook in _CGROUP_HOOKS for n in prog_query(group, hook)}
+    finally:
+        os.close(group)
+    return found | namespace.call(world.layout.netns(node), _at_devices)
+
+
+_CGROUP_HOOKS = [each for each in AttachType if each.name.startswith(("CGROUP_INET", "CGROUP_UDP"))]
+
+
+def _at_devices() -> set[int]:
+    return {
+        entry.prog_id
+        for ifindex, _ in socket.if_nameindex()
+        for hook in TCX.values()
+        for entry in device_chain(ifindex, hook)
+    }
+
+
+def open_maps(programs: set[int]) -> set[int]:
+    """The ids of all maps of some programs."""
+    found: set[int] = set()
+    for number in programs:
+        with Program.from_id(number) as program:
+            found.update(program.info().map_ids)
+    return found
+
+
+def map_ids() -> set[int]:
+    """All maps of the kernel, as bpftool sees them."""
+    done = subprocess.run(["bpftool", "-j", "map"], capture_output=True, check=True)
+    return {each["id"] for each in json.loads(done.stdout)}
+
+
+def held(world: World, stack: ExitStack) -> list[Open]:
+    """Connections of a pod through the hooks of its node, in both families."""
+    opened = []
+    for family in (0, 1):
+        target = world.target("TCP", "all", Via.CLUSTER_IP, family)
+
+        for _ in range(HELD):
+            sock = socket_in(world.sandbox, "shell-1", partial(connected, target))
+            sock.settimeout(3.0)
+            opened.append(Open(stack.enter_context(sock), target, again(sock)))
+    return opened
+
+
+def connected(target: Target) -> socket.socket:
+    sock = made(target)
+    sock.connect((target.address, target.port))
+    return sock
+
+
+@pytest.mark.parametrize("pins", ["on", "off"])
+def test_nothing_of_one_node_is_left_and_the_other_serves(pins: str) -> None:
+    """Programs, maps, pins and reserved ports go; connections of pods and the other node do not."""
+    with cluster(f"--bpf-pins={pins}") as world, ExitStack() as stack:
+        opened = held(world, stack)
+        before = inside(world.layout, "node1", ["cat", RESERVED])
+        assert "40000-40999" in before
+        mine, other = attached(world, "node1"), attached(world, "node2")
+        maps = open_maps(mine)
+        world.end_proxy("node1", signal.SIGTERM)
+        assert attached(world, "node1") == mine
+        done = clean(world, "node1")
+        assert done.returncode == 0, done.stderr
+        assert events(done)[-1] == "cleanup_finished"
+        assert attached(world, "node1") == set()
+        assert not mine & set(program_ids())
+        assert not maps & map_ids()
+        assert not world.sandbox.pin_path("node1").exists()
+        assert "40000" not in inside(world.layout, "node1", ["cat", RESERVED])
+        assert "40000-40999" in inside(world.layout, "node2", ["cat", RESERVED])
+        assert attached(world, "node2") == other
+        go_on(opened)
+        target = world.target("TCP", "all", Via.NODE2, 0)
+        assert world.ask(Place.CLIENT, target).name in ALL
+        assert clean(world, "node1").returncode == 0
+        world.start_proxy("node1")
+        go_on(opened)
+        assert (
+            world.ask(Place.HOOKED_POD, world.target("TCP", "all", Via.CLUSTER_IP, 1)).name in ALL
+        )
+
+
+def test_a_proxy_that_runs_is_left_alone() -> None:
+    """Its lock is held: nothing changes, the exit code is 1, and it serves on."""
+    with cluster() as world:
+        mine = attached(world, "node1")
+        config = Config(hostname="node1", pin_path=str(world.sandbox.pin_path("node1")))
+        code = world.sandbox.run_in("node1", partial(cleanup.run, config, writer_ends_s=0.1))
+        assert code == 1
+        assert attached(world, "node1") == mine
+        assert world.ask(Place.CLIENT, world.target("TCP", "all", Via.NODE1, 0)).name in ALL
+
+
+def test_rules_of_a_dead_kube_proxy_go_too() -> None:
+    """All of it, with what the takeover put in its place; the rules of others stay."""
+    with cluster("--bpf-takeover=off") as world:
+        inside(world.layout, "node1", ["iptables", "-N", "KUBE-FIREWALL"])
+        for mode in ("iptables-nft", "iptables-legacy", "nftables"):
+            for family in (0, 1):
+                load(world, "node1", family, mode)
+        world.end_proxy("node1", signal.SIGTERM)
+        assert clean(world, "node1").returncode == 0
+        left = rules(world, "node1").replace("KUBE-FIREWALL", "")
+        assert "KUBE-" not in left
+        assert "kube-proxy" not in left
+        assert ":KUBE-FIREWALL" in rules(world, "node1")
+
+
+def test_back_to_a_kube_proxy_that_runs_already() -> None:
+    """Rolled back first, cleaned then: its rules stay, and serve whom the programs served."""
+    with cluster("--bpf-takeover=off") as world, ExitStack() as stack:
+        for node in world.layout.node_names:
+            world.end_proxy(node, signal.SIGTERM)
+            for family in (0, 1):
+                load(world, node, family, "iptables-nft")
+            stack.enter_context(listening(world, node))
+        opened = held(world, stack)
+        before = rules(world, "node1")
+        for node in world.layout.node_names:
+            done = clean(world, node)
+            assert done.returncode == 0, done.stderr
+            assert "kube_proxy_alive" in events(done)
+            assert attached(world, node) == set()
+        assert rules(world, "node1").count("KUBE-SEP-") == before.count("KUBE-SEP-") > 0
+        go_on(opened)
+        for via in (Via.NODE1, Via.NODE2, Via.EXTERNAL_IP, Via.LOAD_BALANCER):
+            for family in (0, 1):
+                assert world.ask(Place.CLIENT, world.target("TCP", "all", via, family)).name in ALL
+        for family in (0, 1):
+            target = world.target("TCP", "all", Via.CLUSTER_IP, family)
+            assert world.ask(Place.HOOKED_POD, target).name in ALL
+
+
+@contextmanager
+def listening(world: World, node: str) -> Iterator[None]:
+    """A process on a node that listens where a kube-proxy does."""
+    script = "import socket; s = socket.create_server(('', %d)); print(flush=True); s.accept()"
+    argv = [sys.executable, "-c", script % HEALTH_PORT]
+    with subprocess.Popen(world.spot(node).launch(argv), stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()
