@@ -17,7 +17,7 @@ _WINDOWS = "kube-proxy uses it on Windows only"
 
 FIELDS = {
     "clientConnection.acceptContentTypes": (WITHOUT_EFFECT, "JSON is asked for"),
-    "nftables.masqueradeBit": (WITHOUT_EFFECT, "packets are masqueraded without a mark"),
+    "nftables.masqueradeBit": (IMPLEMENTED, "in mode nftables, as iptables.masqueradeBit"),
     "nftables.masqueradeAll": (IMPLEMENTED, "in mode nftables"),
     "nftables.syncPeriod": (IMPLEMENTED, "in mode nftables"),
     "nftables.minSyncPeriod": (IMPLEMENTED, "in mode nftables"),

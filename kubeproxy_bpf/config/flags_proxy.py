@@ -88,8 +88,9 @@ PROXY = (
         pflag.INT32,
         14,
         "iptables.masqueradeBit",
-        "bit of the packet mark that means masquerade, within [0, 31]",
-        no_effect="packets are masqueraded without a mark",
+        "bit of the mark of packets that FORWARD has to accept, within [0, 31]",
+        note="packets are masqueraded without a mark; where FORWARD drops, rules accept the mark "
+        "(--bpf-forward-accept). In mode nftables: nftables.masqueradeBit",
     ),
     known(
         "masquerade-all",
@@ -145,7 +146,7 @@ PROXY = (
         (),
         "ipvs.excludeCIDRs",
         "unused",
-        no_effect=_NO_IPVS,
+        no_effect=f"{_NO_IPVS}. A cleanup removes all virtual servers, as that of kube-proxy",
     ),
     known(
         "ipvs-strict-arp",
