@@ -144,5 +144,9 @@ def _read(path: Path) -> int | None:
 
 
 def _write(path: Path, value: int) -> None:
-    path.write_text(f"{value}\n")
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # never made: that hides why it is not there
+    try:
+        os.write(fd, f"{value}\n".encode())
+    finally:
+        os.close(fd)
     _log.info("sysctl_set", path=str(path), value=value)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes whose FORWARD drops by policy, and no CNI that accepts anything: Services still work [E12].
+
+Outside clients reach pods of the node that they ask; that is what netfilter sees forwarded.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Iterator
+
+import pytest
+
+from kubeproxy_bpf.sandbox.layout import BACKEND_PORT
+from tests.e2e.packets.asking import Target
+from tests.e2e.packets.netfilter import inside
+from tests.e2e.packets.table import ON_NODE1, Place, Via
+from tests.e2e.packets.world import MASQUERADE, PRESERVE, World, standing, wait
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+CHAIN = "KUBE-PROXY-BPF-FORWARD"
+PROGRAMS = ("iptables", "ip6tables")
+
+
+@pytest.fixture(params=[MASQUERADE, PRESERVE], ids=["masquerade", "preserve"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """A cluster of closed nodes, without proxies yet."""
+    name = f"kpbt-h{os.getpid()}-drop"
+    with standing(name, "routed", [request.param], proxies=False) as made:
+        for node in made.layout.nodes:
+            for program in PROGRAMS:
+                inside(made.layout, node.name, [program, "-P", "FORWARD", "DROP"])
+        yield made
+
+
+def start(world: World, *flags: str) -> None:
+    """Pods do not reach those of other nodes here, so nobody waits until they do."""
+    for name in world.layout.node_names:
+        world.sandbox.start_proxy(name, flags=(*world.flags, *flags))
+    world.sandbox.wait_ready()
+
+
+def end(world: World) -> None:
+    for name in world.layout.node_names:
+        world.end_proxy(name, signal.SIGTERM)
+
+
+def targets(world: World) -> list[Target]:
+    """A Service with pods of node 1 only, by all ways that lead there from outside."""
+    return [
+        world.target(protocol, "local", via, family)
+        for via in (Via.NODE1, Via.LOAD_BALANCER, Via.EXTERNAL_IP)
+        for protocol in ("TCP", "UDP")
+        for family in (0, 1)
+    ]
+
+
+def answered(world: World, target: Target) -> bool:
+    return world.ask(Place.CLIENT, target).name in ON_NODE1
+
+
+def test_outside_clients_reach_pods_behind_a_closed_forward(world: World) -> None:
+    """Packets of ours are accepted by their mark, answers because they belong to them."""
+    start(world)
+
+    for target in targets(world):
+        wait(lambda target=target: answered(world, target), True)
+
+    # What is none of ours stays outside.
+    pod = world.layout.addresses("web-1")[0]
+    world.ip("net", "route", "add", f"{pod}/32", "via", world.layout.addresses("node1")[0])
+    direct = Target("UDP", pod, BACKEND_PORT, False)
+    assert "silence" == world.ask(Place.CLIENT, direct).name
+    inside(world.layout, "node1", ["iptables", "-P", "FORWARD", "ACCEPT"])
+    assert "web-1" == world.ask(Place.CLIENT, direct).name
+
+
+def test_without_the_rules_nothing_passes_and_with_them_again(world: World) -> None:
+    """off takes them away at the next start, auto puts them back; also after a flush."""
+    start(world)
+    first = targets(world)[0]
+    wait(lambda: answered(world, first), True)
+    end(world)
+    start(world, "--bpf-forward-accept=off")
+    assert "silence" == world.ask(Place.CLIENT, first).name
+    end(world)
+    start(world)
+    wait(lambda: answered(world, first), True)
+
+    for program in PROGRAMS:
+        inside(world.layout, "node1", [program, "-F", "FORWARD"])
+
+    for target in targets(world):
+        wait(lambda target=target: answered(world, target), True)
+    assert f"-A FORWARD -j {CHAIN}" in inside(world.layout, "node1", ["iptables", "-S", "FORWARD"])
