@@ -11,6 +11,7 @@ from typing import Mapping
 
 from aiohttp import web
 
+from kubeproxy_bpf.config.gates import enabled
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.serve import debug, zpages
 from kubeproxy_bpf.serve.mux import Handler, json, text
@@ -35,9 +36,9 @@ def pages(config: Config) -> dict[str, Handler]:
 
     found: dict[str, Handler] = {"/proxyMode": proxy_mode, "/configz": configz}
     gates = config.feature_gates
-    if gates.get("ComponentFlagz", True):
+    if enabled(gates, "ComponentFlagz"):
         found["/flagz"] = zpages.flagz(config.flag_values)
-    if gates.get("ComponentStatusz", True):
+    if enabled(gates, "ComponentStatusz"):
         listed = sorted({*found, *METRICS_PATHS})
         found["/statusz"] = zpages.statusz(listed)
     return found | (debug.pages() if config.profiling else {})
