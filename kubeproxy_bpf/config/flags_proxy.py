@@ -61,7 +61,7 @@ SERVING = (
         False,
         "enableProfiling",
         "/debug/flags on the metrics server",
-        note="there are no Go profiles to serve",
+        note="/debug/pprof/ lists what can be looked at here; Go's profiles do not exist",
     ),
     known(
         "show-hidden-metrics-for-version",
