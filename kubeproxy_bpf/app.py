@@ -173,7 +173,7 @@ class App:
             tasks.create_task(_eternal("socket terminator", instance.run_terminator))
             tasks.create_task(_eternal("packet path", instance.run_packets))
             tasks.create_task(_eternal("flow sweep", packets.run))
-            tasks.create_task(_eternal("map counts", instance.run_counts))
+            tasks.create_task(_eternal("inspection", instance.run_inspection))
             tasks.create_task(Takeover(config, instance.device_reading).run())
 
     async def _sync_finished(self, instance: Instance, conntrack: ConntrackCleanup) -> None:

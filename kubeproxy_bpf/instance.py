@@ -28,7 +28,6 @@ from kubeproxy_bpf.dataplane.inventory import end_strays
 from kubeproxy_bpf.dataplane.loader import Datapath, load_bare_ip, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.lock import WriterLock
 from kubeproxy_bpf.dataplane.mounts import find_cgroup_root, is_real_root
-from kubeproxy_bpf.dataplane.occupancy import Occupancy
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.pinning import drop_maps, drop_pins, links_in, pin_directory
 from kubeproxy_bpf.dataplane.probe import probe_kernel, require
@@ -37,20 +36,18 @@ from kubeproxy_bpf.dataplane.sock_diag import Peer
 from kubeproxy_bpf.dataplane.terminator import Terminator
 from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel, WriterBusy
+from kubeproxy_bpf.inspection import Inspection
 from kubeproxy_bpf.libbpf import LibbpfError, Link, ObjectProgram
 from kubeproxy_bpf.node.devices import Device
 from kubeproxy_bpf.node.reservation import format_ports
 from kubeproxy_bpf.packets import PacketPath
 from kubeproxy_bpf.program_settings import owner_of, packet_entries, reservation_of, settings_of
 from kubeproxy_bpf.serve.devices import DeviceReading
-from kubeproxy_bpf.serve.metrics_datapath import HookReading, MapReading
 from kubeproxy_bpf.threads import in_thread
 
 _log = structlog.get_logger(__name__)
 
 _SECOND_LOOK_S = 1.0
-_COUNTED = {"kpb_affinity", "kpb_tcp_origin", "kpb_sock_flows", "kpb_fragments", "kpb_devices"}
-"""Maps that only the programs fill, or nobody keeps count of."""
 
 
 class Instance:
@@ -74,9 +71,8 @@ class Instance:
         self._lost: set[Peer] = set()
         self._sockets_lost = asyncio.Event()
         self._at_work = asyncio.Event()
-        self._occupancy: Occupancy | None = None
-        self.hooks = HookReading()
-        """Which programs at the cgroup are at work."""
+        self.inspection: Inspection | None = None
+        """What is known of hooks and maps; None until the instance is open."""
         self.sockets_aborted = 0
         self.attached = False
         """Whether the programs are at work."""
@@ -102,8 +98,10 @@ class Instance:
         self._datapath = await in_thread(self._load)
         self._terminator = Terminator.load(object_path("sock_destroy.bpf.o"), self._datapath.maps)
         packets = self.packets.datapath if self.packets else None
+        maps = {**self._datapath.maps, **(packets.maps if packets else {})}
+        self.inspection = Inspection(self._datapath.programs, self._root, maps)
         self._writer = Writer(
-            {**self._datapath.maps, **(packets.maps if packets else {})},
+            maps,
             self._datapath.btf,
             packet_btf=packets.btf if packets else None,
         )
@@ -174,18 +172,10 @@ class Instance:
             await self.packets.run()
         await asyncio.Event().wait()
 
-    async def run_counts(self) -> None:
-        """Count what the programs put into maps, now and then; runs for ever."""
-        assert self._datapath is not None
-        packets = self.packets.datapath.maps if self.packets else {}
-        every = {**self._datapath.maps, **packets}
-        self._occupancy = Occupancy({n.removeprefix("kpb_"): every[n] for n in _COUNTED & {*every}})
-        await self._occupancy.run()
-
-    def counted_maps(self) -> dict[str, MapReading]:
-        """How full the maps are that the programs fill."""
-        readings = self._occupancy.readings if self._occupancy else {}
-        return {name: MapReading(*reading) for name, reading in readings.items()}
+    async def run_inspection(self) -> None:
+        """Look at hooks and maps now and then; runs for ever."""
+        assert self.inspection is not None
+        await self.inspection.run(self._at_work)
 
     def device_reading(self) -> DeviceReading:
         """Where packet programs stand."""
@@ -294,13 +284,10 @@ class Instance:
             hooks.attach_unlinked(programs, root, self._owned)
         else:
             self._links = hooks.attach(programs, root, self._links_dir, self._owned)
-        inactive = hooks.inactive(programs, root)
-        if inactive:
-            _log.error("hooks_inactive", hooks=inactive, cgroup=str(root))
+        assert self.inspection is not None
+        self.inspection.look_at_hooks()
         _log.info("hooks_attached", hooks=len(programs), cgroup=str(root))
-        active = self._datapath.programs.keys() - set(inactive)
-        proved = self._prove(self._datapath, root)
-        self.hooks = HookReading(tuple(sorted(active)), tuple(inactive), proved)
+        self.inspection.attached(self._prove(self._datapath, root))
         in_use = {self._datapath.maps_dir}
         if self.packets is not None:
             self.packets.sync()

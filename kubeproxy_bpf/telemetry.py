@@ -86,11 +86,13 @@ def _datapath(
     instance: Instance, programmer: Programmer, sync: SyncLoop, packets: NoPacketState
 ) -> Iterator[Family]:
     flow_reading = packets.reading()
+    inspection = instance.inspection
+    assert inspection is not None, "the instance is open"
     yield from metrics_datapath.families(
         DatapathReading(
             instance.verdicts(),
-            instance.hooks,
-            {**_planned(programmer), **instance.counted_maps(), **_flow_map(flow_reading)},
+            inspection.hooks,
+            {**_planned(programmer), **inspection.maps, **_flow_map(flow_reading)},
             Counter(sync.unfit.values()),
             programmer.planner.programmed,
             instance.sockets_aborted,

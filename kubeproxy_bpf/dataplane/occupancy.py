@@ -3,14 +3,14 @@
 
 The kernel does not tell how full a hash map is, and a walk of a large one takes tens of
 milliseconds: so it is done now and then, in small steps with long rests. Nothing depends on it but
-the metrics. Run by ``instance``.
+the metrics. Called by ``inspection``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Iterator, Mapping, NoReturn
+from typing import Iterator, Mapping
 
 import structlog
 
@@ -19,7 +19,6 @@ from kubeproxy_bpf.threads import in_thread
 
 _log = structlog.get_logger(__name__)
 
-_EVERY_S = 60.0
 _BATCH = 1024
 _REST = 99
 """Times as long as a step took: no more than one per cent of a processor."""
@@ -29,9 +28,8 @@ _REST_MIN_S = 0.01
 class Occupancy:
     """How many entries each map had when it was last walked."""
 
-    def __init__(self, maps: Mapping[str, BpfMap], every_s: float = _EVERY_S) -> None:
+    def __init__(self, maps: Mapping[str, BpfMap]) -> None:
         self._maps = maps
-        self._every_s = every_s
         self._counts: dict[str, int] = {}
 
     @property
@@ -40,12 +38,6 @@ class Occupancy:
         return {
             name: (self._counts.get(name), found.max_entries) for name, found in self._maps.items()
         }
-
-    async def run(self) -> NoReturn:
-        """Walk, rest, and walk again."""
-        while True:
-            await self.walk()
-            await asyncio.sleep(self._every_s)
 
     async def walk(self) -> None:
         """Count all maps once."""
