@@ -19,6 +19,7 @@ ALL = {"web-1", "web-2", "web-3", "web-4"}
 ON_NODE1, ON_NODE2 = {"web-1", "web-3"}, {"web-2", "web-4"}
 REFUSED, UNREACHABLE = {"ECONNREFUSED"}, {"EHOSTUNREACH"}
 NAMED = "203.0.113.77"
+ROUTE_LOCALNET = "/proc/sys/net/ipv4/conf/*/route_localnet"
 
 
 @pytest.mark.parametrize("place", ["shell-1", "shell-2", "node1", "node2"])
@@ -43,6 +44,16 @@ def test_node_port_is_served_on_the_own_node(cluster: Cluster) -> None:
                 way,
                 address,
             )
+
+
+def test_node_ports_at_loopback_need_no_route_localnet(cluster: Cluster) -> None:
+    """They are translated at the socket: packets to 127.0.0.0/8 stay martian on each device."""
+    cluster.service("web", ALL, type="NodePort")
+    assert cluster.answers("node1", TCP, "127.0.0.1", cluster.node_port) == ALL
+
+    shown = cluster.sandbox.exec("node1", ["sh", "-c", f"cat {ROUTE_LOCALNET}"]).stdout.split()
+
+    assert shown and set(shown) == {"0"}
 
 
 def test_loopback_of_a_pod_has_no_node_ports(cluster: Cluster) -> None:
