@@ -220,7 +220,9 @@ static __always_inline int nat_stack(context *ctx, const struct packet *p, const
 	if (r->backend_flags & BACKEND_HOST)
 		pair->flow.flags |= TRACK_HOST;
 	nat_remember_way(ctx, p, r, &pair->partner);
-	error = nat_make(work, 0, false);
+	/* Nothing tells a datagram of the client's to the backend itself apart from those that were
+	 * translated: these get a port that no client has. */
+	error = nat_make(work, 0, r->masquerade && p->tuple.protocol == KPB_IPPROTO_UDP);
 	if (error || !r->masquerade)
 		return error;
 	error = nat_masquerade(ctx, p, work);

@@ -17,6 +17,13 @@ from .hooks import Hooks, Seen, Verdict
 from .node import MAC
 
 
+def masqueraded_datagram(middle: Ends, data: bytes) -> Ends:
+    """The middle tuple of a frame: a masqueraded datagram has a port that no client has."""
+    came = frames.ends_of(frames.read(data))
+    assert came.source_port in SNAT
+    return middle._replace(source_port=came.source_port)
+
+
 @dataclass
 class Conversation:
     """One flow: ``outer`` as the client sees it, ``backend`` as it sends itself."""
@@ -34,10 +41,11 @@ class Conversation:
     host: bool = False
     """The client is a socket of the host."""
     inner: Ends | None = field(default=None, init=False)
+    middle: Ends = field(init=False)
+    """As netfilter sees it."""
 
-    @property
-    def middle(self) -> Ends:
-        return self.outer.to(*self.backend)
+    def __post_init__(self) -> None:
+        self.middle = self.outer.to(*self.backend)
 
     def ask(self, **fields: Any) -> None:
         """A packet of the client reaches the backend."""
@@ -47,6 +55,8 @@ class Conversation:
         if self.direct:
             self.arrived(seen, TTL if self.host else TTL - 1, **fields)
             return
+        if self.own and self.protocol == "UDP" and self.inner is None:
+            self.middle = masqueraded_datagram(self.middle, seen.data)
         self.check(seen, Verdict.UNSPEC, self.middle, **fields)
         left = self.hooks.egress(self.backend_device, seen.data)
         assert left.verdict is Verdict.UNSPEC

@@ -12,7 +12,7 @@ from kubeproxy_bpf.plan.records import BackendFlags
 from . import frames
 from .conversation import Conversation
 from .frames import Ends
-from .hooks import Hooks, Verdict
+from .hooks import Hooks, Seen, Verdict
 from .node import (
     FAR_POD,
     GATEWAY,
@@ -357,3 +357,18 @@ def test_frames_carry_the_next_hop(hooks: Hooks, world: PacketWorld, family: int
 def macs(destination: str, source: str) -> bytes:
     """The first bytes of a frame."""
     return bytes.fromhex((destination + source).replace(":", ""))
+
+
+@families
+def test_a_datagram_to_the_backend_itself(hooks: Hooks, world: PacketWorld, family: int) -> None:
+    """Nobody masquerades it, nor names its answer, though its port was used through a VIP."""
+    world.service((NODE_PORT, NODE[family], SERVED), local=[LOCAL_POD[family]], protocol=17)
+    outer = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
+    backend = (LOCAL_POD[family], 8080)
+    talk(Conversation(hooks, "UDP", outer, backend, UPLINK, POD, NODE[family]))
+    itself = outer.to(*backend)
+    for ends, came_by, leaves_by in ((itself, UPLINK, POD), (itself.reply(), POD, UPLINK)):
+        sent = frames.frame(frames.packet("UDP", ends), MAC[came_by])
+        seen = hooks.ingress(came_by, sent)
+        assert seen == Seen(Verdict.UNSPEC, sent)
+        assert hooks.egress(leaves_by, sent) == seen

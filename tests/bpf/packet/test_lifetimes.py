@@ -9,7 +9,8 @@ import pytest
 
 from . import frames
 from .conftest import TICKS_PER_S, TIMEOUTS_S
-from .conversation import Conversation
+from .conversation import Conversation, masqueraded_datagram
+from .frames import Ends
 from .hooks import Hooks, Verdict
 from .node import LOCAL_POD, MAC, NODE, POD, UPLINK
 from .scene import CLIENT, NUMBER, SERVED, both, conversation, send, serve_remote, states
@@ -217,7 +218,8 @@ def test_a_masqueraded_port_is_used_again(hooks: Hooks, world: PacketWorld, prot
     flow = local()
     flow.ask()
     flow.answer()
-    assert len(world.flows()) == 4
+    # A datagram's second pair has another port now; the dead one waits for its turn to go.
+    assert len(world.flows()) == (4 if protocol == "TCP" else 6)
 
 
 @both
@@ -225,9 +227,11 @@ def test_a_local_backend_and_xdp(hooks: Hooks, world: PacketWorld, protocol: str
     """XDP and TC may take turns within one flow."""
     world.service((NODE_PORT, NODE[0], SERVED), local=[LOCAL_POD[0]], protocol=NUMBER[protocol])
     middle = CLIENT.to(LOCAL_POD[0], 8080)
-    inner = set()
+    inner: set[Ends] = set()
     for hook in (hooks.ingress, hooks.xdp, hooks.ingress, hooks.xdp):
         seen = hook(UPLINK, frames.frame(frames.packet(protocol, CLIENT), MAC[UPLINK]))
+        if protocol == "UDP" and not inner:
+            middle = masqueraded_datagram(middle, seen.data)
         assert frames.difference(seen.data, frames.packet(protocol, middle)) == ""
         inner.add(frames.ends_of(frames.read(hooks.egress(POD, seen.data).data)))
     assert len(inner) == 1

@@ -148,7 +148,7 @@ def _target(hooks: Hooks, flow: PacketFlow, ends: Ends, seen: Seen) -> Target:
             _check_masquerade(flow, came)
         backend = _backend_of_dsr(flow) if dsr else _backend(came)
         return Target(backend, Way.DSR if dsr else Way.DIRECT, masqueraded)
-    assert seen.verdict is Verdict.UNSPEC and came[:2] == ends[:2]
+    assert seen.verdict is Verdict.UNSPEC and came.source == ends.source
     _check_bytes(flow, came, seen.data)
     device = POD if came.destination.startswith(LOCAL_NETWORKS) else UPLINK
     left = hooks.egress(device, seen.data)
@@ -157,6 +157,10 @@ def _target(hooks: Hooks, flow: PacketFlow, ends: Ends, seen: Seen) -> Target:
     assert left.verdict is Verdict.UNSPEC and gone[2:] == came[2:]
     if gone != came:
         _check_masquerade(flow, gone)
+    if gone != came and flow.protocol == "UDP":
+        assert came.source_port in SNAT
+    else:
+        assert came.source_port == ends.source_port
     return Target(_backend(came), Way.STACK, gone != came)
 
 
