@@ -5,9 +5,17 @@ import pytest
 
 from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.decode import Kind
-from kubeproxy_bpf.api.objects import Ingress, Node, Service, ServiceCIDR, ServicePort
+from kubeproxy_bpf.api.objects import (
+    EndpointSlice,
+    Ingress,
+    Node,
+    Service,
+    ServiceCIDR,
+    ServicePort,
+)
 from kubeproxy_bpf.config.load import load
 from kubeproxy_bpf.feed import Feed
+from kubeproxy_bpf.meters import SyncMeters
 from kubeproxy_bpf.model.addresses import parse_prefix
 from kubeproxy_bpf.model.cluster import ClusterModel
 from kubeproxy_bpf.model.facts import ModelConfig
@@ -150,3 +158,30 @@ def test_source_ranges_know_the_node_by_its_ip(parts):
     (desired,) = model.take().changes.services.values()
     expected = [parse_prefix(text) for text in ("192.0.2.0/24", "198.51.100.1/32")]
     assert expected == list(desired.source_ranges)
+
+
+def latencies(meters):
+    """How many triggers were observed, by family, once a sync is done."""
+    meters.begun()
+    meters.finished()
+    name = "kubeproxy_network_programming_duration_seconds"
+    (family,) = [family for family in meters.families() if family.name == name]
+    return {labels[0]: sum(found.counts) for labels, found in family.series.items()}
+
+
+def test_triggers_of_changes_are_measured():
+    """In the family of the slice; a new trigger without another content programs nothing."""
+    meters = SyncMeters(("IPv4", "IPv6"), lambda: 1000.0)
+    config = load(["--hostname-override=n1"])
+    model = ClusterModel(ModelConfig("n1"))
+    feed = Feed(model, config, wake=Wakes(), node_seen=lambda node: None, meters=meters)
+    old = EndpointSlice("ns", "web-1", "web", False, "IPv6", (), (), (), 900.0)
+    new = old._replace(service="other", triggered=1001.0)
+
+    feed.on_change(Kind.ENDPOINT_SLICE, old.key, None, old)
+    assert {} == latencies(meters)
+    feed.on_change(Kind.ENDPOINT_SLICE, old.key, old, new)
+    assert {"IPv6": 1} == latencies(meters)
+    feed.on_change(Kind.ENDPOINT_SLICE, old.key, new, new._replace(triggered=1002.0))
+    feed.on_change(Kind.ENDPOINT_SLICE, old.key, new, None)
+    assert {"IPv6": 1} == latencies(meters)

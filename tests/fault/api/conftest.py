@@ -15,6 +15,7 @@ import pytest
 from kubeproxy_bpf.api.client import ApiClient
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.decode import ApiObject, Kind
+from kubeproxy_bpf.api.meters import RestMeters
 from kubeproxy_bpf.api.objects import ObjectKey, Service
 from kubeproxy_bpf.api.reflector import Reflector, ReflectorSettings
 from kubeproxy_bpf.api.resources import Resource, services
@@ -66,6 +67,7 @@ class Rig:
         self.clock = clock
         self.store = Store({Kind.SERVICE: lambda objects: True})
         self.journal = Journal()
+        self.meters = RestMeters()
         self.store.subscribe(self.journal)
 
     @property
@@ -80,7 +82,7 @@ class Rig:
     ) -> AsyncIterator[None]:
         credentials = Credentials(master=f"http://127.0.0.1:{self.server.port}")
         await credentials.load()
-        async with ApiClient(credentials, self.clock) as client:
+        async with ApiClient(credentials, self.clock, self.meters) as client:
             resource = resource or services()
             reflector = Reflector(
                 client,

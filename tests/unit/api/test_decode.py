@@ -373,3 +373,22 @@ def test_what_is_nested_too_deeply_is_malformed(
 def test_a_status_nested_too_deeply_is_none() -> None:
     """An error whose body says nothing is an error still."""
     assert parse_status(b'{"details":{"causes":[{"a":%s}]}}' % DEEP) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T00:01:40Z", 100.0),
+        ("1970-01-01T00:01:40.250000000Z", 100.25),
+        ("1970-01-01T01:01:40+01:00", 100.0),
+        ("1970-01-01T00:01:40", 0.0),
+        ("yesterday", 0.0),
+        ("", 0.0),
+        (None, 0.0),
+    ],
+)
+def test_the_trigger_time_of_a_slice(text: Any, seconds: float) -> None:
+    """Unix time, from what the controller wrote; what is no time is none, and no error."""
+    name = "endpoints.kubernetes.io/last-change-trigger-time"
+    assert slice_(metadata={**META, "annotations": {name: text, "other": "x"}}).triggered == seconds
+    assert slice_(metadata={**META, "annotations": None}).triggered == 0.0

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of hooks and maps: as the kernel has them, also after others changed them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from kubeproxy_bpf.dataplane.attach import attach, close_all
+from kubeproxy_bpf.dataplane.loader import Datapath
+from kubeproxy_bpf.inspection import Inspection
+from kubeproxy_bpf.serve.metrics_datapath import MapReading
+
+from .places import Places
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def cgroup(places: Places) -> Iterator[Path]:
+    path = places.cgroup.with_name(places.cgroup.name + "-inspected")
+    path.mkdir()
+    yield path
+    path.rmdir()
+
+
+def test_a_hook_that_somebody_detached_is_seen(datapath: Datapath, cgroup: Path) -> None:
+    """The others go on; once it stands again, all are active."""
+    inspection = Inspection(datapath.programs, cgroup, datapath.maps)
+    links = attach(datapath.programs, cgroup)
+    try:
+        inspection.look_at_hooks()
+        assert inspection.hooks.inactive == ()
+        assert set(inspection.hooks.active) == set(datapath.programs)
+        name = next(iter(links))
+        links.pop(name).close()
+        inspection.look_at_hooks()
+        assert inspection.hooks.inactive == (name,)
+        assert name not in inspection.hooks.active
+        links |= attach({name: datapath.programs[name]}, cgroup)
+        inspection.look_at_hooks()
+        assert inspection.hooks.inactive == ()
+    finally:
+        close_all(links.values())
+
+
+def test_the_proof_is_remembered(datapath: Datapath, cgroup: Path) -> None:
+    """A later look at the hooks says nothing about it."""
+    inspection = Inspection(datapath.programs, cgroup, datapath.maps)
+    assert inspection.hooks.proved is None
+    inspection.attached(True)
+    inspection.look_at_hooks()
+    assert inspection.hooks.proved is True
+
+
+@pytest.mark.parametrize("count", [0, 1, 700])
+async def test_maps_are_counted(datapath: Datapath, count: int) -> None:
+    """Also where one batch does not hold all; nobody knows before the first walk."""
+    origins = datapath.maps["kpb_tcp_origin"]
+    maps = {"kpb_tcp_origin": origins}
+    inspection = Inspection({}, Path("/"), maps)
+    keys = [number.to_bytes(8, "little") for number in range(1 << 40, (1 << 40) + count)]
+    try:
+        for key in keys:
+            origins.update(key, bytes(origins.value_size))
+        assert inspection.maps == {"tcp_origin": MapReading(None, origins.max_entries)}
+        at_work = asyncio.Event()
+        at_work.set()
+        task = asyncio.create_task(inspection.run(at_work))
+        async with asyncio.timeout(30):
+            while inspection.maps["tcp_origin"].used is None:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    finally:
+        for key in keys:
+            origins.delete(key)
+    assert inspection.maps == {"tcp_origin": MapReading(count, origins.max_entries)}
