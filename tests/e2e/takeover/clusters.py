@@ -47,6 +47,8 @@ def close(world: World, node: str, family: int, mode: str, forward: str) -> None
         return
     pods = world.layout.pod_network[family]
     lines = ["*filter", f":FORWARD {forward}", f"-A FORWARD -s {pods} -d {pods} -j ACCEPT"]
+    # Bridged frames pass FORWARD too where br_netfilter is loaded: neighbours have to be found.
+    lines += ["-A FORWARD -p ipv6-icmp -j ACCEPT"] if family else []
     for each in world.layout.nodes:
         lines.append(f"-A FORWARD -s {each.addresses[family]} -d {pods} -j ACCEPT")
         lines.append(f"-A FORWARD -s {pods} -d {each.addresses[family]} -j ACCEPT")
