@@ -64,9 +64,9 @@ static __always_inline struct scratch *scratch(void)
 	return bpf_map_lookup_elem(&kpb_scratch, &zero);
 }
 
-enum { TRACK_TRIES = 2, TRACK_TRIES_FULL = 32 };
+enum { TRACK_TRIES = 2, TRACK_TRIES_FULL = 32, TRACK_TRIES_VOID = 64 };
 enum { TRACK_LOOK = 512 }; /* ticks, about a minute: then those who may live long are looked at */
-enum { KPB_EEXIST = 17, KPB_E2BIG = 7 };
+enum { KPB_EEXIST = 17, KPB_E2BIG = 7, KPB_ENOMEM = 12 };
 
 enum { TRACK_SILENT = 447, TRACK_YOUNG = 8 }; /* ticks: a minute, a second */
 
@@ -148,6 +148,12 @@ static __always_inline bool track_take(struct flow *flow, __u32 check)
 		return false;
 	*(volatile __u32 *)&flow->check = ~check;
 	return true;
+}
+
+/* Somebody is ending the entry at this moment. */
+static __always_inline bool track_is_void(const struct tuple *key, const struct flow *flow)
+{
+	return *(volatile __u32 *)&flow->check == ~track_check(key, flow->turn);
 }
 
 /* Ends a flow, unless another one does; `turn` is that of the entry when it was judged. */

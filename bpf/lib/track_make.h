@@ -80,11 +80,13 @@ __weak __noinline int track_make_room(__u32 tries, __u32 full)
 	return false;
 }
 
+/* Memory may run out before the table is full: what goes gives it back. */
 static __always_inline long track_put(const struct tuple *key, const struct flow *flow)
 {
 	long error = bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
 
-	if (error != -KPB_E2BIG || !track_make_room(TRACK_TRIES_FULL, true))
+	if ((error != -KPB_E2BIG && error != -KPB_ENOMEM) ||
+	    !track_make_room(TRACK_TRIES_FULL, true))
 		return error;
 	return bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
 }
@@ -108,6 +110,16 @@ static __noinline int track_yields(const struct tuple *key, const struct flow *f
 	return !partner || track_is_unsettled(partner);
 }
 
+/* Where another processor is just about to delete what it made void; only that one may. */
+static __noinline long track_put_after(const struct tuple *key, const struct flow *flow)
+{
+	long error = -KPB_EEXIST;
+
+	for (__u32 i = 0; i < TRACK_TRIES_VOID && error == -KPB_EEXIST; i++)
+		error = bpf_map_update_elem(&kpb_flows, key, flow, BPF_NOEXIST);
+	return error;
+}
+
 /* Put an entry, also where a dead one stands. */
 static __always_inline long track_claim(const struct tuple *key, struct flow *flow)
 {
@@ -123,6 +135,8 @@ static __always_inline long track_claim(const struct tuple *key, struct flow *fl
 	if (!other)
 		return error;
 	turn = other->turn;
+	if (track_is_void(key, other))
+		return track_put_after(key, flow);
 	if (!track_is_dead(key, other) && !track_yields(key, other))
 		return error;
 	if (!track_remove(key, other, turn))
@@ -184,7 +198,7 @@ static __noinline long track_make(struct track_pair *pair)
 	if (track_has_partner(&pair->flow))
 		bpf_map_delete_elem(&kpb_flows, &pair->partner_key);
 	other = bpf_map_lookup_elem(&kpb_flows, &pair->key);
-	if (error != -KPB_EEXIST || !other)
+	if (error != -KPB_EEXIST || !other || track_is_void(&pair->key, other))
 		return -KPB_E2BIG;
 	pair->flow = *other;
 	return 1;

@@ -14,7 +14,7 @@ from .frames import Ends
 from .hooks import Hooks, Verdict
 from .node import LOCAL_POD, MAC, NODE, POD, UPLINK
 from .scene import CLIENT, NUMBER, SERVED, both, conversation, send, serve_remote, states
-from .world import NODE_PORT, STATES, PacketWorld
+from .world import NODE_PORT, STATES, TRACK_REPLY, PacketWorld
 
 pytestmark = pytest.mark.root
 
@@ -180,6 +180,19 @@ def test_an_answer_past_its_time(hooks: Hooks, world: PacketWorld) -> None:
     assert flow.inner
     back = frames.frame(frames.packet("TCP", flow.inner.reply(), flags="SA"), MAC[UPLINK])
     assert hooks.ingress(UPLINK, back) == (Verdict.UNSPEC, back)
+
+
+def test_a_flow_that_is_being_removed(hooks: Hooks, world: PacketWorld) -> None:
+    """Nobody follows an entry that another processor is just about to delete: its pair is gone."""
+    serve_remote(world)
+    conversation(hooks, "UDP").ask()
+    (key,) = (key for key, flow in world.flows().items() if not flow.flags & TRACK_REPLY)
+    world.make_void(key)
+    sent = frames.frame(frames.packet("UDP", CLIENT), MAC[UPLINK])
+    assert hooks.ingress(UPLINK, sent).verdict is Verdict.DROP
+    assert world.count("FLOWS_FULL") == 1
+    world.maps["kpb_flows"].delete(world.encoded(key))
+    conversation(hooks, "UDP").ask()
 
 
 def test_a_port_is_used_again(hooks: Hooks, world: PacketWorld) -> None:

@@ -201,6 +201,17 @@ class PacketWorld(World):
         aged = self._flow.decode(found)._replace(deadline=1)
         self.maps["kpb_flows"].update(raw, self._flow.encode(aged))
 
+    def encoded(self, key: Tuple) -> bytes:
+        """The key as the map has it."""
+        return self._tuple.encode(key)
+
+    def make_void(self, key: Tuple) -> None:
+        """As one who removes an entry leaves it for a moment."""
+        raw = self.encoded(key)
+        found = self._flow.decode(self.maps["kpb_flows"].lookup(raw) or b"")
+        void = found._replace(check=~found.check & 0xFFFFFFFF)
+        self.maps["kpb_flows"].update(raw, self._flow.encode(void))
+
     def counted(self) -> dict[str, int]:
         """All counters that are not zero."""
         return {name: number for name in self.counters if (number := self.count(name))}

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 TIMEOUT_S = 3.0
+"""For a repetition as well: a network may lose a datagram, and its client asks again."""
 SILENCE_S = 0.8
 """How long nothing may come for it to count as silence; what is too late only looks like it."""
 
@@ -36,13 +37,16 @@ class Told(NamedTuple):
 
 def ask(target: Target, timeout_s: float = TIMEOUT_S, source_port: int = 0) -> Told:
     """One exchange on a new socket."""
+    tries = 2 if target.protocol == "UDP" and timeout_s > SILENCE_S else 1
     with made(target, timeout_s, source_port) as sock:
-        try:
-            return exchange(sock, target)
-        except TimeoutError:
-            return Told("silence")
-        except OSError as error:
-            return Told(failure(error))
+        for _ in range(tries):
+            try:
+                return exchange(sock, target)
+            except TimeoutError:
+                continue
+            except OSError as error:
+                return Told(failure(error))
+    return Told("silence")
 
 
 def failure(error: OSError) -> str:
