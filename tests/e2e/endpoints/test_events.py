@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events that users see with kubectl, from the running process through the API server."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from kubeproxy_bpf.sandbox import namespace, programs
+from kubeproxy_bpf.sandbox.cluster import Sandbox
+from tests.e2e.endpoints.asking import REFUSED, ask, until
+from tests.e2e.endpoints.test_health_check_ports import PORT, balanced
+
+pytestmark = pytest.mark.root
+
+NODE = "node1"
+
+
+def events(sandbox: Sandbox, reason: str) -> list[dict[str, Any]]:
+    listed = sandbox.api.request("GET", "/apis/events.k8s.io/v1/events")
+    found: list[dict[str, Any]] = listed["items"]
+    return [event for event in found if event["reason"] == reason]
+
+
+def test_each_start_is_told(sandbox: Sandbox) -> None:
+    """A Normal event on the Node, in the shape that kube-proxy's have."""
+    told = {event["regarding"]["name"]: event for event in events(sandbox, "Starting")}
+    assert set(sandbox.layout.node_names) <= set(told)
+    event = told[NODE]
+    assert ("Normal", "StartKubeProxy") == (event["type"], event["action"])
+    assert ("kube-proxy", f"kube-proxy-{NODE}") == (
+        event["reportingController"],
+        event["reportingInstance"],
+    )
+    assert "Node" == event["regarding"]["kind"] and "uid" not in event["regarding"]
+    assert "default" == event["metadata"]["namespace"]
+
+
+def test_a_taken_health_check_port_is_told_and_tried_again(sandbox: Sandbox) -> None:
+    """A Warning on the Service that names the node; served as soon as the port is free."""
+    node = sandbox.layout.nodes[0]
+    blocker = namespace.call(
+        sandbox.layout.netns(NODE), lambda: socket.create_server(("0.0.0.0", PORT))
+    )
+    manifest = balanced()
+    try:
+        made = sandbox.api.apply(manifest)
+        reason = "FailedToStartServiceHealthcheck"
+        (event,) = until(lambda: events(sandbox, reason), bool)
+        assert ("Warning", "Listen") == (event["type"], event["action"])
+        assert made["metadata"]["uid"] == event["regarding"]["uid"]
+        start = f'node {NODE} failed to start healthcheck "default/balanced" on port {PORT}: '
+        assert event["note"].startswith(start)
+        # The other family does not suffer.
+        until(lambda: ask(sandbox, "client", node.addresses.v6, PORT), lambda a: a.status == 200)
+        blocker.close()
+        # Any sync will do.
+        sandbox.api.apply({**manifest, "spec": {"sessionAffinity": "ClientIP"}})
+        until(lambda: ask(sandbox, "client", node.addresses.v4, PORT), lambda a: a.status == 200)
+    finally:
+        blocker.close()
+        sandbox.api.delete(manifest)
+    until(lambda: ask(sandbox, "client", node.addresses.v4, PORT), lambda seen: seen == REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--healthz-bind-address=0.0.0.0:10256", "FailedToStartProxierHealthcheck"),
+        ("--metrics-bind-address=127.0.0.1:10249", "FailedToStartMetricServer"),
+    ],
+)
+def test_a_port_that_must_be_had_ends_the_process(sandbox: Sandbox, flag: str, reason: str) -> None:
+    """With --bind-address-hard-fail: exit code 1, a logged reason, and a Warning on the Node."""
+    free = ["--healthz-bind-address=127.0.0.1:29991", "--metrics-bind-address=127.0.0.1:29992"]
+    argv = [*programs.proxy(NODE, sandbox.kubeconfig, ""), "--bind-address-hard-fail"]
+    argv += [f"--bpf-pin-path=/sys/fs/bpf/kpbt-ep{os.getpid()}", *free, flag]
+    done = sandbox.exec(NODE, argv)
+    assert 1 == done.returncode, done.stderr
+    assert "proxy_failed" in done.stderr and "Traceback" not in done.stderr
+    (event,) = events(sandbox, reason)
+    assert ("Warning", "StartKubeProxy") == (event["type"], event["action"])
+    assert NODE == event["regarding"]["name"]
+    assert flag.partition("=")[2] in event["note"]
