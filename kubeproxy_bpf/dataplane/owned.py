@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import sys
 from contextlib import ExitStack
+from functools import cache
 from typing import Callable, Iterable, Iterator, NamedTuple
 
 from kubeproxy_bpf.libbpf import (
@@ -58,7 +59,8 @@ class Owned:
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
         self._seen: dict[int, bool] = {}
-        self._types: dict[int, Btf | None] = {}
+        # Of the types, which are read once, only the place of the owner is kept.
+        self._places: dict[int, tuple[slice, ...]] = {}
 
     def __contains__(self, program_id: int) -> bool:
         """Whether the program with this id is there, and belongs to the instance."""
@@ -83,15 +85,16 @@ class Owned:
         """
         wanted = {name[:_NAME_LENGTH]: name for name in names}
         found: dict[str, BpfMap] = {}
+        types_of = cache(_types)
         with ExitStack() as undo:
             for program in self.programs():
-                types = self._types_of(program.btf_id)
                 for opened in _opened(program.map_ids):
                     name = wanted.get(opened.name)
                     if name is None or name in found:
                         opened.close()
                         continue
                     found[name] = undo.enter_context(opened)
+                    types = types_of(program.btf_id)
                     if types is None or not fits(name, RunningMap(opened, types)):
                         return {}
             undo.pop_all()
@@ -115,18 +118,25 @@ class Owned:
                 if section.type != MapType.ARRAY or not section.name.endswith(_SECTION):
                     continue
                 content = section.lookup(_FIRST)
-            types = self._types_of(info.btf_id)
-            if types is not None and content is not None:
-                return _owner_in(types, content)
+            places = self._places_in(info.btf_id)
+            if places and content is not None:
+                return Owner(*(int.from_bytes(content[p], sys.byteorder) for p in places))
         return None
 
-    def _types_of(self, btf_id: int) -> Btf | None:
-        if btf_id not in self._types:
-            try:
-                self._types[btf_id] = loaded_btf(btf_id)
-            except (LibbpfError, BtfError):
-                self._types[btf_id] = None
-        return self._types[btf_id]
+    def _places_in(self, btf_id: int) -> tuple[slice, ...]:
+        """Where programs of these types say whose they are; nowhere if they do not."""
+        if btf_id not in self._places:
+            types = _types(btf_id)
+            self._places[btf_id] = _places_of_owner(types) if types is not None else ()
+        return self._places[btf_id]
+
+
+def _types(btf_id: int) -> Btf | None:
+    """The types of a program; None where they cannot be read."""
+    try:
+        return loaded_btf(btf_id)
+    except (LibbpfError, BtfError):
+        return None
 
 
 def _opened(map_ids: Iterable[int]) -> Iterator[BpfMap]:
@@ -138,18 +148,14 @@ def _opened(map_ids: Iterable[int]) -> Iterator[BpfMap]:
                 raise
 
 
-def _owner_in(types: Btf, section: bytes) -> Owner | None:
-    """Read the owner out of a section of variables; None if there is no such thing in it."""
-    struct, sections = types.structs.get(_CONFIG), types.datasecs.get(_SECTION)
-    if struct is None or sections is None:
-        return None
-    base = next((each.offset for each in sections.variables if each.name == _CONFIG), None)
-    places = {each.name: each for each in struct.members}
-    if base is None or not places.keys() >= set(Owner._fields):
-        return None
-    numbers = []
-    for field in Owner._fields:
-        start = base + places[field].offset
-        raw = section[start : start + places[field].size]
-        numbers.append(int.from_bytes(raw, sys.byteorder))
-    return Owner(*numbers)
+def _places_of_owner(types: Btf) -> tuple[slice, ...]:
+    """The bytes of each field of Owner within the section of variables."""
+    struct, section = types.structs.get(_CONFIG), types.datasecs.get(_SECTION)
+    if struct is None or section is None:
+        return ()
+    base = next((each.offset for each in section.variables if each.name == _CONFIG), None)
+    members = {each.name: each for each in struct.members}
+    if base is None or not members.keys() >= set(Owner._fields):
+        return ()
+    found = (members[field] for field in Owner._fields)
+    return tuple(slice(base + each.offset, base + each.offset + each.size) for each in found)

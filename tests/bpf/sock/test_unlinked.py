@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Socket hooks without links and pins: recognised, replaced in place; their maps are found again."""
+"""Socket hooks without links and pins: recognised, replaced in place; their maps found again."""
 
 from __future__ import annotations
 
