@@ -104,6 +104,8 @@ def _lay_over(document: KubeProxyConfiguration, known: KnownFlag, value: Any) ->
     if name in ("bind-address", "healthz-bind-address", "metrics-bind-address") and not value:
         # Go's parser takes an empty address for "say nothing".
         return
+    if name == "hostname-override":
+        value = value.strip().lower()
     if name == "vmodule":
         items = [VModule(file_pattern=pattern, verbosity=level) for pattern, level in value]
         document.logging.vmodule = items + document.logging.vmodule

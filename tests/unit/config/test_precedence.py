@@ -249,7 +249,7 @@ def test_networks_and_addresses_are_handed_on_in_one_spelling(file):
     assert "10.244.0.0/16" == config.cluster_cidr
 
 
-def effects(*argv, environment=None):
+def effects(*argv):
     loaded = read(FLAGS.parse(argv))
     return [
         note.fields["setting"] for note in loaded.notes if note.event == "setting_without_effect"
@@ -259,7 +259,8 @@ def effects(*argv, environment=None):
 def test_usual_settings_are_not_worth_a_word(monkeypatch, file):
     """Neither defaults nor the values that kubeadm writes."""
     monkeypatch.delenv("GOGC", raising=False)
-    assert [] == effects("--ipvs-scheduler=", "--kube-api-qps=5", file("winkernel: {}"))
+    assert [] == effects("--ipvs-scheduler=", "--ipvs-exclude-cidrs=", "--kube-api-qps=5")
+    assert [] == effects(file("winkernel: {}\nipvs: {excludeCIDRs: []}"))
 
 
 def test_settings_without_effect_are_told_one_by_one(monkeypatch, file):
