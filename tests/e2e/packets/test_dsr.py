@@ -21,6 +21,7 @@ from tests.e2e.packets.held import connections, go_on
 from tests.e2e.packets.judge import judge
 from tests.e2e.packets.objects import addresses_of
 from tests.e2e.packets.table import Place, Row, Via
+from tests.e2e.packets.test_path_mtu import MTU, narrow, narrow_to_backends, transfers
 from tests.e2e.packets.world import PRESERVE, World, standing
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -75,6 +76,23 @@ def _sent(world: World, node: str) -> int:
 def test_node_ports_are_masqueraded_as_ever(world: World) -> None:
     """No other node could answer with this node's address."""
     judge(Row("E4", Place.CLIENT, "remote", Via.NODE1, REMOTE), world)
+
+
+NARROW = pytest.mark.parametrize("where", ["way to the backend", "way to the client"])
+
+
+@NARROW
+@pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
+def test_both_ends_learn_of_a_narrow_way(family: int, where: str, world: World) -> None:
+    """Who sends too much is told, although packets and answers take different ways."""
+    address = world.address("remote", Via.LOAD_BALANCER, family)
+    if where == "way to the backend":
+        with narrow_to_backends(world, "remote", family):
+            transfers(world, "remote", Via.LOAD_BALANCER, family)
+            assert f"mtu {MTU}" in world.ip("client", "route", "get", address)
+        return
+    with narrow(world, "net", world.layout.client[family]):
+        transfers(world, "remote", Via.LOAD_BALANCER, family)
 
 
 @contextmanager
