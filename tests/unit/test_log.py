@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much is logged can change at any time, also for loggers that exist."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import structlog
+from kubeproxy_bpf import log
+
+log.set_up(2)
+logger = structlog.get_logger("first")
+bound = logger.bind(kind="bound")
+logger.debug("too_early")
+log.set_verbosity(4)
+logger.debug("seen")
+bound.debug("seen_bound")
+log.set_verbosity(0)
+bound.debug("too_late")
+logger.log(10, "too_late")
+logger.info("always")
+"""
+
+
+def test_verbosity_changes_for_loggers_that_exist() -> None:
+    """Debug events come and go; in a process of its own, since loggers are kept for good."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    assert 0 == done.returncode, done.stderr
+    events = [line.split("] ")[1].split()[0] for line in done.stderr.splitlines()]
+    assert ["seen", "seen_bound", "always"] == events
