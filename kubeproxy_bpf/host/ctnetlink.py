@@ -34,7 +34,7 @@ _BODY = _HEADER.size + _GENERIC.size
 
 # Attributes, by the level that they are of.
 _ORIG, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
-_IP, _PROTO = 1, 2
+_IP, _PROTO, _TUPLE_ZONE = 1, 2, 3
 _PROTO_NUM, _SRC_PORT, _DST_PORT = 1, 2, 3
 _FILTER_ORIG, _FILTER_REPLY = 1, 2
 _NESTED = 0x8000
@@ -191,9 +191,11 @@ def _spans(raw: bytes, start: int, end: int) -> _Spans:
 
 
 def _entry(raw: bytes, start: int, end: int, wire: int) -> Entry | None:
-    """The entry that a message tells; None if it is not UDP, which older kernels list too."""
-    body = start + _GENERIC.size
-    spans = _spans(raw, body, end)
+    """The entry that a message tells; None if it is not UDP, which older kernels list too, or in
+    a zone: that belongs to somebody who tracks for himself, such as Open vSwitch."""
+    spans = _spans(raw, start + _GENERIC.size, end)
+    if _ZONE in spans:
+        return None
     source, destination = _SRC_DST[wire]
     asked = _end(raw, spans[_ORIG], destination, _DST_PORT)
     answering = _end(raw, spans[_REPLY], source, _SRC_PORT)
@@ -202,16 +204,17 @@ def _entry(raw: bytes, start: int, end: int, wire: int) -> Entry | None:
     parts = [_GENERIC.pack(wire, 0, 0)]
     # By its answers: a younger entry of the same client, to an endpoint that serves, has others.
     # The id does not tell them apart where the kernel uses the memory of the older one again.
-    for kind in (_REPLY, _ID, _ZONE):
-        if kind in spans:
-            first, last = spans[kind]
-            parts.append(raw[first - _ATTRIBUTE.size : (last + 3) & ~3])
+    for kind in (_REPLY, _ID):
+        first, last = spans[kind]
+        parts.append(raw[first - _ATTRIBUTE.size : (last + 3) & ~3])
     return Entry(asked, answering, b"".join(parts))
 
 
 def _end(raw: bytes, span: tuple[int, int], address: int, port: int) -> Endpoint | None:
-    """One end of a tuple, if it is one of UDP."""
+    """One end of a tuple, if it is one of UDP in no zone."""
     parts = _spans(raw, *span)
+    if _TUPLE_ZONE in parts:
+        return None
     proto = _spans(raw, *parts[_PROTO])
     if raw[proto[_PROTO_NUM][0]] != socket.IPPROTO_UDP:
         return None

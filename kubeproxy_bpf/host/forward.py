@@ -21,7 +21,7 @@ from typing import Sequence
 import structlog
 
 from kubeproxy_bpf.errors import RulesRefused
-from kubeproxy_bpf.host.iptables import Table, tables
+from kubeproxy_bpf.host.iptables import Table, preferred_backend, tables
 from kubeproxy_bpf.host.rulewatch import RuleWatch
 from kubeproxy_bpf.threads import in_thread
 
@@ -81,6 +81,8 @@ class ForwardAccept:
 
     def start(self) -> int:
         """Look, and make it so; return the mark for the programs, or 0 without need; blocks."""
+        if not tables() and self._mode != "off":
+            _log.warning("forward_not_looked_at", missing="iptables")
         self._marking = self.sync()
         foreign = foreign_drops()
         if foreign:
@@ -90,12 +92,16 @@ class ForwardAccept:
     def sync(self) -> bool:
         """Make it so; return whether FORWARD is to accept anywhere. Blocks; failures are logged."""
         known = tables()
+        preferred = preferred_backend(known) if self._mode == "on" else ""
         wanted, closed = [], []
         for table in known:
-            forward = table.chain(_FORWARD) or []
+            forward = table.chain(_FORWARD)
+            if forward is None and table.backend != preferred:
+                continue  # there are no such rules, or no such kernel
+            forward = forward or []
             if is_closed(forward):
                 closed.append(str(table))
-            if is_wanted(self._mode, forward, table.backend == known[0].backend):
+            if is_wanted(self._mode, forward, table.backend == preferred):
                 wanted.append(str(table))
                 _attempt(table, _missing(table, forward, accept_rules(self._mark)))
             else:
@@ -105,6 +111,8 @@ class ForwardAccept:
 
     async def run(self) -> None:
         """Put back what others flush, and see whether FORWARD closes; runs for ever."""
+        if self._mode == "off":
+            await asyncio.Event().wait()
         with RuleWatch() as watch:
             while True:
                 await watch.changed(self._look_s)

@@ -57,20 +57,24 @@ class Table(NamedTuple):
 
 
 def tables() -> list[Table]:
-    """All that this node's programs can show; the preferred backend first."""
+    """All that the programs of this node, or image, can show."""
     found = []
     for backend in (NFT, LEGACY):
         for family in Family:
             program = _program(family, backend)
             if program is not None:
                 found.append(Table(family, backend, program))
-    hinted = {table.backend for table in found if _is_hinted(table)}
-    # As iptables-wrappers: where the kubelet said nothing, nft.
-    return sorted(found, key=lambda table: table.backend not in (hinted or {NFT}))
+    return found
 
 
-def _is_hinted(table: Table) -> bool:
-    return any(table.chain(hint, "mangle") is not None for hint in _HINTS)
+def preferred_backend(known: Iterable[Table]) -> str:
+    """Where the kubelet keeps its rules; as for iptables-wrappers nft where it says nothing."""
+    hinted = {
+        table.backend
+        for table in known
+        if any(table.chain(hint, "mangle") is not None for hint in _HINTS)
+    }
+    return LEGACY if hinted == {LEGACY} else NFT
 
 
 def _program(family: Family, backend: str) -> str | None:

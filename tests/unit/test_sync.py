@@ -109,6 +109,25 @@ async def test_a_refused_write_is_repeated_by_itself(events):
         assert "write_refused" in {event["event"] for event in events}
 
 
+async def test_what_is_taken_is_told_once_and_before_it_is_programmed():
+    """What a refused write repeats is in no later step; the end is told when all is written."""
+    told = []
+    async with running() as parts:
+
+        def taken(step):
+            told.append((len(step.changes.services), len(parts.dataplane.frontends)))
+
+        parts.loop._on_taken = taken
+        parts.model.set_service(service("web"))
+        parts.model.set_slice(endpoints("web", "10.0.0.1"))
+        parts.model.mark_complete()
+        parts.dataplane.fail_at = 4
+        await parts.sync()
+
+        assert [(1, 0), (0, 0)] == told
+        assert 1 == len(parts.dataplane.frontends)
+
+
 async def test_a_service_that_does_not_fit_is_named_and_heals(events):
     """A full map affects the Service that did not fit, by name, until room appears."""
     async with running(capacity=SMALL._replace(slots=4)) as parts:

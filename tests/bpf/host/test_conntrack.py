@@ -207,6 +207,23 @@ def test_many_entries_are_deleted_in_pieces(scene):
     assert 2000 == scene.count()
 
 
+@pytest.mark.parametrize("direction", ["", "original "])
+def test_entries_in_zones_belong_to_others(scene, direction):
+    """Who tracks in a zone of his own, of both directions or one, looks after it himself."""
+    b = PODS[4]["b"]
+    lines = ["table inet zones {", "chain in { type filter hook prerouting priority -300;"]
+    lines += [f"iif to-client ct {direction}zone set 7; }}", "}"]
+    scene.run("node", "nft", "-f", "-", text="\n".join(lines))
+    client = scene.client(4)
+    client.sendto(b"?", (NODE[4], NODE_PORT))
+    assert 1 == scene.count()
+
+    assert 0 == clean_on(scene, 4, wanted(4, b))
+
+    assert [] == entries_on(scene, 4)
+    assert 1 == scene.count()
+
+
 def test_asking_for_the_module_is_harmless(scene):
     """Where it is there already nothing happens."""
     scene.on_node(ask_for_module)
