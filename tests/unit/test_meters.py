@@ -155,3 +155,15 @@ def test_local_policies_without_local_endpoint_are_counted(meters):
     synced(meters, Changes({port(): desired(SOME | INTERNAL, local=1), port(6): None}, {}))
 
     assert dict.fromkeys(counts, 0) == series(meters, name)
+
+
+def test_a_sync_of_everything_forgets_what_it_does_not_name(meters):
+    """What went while nobody looked is not counted for ever."""
+    name = "sync_proxy_rules_no_local_endpoints_total"
+    synced(meters, Changes({port(): desired(SOME | EXTERNAL)}, {}, complete=True))
+    assert 1 == series(meters, name)[("IPv4", "external")]
+    synced(meters, Changes({}, {}))
+    assert 1 == series(meters, name)[("IPv4", "external")]
+    synced(meters, Changes({}, {}, complete=True))
+
+    assert 0 == series(meters, name)[("IPv4", "external")]
