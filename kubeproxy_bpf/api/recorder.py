@@ -95,8 +95,14 @@ class Recorder:
         self._tokens = float(BURST)
         self._refilled = self._clock.monotonic()
         self._refusals: set[int] = set()
+        self._sending = False
         self.dropped = 0
         """What nobody will see."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being sent, or waits for something that is."""
+        return not self._sending and not self._queue
 
     def record(self, happening: Happening) -> None:
         """Note it. Returns at once and never fails."""
@@ -142,11 +148,14 @@ class Recorder:
                 self._noted.clear()
                 await self._noted.wait()
             event = self._queue.popleft()
+            self._sending = True
             try:
                 await self._send_patiently(client, event)
             except asyncio.CancelledError:
                 self._queue.appendleft(event)
                 raise
+            finally:
+                self._sending = False
             event.queued = False
             if event.count > event.told:
                 self._enqueue(event)
@@ -180,7 +189,7 @@ class Recorder:
         """Name each way of saying no once: the next event would be refused like this one."""
         if error.status not in self._refusals:
             self._refusals.add(error.status)
-            _log.warning("events_refused", error=str(error), needs="create and patch of events")
+            _log.warning("events_refused", error=str(error))
 
     async def _send(self, client: ApiClient, event: _Event) -> None:
         count = event.count
