@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import Any, Iterator
 
 from kubeproxy_bpf.sandbox.layout import BACKEND_PORT
 from tests.e2e.packets.netfilter import inside
@@ -13,6 +16,8 @@ from tests.e2e.packets.table import ALL
 from tests.e2e.packets.world import World
 from tests.e2e.takeover import kube_proxy
 from tests.e2e.takeover.kube_proxy import Served
+
+HEALTH_PORT = 10256
 
 
 def load(world: World, node: str, family: int, mode: str) -> None:
@@ -70,3 +75,17 @@ def rules(world: World, node: str) -> str:
     for family in ("iptables", "ip6tables"):
         programs += [[f"{family}-{build}-save"] for build in ("nft", "legacy")]
     return "".join(inside(world.layout, node, argv) for argv in programs)
+
+
+@contextmanager
+def listening(world: World, node: str) -> Iterator[None]:
+    """A process on a node that listens where a kube-proxy does."""
+    script = "import socket; s = socket.create_server(('', %d)); print(flush=True); s.accept()"
+    argv = [sys.executable, "-c", script % HEALTH_PORT]
+    with subprocess.Popen(world.spot(node).launch(argv), stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()

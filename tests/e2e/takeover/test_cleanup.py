@@ -33,7 +33,7 @@ from tests.e2e.packets.held import Open, go_on
 from tests.e2e.packets.netfilter import inside
 from tests.e2e.packets.table import ALL, Place, Via
 from tests.e2e.packets.world import MASQUERADE, World, standing
-from tests.e2e.takeover.clusters import load, rules
+from tests.e2e.takeover.clusters import listening, load, rules
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -41,7 +41,6 @@ PROGRAM = str(Path(sys.executable).with_name("kube-proxy"))
 RESERVED = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 PORTS = "--bpf-snat-ports=40000-40999"
 HELD = 10
-HEALTH_PORT = 10256
 
 
 @contextmanager
@@ -199,17 +198,3 @@ def test_back_to_a_kube_proxy_that_runs_already() -> None:
         for family in (0, 1):
             target = world.target("TCP", "all", Via.CLUSTER_IP, family)
             assert world.ask(Place.HOOKED_POD, target).name in ALL
-
-
-@contextmanager
-def listening(world: World, node: str) -> Iterator[None]:
-    """A process on a node that listens where a kube-proxy does."""
-    script = "import socket; s = socket.create_server(('', %d)); print(flush=True); s.accept()"
-    argv = [sys.executable, "-c", script % HEALTH_PORT]
-    with subprocess.Popen(world.spot(node).launch(argv), stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()
-            yield
-        finally:
-            process.kill()

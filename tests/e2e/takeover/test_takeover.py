@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.packets.held import busy, connections, go_on
 from tests.e2e.packets.table import ALL, Via
 from tests.e2e.packets.world import MASQUERADE, World, standing, wait
-from tests.e2e.takeover.clusters import close, load, logged, rules
+from tests.e2e.takeover.clusters import HEALTH_PORT, close, listening, load, logged, rules
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -20,7 +20,6 @@ VIAS = (Via.NODE1, Via.NODE2, Via.LOAD_BALANCER, Via.EXTERNAL_IP, Via.CLUSTER_IP
 EACH = 20
 """Connections by each way and family: 200 in all."""
 MODES = ("iptables-nft", "iptables-legacy", "nftables")
-HEALTH_PORT = "10256"
 
 
 @contextmanager
@@ -67,3 +66,31 @@ def survives(world: World) -> None:
             assert {each.told.name for each in after} == set(ALL)
     for node in world.layout.node_names:
         assert logged(world, node, "leftovers_removed")
+
+
+def test_a_kube_proxy_that_lives_keeps_its_rules_until_it_ends() -> None:
+    """Side by side nothing is taken away; when it stops listening its rules go."""
+    with cluster("iptables-nft") as world:
+        before = rules(world, "node1").count("KUBE-SEP-")
+        with listening(world, "node1"):
+            # Unhealthy as long as the port is taken, so nobody waits for that.
+            world.sandbox.start_proxy("node1", flags=(MASQUERADE, "--logging-format=json"))
+            wait(lambda: bool(logged(world, "node1", "leftovers_found")), True)
+            assert logged(world, "node1", "kube_proxy_alive")[0]["ports"] == [HEALTH_PORT]
+            assert logged(world, "node1", "leftovers_found")[0]["iptables_jumps"] == 24
+            assert rules(world, "node1").count("KUBE-SEP-") == before > 0
+        wait(lambda: taken_over(world, "node1"), True)
+        assert not taken_over(world, "node2")
+
+
+@pytest.mark.parametrize("mode", ["report", "off"])
+def test_rules_stay_if_the_operator_says_so(mode: str) -> None:
+    """One line of the log tells what is there, or not even that."""
+    with cluster("nftables") as world:
+        before = rules(world, "node1")
+        flags = (MASQUERADE, "--logging-format=json", f"--bpf-takeover={mode}")
+        world.sandbox.start_proxy("node1", flags=flags)
+        wait(lambda: bool(logged(world, "node1", "uplinks_chosen")), True)
+        expected = 1 if mode == "report" else 0
+        wait(lambda: len(logged(world, "node1", "leftovers_found")), expected)
+        assert rules(world, "node1") == before
