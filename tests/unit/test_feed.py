@@ -19,6 +19,7 @@ from kubeproxy_bpf.meters import SyncMeters
 from kubeproxy_bpf.model.addresses import parse_prefix
 from kubeproxy_bpf.model.cluster import ClusterModel
 from kubeproxy_bpf.model.facts import ModelConfig
+from kubeproxy_bpf.model.types import Family
 from kubeproxy_bpf.node.devices import LocalAddress
 from kubeproxy_bpf.plan.records import VipFlags
 
@@ -185,3 +186,21 @@ def test_triggers_of_changes_are_measured():
     feed.on_change(Kind.ENDPOINT_SLICE, old.key, new, new._replace(triggered=1002.0))
     feed.on_change(Kind.ENDPOINT_SLICE, old.key, new, None)
     assert {"IPv6": 1} == latencies(meters)
+
+
+def test_where_health_checks_listen_is_told_and_followed():
+    """The addresses that nodePortAddresses choose, from the gate on and after each change."""
+    told = []
+    config = load(["--hostname-override=n1", "--nodeport-addresses=192.0.2.0/24"])
+    model = ClusterModel(ModelConfig("n1"))
+    feed = Feed(model, config, wake=Wakes(), node_seen=lambda node: None, listen_on=told.append)
+    fill(feed)
+    feed.on_synced()
+    feed.addresses_changed(ADDRESSES)
+    more = {LocalAddress(parse_address("192.0.2.7"), "eth1")}
+    feed.addresses_changed(ADDRESSES | more)
+
+    assert [
+        {Family.IPV4: {"192.0.2.1"}, Family.IPV6: None},
+        {Family.IPV4: {"192.0.2.1", "192.0.2.7"}, Family.IPV6: None},
+    ] == told

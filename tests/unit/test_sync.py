@@ -46,12 +46,14 @@ class Parts:
         self.dataplane = FakeDataplane(capacity)
         self.programmer = Programmer(self.dataplane, lambda outcome: self.loop.note(outcome))
         self.finished = asyncio.Event()
+        self.unfit = []
         self.loop = SyncLoop(
             self.model,
             self.programmer,
             min_interval_s=0.0,
             retry_s=retry_s,
             on_finished=self.note_finished,
+            on_unfit=lambda port, full_map: self.unfit.append((port.name, full_map)),
         )
 
     async def note_finished(self):
@@ -169,6 +171,7 @@ async def test_what_has_no_room_is_named_once_while_others_change(events):
         assert ["service_port_unfit"] == [event["event"] for event in about]
         assert "source_ranges" == about[0]["full_map"]
         assert ["source_ranges"] == list(parts.loop.unfit.values())
+        assert [("web", "source_ranges")] == parts.unfit
 
 
 async def test_notes_are_told_without_alarm(events):

@@ -314,3 +314,28 @@ def test_api_server_endpoints_survive_per_family(model: ClusterModel) -> None:
         model.take()
         model.set_slice(worse)
         assert not model.take().changes.services
+
+
+def test_health_checks_come_with_the_changes(model: ClusterModel) -> None:
+    """Only of Services that were looked at, and empty once when a Service needs none any more."""
+    balanced = service(type="LoadBalancer", external_policy="Local", health_check_node_port=32000)
+    model.set_service(service(name="plain", cluster_ip="10.96.0.2", cluster_ips=("10.96.0.2",)))
+    assert {} == model.take().health_checks
+    model.set_service(balanced)
+    (check,) = model.take().health_checks[balanced.key]
+    assert (32000, 0) == (check.port, check.local_endpoints)
+    model.set_slice(endpoint_slice({"10.244.1.10": traits(NODE)}))
+    assert 1 == model.take().health_checks[balanced.key][0].local_endpoints
+    model.set_service(balanced._replace(external_policy="Cluster"))
+    assert {balanced.key: ()} == model.take().health_checks
+    model.remove_service(balanced.key)
+    assert {} == model.take().health_checks
+
+
+def test_a_service_that_goes_takes_its_health_check_along(model: ClusterModel) -> None:
+    """Its port is to be closed."""
+    balanced = service(type="LoadBalancer", external_policy="Local", health_check_node_port=32000)
+    model.set_service(balanced)
+    model.take()
+    model.remove_service(balanced.key)
+    assert {balanced.key: ()} == model.take().health_checks

@@ -71,3 +71,22 @@ def test_node_addresses_leave_out_what_is_not_the_nodes() -> None:
 def test_families_without_support_have_no_loopback() -> None:
     """[I4] Without IPv6 there is no ::1 to serve on."""
     assert node_addresses([], NodePortPolicy(), [Family.IPV4]).local == {ip("127.0.0.1")}
+
+
+def test_health_checks_listen_everywhere_unless_a_cidr_restricts_them() -> None:
+    """Then on the node's matching addresses; a family without a CIDR is not restricted."""
+    addresses = [ip("192.168.0.1"), ip("10.1.0.1"), ip("fd00::1"), ip("fe80::1")]
+    assert {Family.IPV4: None, Family.IPV6: None} == NodePortPolicy().listens(addresses)
+    policy = NodePortPolicy(["192.168.0.0/16", "172.16.0.0/12"])
+    expected = {Family.IPV4: {"192.168.0.1"}, Family.IPV6: None}
+    assert expected == policy.listens(addresses)
+    policy = NodePortPolicy(["0.0.0.0/0", "fe80::/10"])
+    assert {Family.IPV4: None, Family.IPV6: set()} == policy.listens(addresses)
+
+
+def test_health_checks_listen_on_loopback_if_a_cidr_holds_it() -> None:
+    """Whatever localhostNodePorts says: that is about node ports."""
+    policy = NodePortPolicy(["127.0.0.0/8", "fd00::/8"], localhost=False)
+    assert {Family.IPV4: {"127.0.0.1"}, Family.IPV6: {"fd00::1"}} == policy.listens(
+        [ip("192.168.0.1"), ip("fd00::1")]
+    )

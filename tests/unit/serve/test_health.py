@@ -131,3 +131,34 @@ def test_waiting_for_the_writer_is_unhealthy(health):
 
     health.sync_finished()
     assert 200 == health.livez()[0]
+
+
+def test_a_family_that_no_change_touched_stays_healthy(health, clock):
+    """What cannot be programmed for IPv6 says nothing about IPv4; both together do."""
+    health.change_queued()
+    health.sync_begun({"IPv6"})
+    clock.advance(60)
+    status, body = health.livez()
+
+    assert (503, False) == (status, body["healthy"])
+    assert {"IPv4": True, "IPv6": False} == {
+        family: state["healthy"] for family, state in body["status"].items()
+    }
+
+
+def test_the_body_is_that_of_kube_proxy(health, clock):
+    """The same fields in the same order, with times as Go writes them."""
+    clock.time = clock.time.replace(microsecond=120_000)
+    health.sync_finished()
+    clock.advance(1)
+
+    now, updated = "2026-01-01T00:00:01.12Z", "2026-01-01T00:00:00.12Z"
+    families = {name: {"lastUpdated": updated, "healthy": True} for name in ("IPv4", "IPv6")}
+    expected = {
+        "lastUpdated": now,
+        "currentTime": now,
+        "nodeEligible": True,
+        "healthy": True,
+        "status": families,
+    }
+    assert list(expected.items()) == list(health.healthz()[1].items())

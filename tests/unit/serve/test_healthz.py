@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from kubeproxy_bpf.api.objects import Node
+from kubeproxy_bpf.meters import HealthMeters
 from kubeproxy_bpf.serve import listener
 from kubeproxy_bpf.serve.health import Health
 from kubeproxy_bpf.serve.healthz import HealthServer
@@ -29,8 +30,8 @@ def free_port():
 
 
 @asynccontextmanager
-async def served(health, host, port):
-    task = asyncio.create_task(HealthServer(health, host, port).run())
+async def served(health, host, port, **options):
+    task = asyncio.create_task(HealthServer(health, host, port, **options).run())
     try:
         yield task
     finally:
@@ -94,3 +95,42 @@ async def test_a_taken_port_is_tried_again(health, monkeypatch):
         blocker.close()
 
         assert 200 == (await get(f"http://127.0.0.1:{port}/livez"))[0]
+
+
+async def test_answers_are_counted_by_status(health):
+    """For each of the two paths; kube-proxy's metrics show them."""
+    port, meters = free_port(), HealthMeters()
+    async with served(health, "127.0.0.1", port, meters=meters):
+        for path in ("healthz", "livez", "livez", "healthz/"):
+            await get_text(f"http://127.0.0.1:{port}/{path}")
+        health.writer_awaited()
+        await get_text(f"http://127.0.0.1:{port}/livez")
+    assert {("200",): 1} == meters.healthz.values
+    assert {("200",): 2, ("503",): 1} == meters.livez.values
+
+
+async def test_other_paths_are_unknown(health):
+    """In Go's words, and without the name of our library."""
+
+    async def read(answer):
+        return answer.status, answer.headers, await answer.text()
+
+    port = free_port()
+    async with served(health, "127.0.0.1", port):
+        for path in ("", "readyz", "healthz/"):
+            status, headers, body = await fetch(f"http://127.0.0.1:{port}/{path}", read)
+            assert (404, "404 page not found\n") == (status, body)
+            assert "nosniff" == headers["X-Content-Type-Options"]
+            assert "Server" not in headers
+
+
+async def test_a_port_that_must_be_had_ends_the_server(health):
+    """bindAddressHardFail: whoever reports it hears it first, with address and reason."""
+    heard = []
+    with socket.create_server(("127.0.0.1", 0)) as blocker:
+        port = blocker.getsockname()[1]
+        with pytest.raises(listener.BindFailed) as failure:
+            await HealthServer(health, "127.0.0.1", port, heard.append).run()
+    assert [failure.value] == heard
+    text = f"failed to start the health server on 127.0.0.1:{port}: "
+    assert str(failure.value).startswith(text)
