@@ -57,10 +57,12 @@ class Owned:
     """Recognises the programs of one instance; remembers what it has seen."""
 
     def __init__(self, owner: Owner) -> None:
-        self.owner = owner
+        self._owner = owner
+        self._instance = owner.instance.to_bytes(8, sys.byteorder)
         self._seen: dict[int, bool] = {}
         # Of the types, which are read once, only the place of the owner is kept.
         self._places: dict[int, tuple[slice, ...]] = {}
+        self._sections: dict[int, bytes | None] = {}
 
     def __contains__(self, program_id: int) -> bool:
         """Whether the program with this id is there, and belongs to the instance."""
@@ -104,24 +106,32 @@ class Owned:
         try:
             with Program.from_id(program_id) as program:
                 info = program.info()
-                ours = info.name.startswith(_PREFIX) and self._owner_of(info) == self.owner
+                ours = info.name.startswith(_PREFIX) and self._is_ours(info)
         except LibbpfError as error:
             if error.errno != errno.ENOENT:  # gone meanwhile
                 raise
             return None
         return info if ours else None
 
-    def _owner_of(self, info: ProgramInfo) -> Owner | None:
-        """Whose a program is, as it says itself."""
+    def _is_ours(self, info: ProgramInfo) -> bool:
+        """Whether a program says so itself."""
         for map_id in info.map_ids:
-            with BpfMap.from_id(map_id) as section:
-                if section.type != MapType.ARRAY or not section.name.endswith(_SECTION):
-                    continue
-                content = section.lookup(_FIRST)
+            content = self._section(map_id)
+            # Most are told apart without reading their types, which takes milliseconds.
+            if content is None or self._instance not in content:
+                continue
             places = self._places_in(info.btf_id)
-            if places and content is not None:
-                return Owner(*(int.from_bytes(content[p], sys.byteorder) for p in places))
-        return None
+            numbers = [int.from_bytes(content[place], sys.byteorder) for place in places]
+            return numbers == list(self._owner)
+        return False
+
+    def _section(self, map_id: int) -> bytes | None:
+        """The content of a section of variables, None for other maps; many programs share them."""
+        if map_id not in self._sections:
+            with BpfMap.from_id(map_id) as found:
+                is_one = found.type == MapType.ARRAY and found.name.endswith(_SECTION)
+                self._sections[map_id] = found.lookup(_FIRST) if is_one else None
+        return self._sections[map_id]
 
     def _places_in(self, btf_id: int) -> tuple[slice, ...]:
         """Where programs of these types say whose they are; nowhere if they do not."""
