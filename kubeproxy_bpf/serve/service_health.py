@@ -10,6 +10,7 @@ that nobody is told of an endpoint before it is programmed. What to answer comes
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from typing import Callable, Collection, Iterable, Mapping, NamedTuple, NoReturn
 
@@ -68,6 +69,12 @@ class _Server:
         healthy = self._healthy()
         status = 200 if count and healthy else 503
         return json(_body(self.check, healthy), status, {_WEIGHT: str(count)})
+
+
+def _raise_file_limit() -> None:
+    """As many sockets as we may have. Go's programs begin with that; the usual limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _body(check: HealthCheck, healthy: bool) -> bytes:
@@ -130,6 +137,7 @@ class ServiceHealth:
 
     async def run(self) -> NoReturn:
         """Open and close for ever, beside the sync: thousands of sockets take a while."""
+        _raise_file_limit()
         try:
             while True:
                 await self._due.wait()
