@@ -77,6 +77,7 @@ class ForwardAccept:
         self._mark = mark
         self._look_s = look_s
         self._told: list[str] = []
+        self._refused: dict[Table, str] = {}
         self._marking = True
 
     def start(self) -> int:
@@ -103,9 +104,9 @@ class ForwardAccept:
                 closed.append(str(table))
             if is_wanted(self._mode, forward, table.backend == preferred):
                 wanted.append(str(table))
-                _attempt(table, _missing(table, forward, accept_rules(self._mark)))
+                self._apply(table, _missing(table, forward, accept_rules(self._mark)))
             else:
-                _attempt(table, _removal(table, forward))
+                self._apply(table, _removal(table, forward))
         self._tell(wanted, closed)
         return bool(wanted)
 
@@ -118,6 +119,19 @@ class ForwardAccept:
                 await watch.changed(self._look_s)
                 await in_thread(self.sync)
                 await asyncio.sleep(_LEAST_S)
+
+    def _apply(self, table: Table, lines: Sequence[str]) -> None:
+        """A refusal is told once, and tried again at the next look."""
+        refused = ""
+        if lines:
+            try:
+                table.restore(lines)
+            except RulesRefused as error:
+                refused = str(error)
+        if refused != self._refused.get(table, ""):
+            self._refused[table] = refused
+            if refused:
+                _log.error("forward_rules_refused", table=str(table), error=refused)
 
     def _tell(self, wanted: list[str], closed: list[str]) -> None:
         """Say what is new."""
@@ -186,12 +200,3 @@ def _removal(table: Table, forward: Sequence[str]) -> list[str]:
     if table.chain(CHAIN) is not None:
         lines += [f"-F {CHAIN}", f"-X {CHAIN}"]
     return lines
-
-
-def _attempt(table: Table, lines: Sequence[str]) -> None:
-    if not lines:
-        return
-    try:
-        table.restore(lines)
-    except RulesRefused as error:
-        _log.error("forward_rules_refused", table=str(table), error=str(error))

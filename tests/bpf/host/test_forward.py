@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from functools import partial
 
 import pytest
@@ -199,6 +201,27 @@ def test_forward_that_closes_later_gets_its_rules_and_an_error(scene, capsys):
 
     assert RULES == show(scene, "iptables-nft", CHAIN)
     assert "forward_closed_since_start" in capsys.readouterr().out
+
+
+def test_refusal_is_told_once_and_tried_again(scene, tmp_path, monkeypatch, capsys):
+    """A kernel or program that takes no rules, until it does."""
+    scene.run("node", "iptables-nft", "-P", "FORWARD", "DROP")
+    accept = ForwardAccept("auto", MARK, 30.0)
+    path = os.environ["PATH"]
+    refusing = tmp_path / "iptables-nft-restore"
+    refusing.write_text("#!/bin/sh\necho no such match >&2\nexit 2\n")
+    refusing.chmod(0o755)
+    (tmp_path / "iptables-nft").symlink_to(shutil.which("iptables-nft"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{path}")
+
+    assert MARK == scene.on_node(accept.start)
+    assert scene.on_node(accept.sync)
+
+    assert 1 == capsys.readouterr().out.count("no such match")
+    assert not has_chain(scene, "iptables-nft")
+    monkeypatch.setenv("PATH", path)
+    assert scene.on_node(accept.sync)
+    assert has_chain(scene, "iptables-nft")
 
 
 def test_without_any_iptables_nothing_happens(scene, monkeypatch):

@@ -24,11 +24,11 @@ CHAIN = "KUBE-PROXY-BPF-FORWARD"
 PROGRAMS = ("iptables", "ip6tables")
 
 
-@pytest.fixture(params=[MASQUERADE, PRESERVE], ids=["masquerade", "preserve"])
+@pytest.fixture
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """A cluster of closed nodes, without proxies yet."""
     name = f"kpbt-h{os.getpid()}-drop"
-    with standing(name, "routed", [request.param], proxies=False) as made:
+    with standing(name, "routed", [getattr(request, "param", MASQUERADE)], proxies=False) as made:
         for node in made.layout.nodes:
             for program in PROGRAMS:
                 inside(made.layout, node.name, [program, "-P", "FORWARD", "DROP"])
@@ -61,6 +61,9 @@ def answered(world: World, target: Target) -> bool:
     return world.ask(Place.CLIENT, target).name in ON_NODE1
 
 
+@pytest.mark.parametrize(
+    "world", [MASQUERADE, PRESERVE], ids=["masquerade", "preserve"], indirect=True
+)
 def test_outside_clients_reach_pods_behind_a_closed_forward(world: World) -> None:
     """Packets of ours are accepted by their mark, answers because they belong to them."""
     start(world)
