@@ -127,6 +127,10 @@ class SyncMeters(Meters):
         )
         for name in ("vips", "frontends", "source_ranges"):
             self.refused.inc(name, by=0)
+        self.addresses_unfit = Gauge(
+            "kubeproxy_bpf_addresses_unfit",
+            "Addresses of Services that are not programmed because the map vips is full",
+        )
         self._no_local_total = Gauge(
             f"{_SYNC}no_local_endpoints_total",
             "[ALPHA] Service ports with a Local policy whose endpoints are all elsewhere",

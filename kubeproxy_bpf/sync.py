@@ -97,6 +97,7 @@ class SyncLoop:
         _report_failures(outcome)
         for write in outcome.failed:
             self._meters.refused.inc(write.map)
+        self._meters.addresses_unfit.set(len(outcome.vips_unfit))
         self._report_room(outcome)
         self._failed = bool(outcome.failed)
         self._cancel_retry()

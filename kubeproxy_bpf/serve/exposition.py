@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Families of metrics as text: 0.0.4 of Prometheus, or OpenMetrics for those who accept it.
 
-The only module that needs the client library: its 3 MB are imported when somebody asks for metrics
-for the first time. Called by ``metrics``, in a thread.
+The only module that needs the client library, which is imported when somebody asks for metrics for
+the first time. Called by ``metrics``, in a thread.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from kubeproxy_bpf.api.objects import (
 )
 from kubeproxy_bpf.dataplane.fake import FakeDataplane
 from kubeproxy_bpf.dataplane.program import Outcome, Programmer
+from kubeproxy_bpf.meters import SyncMeters
 from kubeproxy_bpf.model.cluster import ClusterModel
 from kubeproxy_bpf.model.facts import ModelConfig
 from kubeproxy_bpf.plan.writes import Capacity, Failed
@@ -47,6 +48,7 @@ class Parts:
         self.programmer = Programmer(self.dataplane, lambda outcome: self.loop.note(outcome))
         self.finished = asyncio.Event()
         self.unfit = []
+        self.meters = SyncMeters(("IPv4",))
         self.loop = SyncLoop(
             self.model,
             self.programmer,
@@ -54,6 +56,7 @@ class Parts:
             retry_s=retry_s,
             on_finished=self.note_finished,
             on_unfit=lambda port, full_map: self.unfit.append((port.name, full_map)),
+            meters=self.meters,
         )
 
     async def note_finished(self):
@@ -229,3 +232,23 @@ async def test_a_refusal_in_the_background_is_retried_while_the_loop_is_idle():
 
         async with asyncio.timeout(10):
             await parts.finished.wait()
+
+
+async def test_what_the_kernel_refuses_and_what_has_no_room_is_measured():
+    """Refused writes by their map, addresses without room as long as they have none."""
+    async with running(capacity=SMALL._replace(vips=1)) as parts:
+        parts.dataplane.fail_at = 7  # the first frontend
+        for name, ip in (("web", "10.96.0.1"), ("api", "10.96.0.2")):
+            parts.model.set_service(service(name, ip))
+            parts.model.set_slice(endpoints(name, "10.0.0.1"))
+        parts.model.mark_complete()
+        await parts.sync()
+        seen = {family.name: family.series for family in parts.meters.families()}
+        assert 1 == sum(seen["kubeproxy_bpf_refused_writes_total"].values())
+        assert {(): 1} == seen["kubeproxy_bpf_addresses_unfit"]
+        parts.model.remove_service(service("web").key)
+        await parts.sync()
+        await parts.programmer.settled()
+        seen = {family.name: family.series for family in parts.meters.families()}
+
+    assert {(): 0} == seen["kubeproxy_bpf_addresses_unfit"]
