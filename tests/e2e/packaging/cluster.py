@@ -31,6 +31,7 @@ from tests.e2e.packaging.container import NodeDirectory, Rootfs
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "kpbt-token"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 WEB_VIP = "10.96.0.80"
 
 
@@ -106,7 +107,10 @@ def machine_rootfs() -> Rootfs:
     """The machine's own programs as a container's root, with the checkout's kube-proxy."""
     script = f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -B -m kubeproxy_bpf "$@"\n'
     return Rootfs(
-        ["/"], [str(ROOT), sys.base_prefix, sys.prefix], {"/usr/local/bin/kube-proxy": script}
+        ["/"],
+        [str(ROOT), sys.base_prefix, sys.prefix],
+        {"PATH": PATH},
+        {"/usr/local/bin/kube-proxy": script},
     )
 
 

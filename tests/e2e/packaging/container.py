@@ -58,6 +58,8 @@ class Rootfs:
     """The topmost first."""
     shown: list[str] = field(default_factory=list)
     """Directories of the machine under the same path, read-only."""
+    env: dict[str, str] = field(default_factory=dict)
+    """What the image says; a pod may say otherwise."""
     programs: dict[str, str] = field(default_factory=dict)
     """Scripts that the container has and the layers have not."""
 
@@ -103,6 +105,7 @@ class Running:
         layout = node.sandbox.layout
         spec = asdict(container) | {
             "rootfs": asdict(rootfs),
+            "env": rootfs.env | container.env,
             "node": str(node.path),
             "bpffs": str(node.bpffs),
             "netns": node.pods,
@@ -114,7 +117,7 @@ class Running:
         )
         argv = [*_UNSHARE, sys.executable, "-I", "-S", str(_INIT), json.dumps(spec)]
         self.log = log
-        with log.open("ab") as output:
+        with log.open("wb") as output:
             self.runtime = subprocess.Popen(
                 place.launch(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
@@ -124,6 +127,14 @@ class Running:
         """The container's first process, as the machine counts."""
         children = Path(f"/proc/{self.runtime.pid}/task/{self.runtime.pid}/children")
         return int(children.read_text().split()[0])
+
+    @property
+    def command(self) -> bytes:
+        """The command line of the first process, empty before there is one."""
+        try:
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes()
+        except (OSError, IndexError):
+            return b""
 
     def wait(self, timeout_s: float = 60.0) -> int:
         """Exit status of the container's first process."""

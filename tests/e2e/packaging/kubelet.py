@@ -24,11 +24,12 @@ _CONTAINER = set(
 )
 _POD = set(
     "containers initContainers volumes hostNetwork serviceAccountName priorityClassName "
-    "tolerations nodeSelector dnsPolicy terminationGracePeriodSeconds automountServiceAccountToken".split()
+    "tolerations nodeSelector dnsPolicy terminationGracePeriodSeconds "
+    "automountServiceAccountToken".split()
 )
 _SECURITY = set(
     "privileged capabilities readOnlyRootFilesystem allowPrivilegeEscalation runAsUser "
-    "appArmorProfile seLinuxOptions seccompProfile".split()
+    "runAsNonRoot appArmorProfile seLinuxOptions".split()
 )
 _VARIABLE = re.compile(r"\$\(([A-Z_]+)\)")
 

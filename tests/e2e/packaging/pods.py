@@ -86,7 +86,7 @@ class NodePods:
 
     def start(self, container: Container) -> Running:
         self._logs += 1
-        log = self.directory.path / f"container-{self._logs}.log"
+        log = self.directory.path / f"{id(self):x}-{self._logs}.log"
         running = Running(self.directory, container, self._rootfs, log)
         self._stack.callback(running.close)
         return running

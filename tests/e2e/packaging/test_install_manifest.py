@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our own DaemonSet on a node: named capabilities, a read-only root, the host's bpffs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Iterator
+
+import pytest
+
+from tests.e2e.packaging.cluster import Cluster
+from tests.e2e.packaging.container import Container, Rootfs
+from tests.e2e.packaging.pods import (
+    NodePods,
+    installed_objects,
+    node_pods,
+    of_kind,
+)
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def node1(kube: Cluster, rootfs: Rootfs) -> Iterator[NodePods]:
+    with node_pods(kube, "node1", rootfs) as pods:
+        yield pods
+
+
+@pytest.fixture
+def objects(kube: Cluster) -> list[dict[str, Any]]:
+    return installed_objects(kube)
+
+
+def proxy_of(node: NodePods, objects: list[dict[str, Any]]) -> Container:
+    _, (container,) = node.containers(objects)
+    return container
+
+
+def test_the_init_container_sets_what_it_must_and_ends(
+    node1: NodePods, objects: list[dict[str, Any]]
+) -> None:
+    """It is privileged for the sysctls alone, and its success lets the proxy start."""
+    (init,), _ = node1.containers(objects)
+
+    status, log = node1.run_to_end(init)
+
+    assert 0 == status, log
+
+
+def test_the_pod_serves_and_its_successor_adopts(
+    node1: NodePods, objects: list[dict[str, Any]]
+) -> None:
+    """With the manifest's capabilities Services work, its probes succeed, and a rolling update
+    finds the pins of the pod before: connections go on without any process."""
+    proxy = node1.start(proxy_of(node1, objects))
+    proxy.until("healthy", node1.healthy)
+    assert node1.asked("shell-1").startswith("web-")
+    assert node1.asked("node1", protocol="UDP").startswith("web-")
+    (spec,) = of_kind(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "livenessProbe"):
+        assert 200 == node1.get(spec[probe]["httpGet"]["path"])[0]
+    assert "error" not in levels(proxy.log.read_text())
+
+    assert 0 == proxy.stop(grace_s=30)
+    pins = pinned(node1)
+    assert pins
+    assert node1.asked("shell-1").startswith("web-")
+
+    successor = node1.start(proxy_of(node1, objects))
+    successor.until("healthy", node1.healthy)
+    assert pins == pinned(node1)
+    assert node1.asked("shell-1").startswith("web-")
+    assert 0 == successor.stop()
+
+    # Opening programs by id is CAP_SYS_ADMIN's: without it a successor cannot know what is there.
+    status, log = node1.run_to_end(without(proxy_of(node1, objects), "sys_admin"))
+    assert 1 == status
+    assert "Operation not permitted" in log
+
+
+def test_without_the_rule_for_pods_one_line_says_so(
+    kube: Cluster, node1: NodePods, objects: list[dict[str, Any]]
+) -> None:
+    """system:node-proxier does not let anybody see Pods: host ports are off, all else works."""
+    kube.fault(kind="status", resource="pods", code=403, times=None)
+
+    proxy = node1.start(proxy_of(node1, objects))
+    proxy.until("healthy", node1.healthy)
+
+    assert node1.asked("shell-1").startswith("web-")
+    lines = [line for line in proxy.log.read_text().splitlines() if "pods" in line]
+    assert 1 == len(lines), lines
+    assert "host ports" in lines[0] or "HostPort" in lines[0]
+
+
+@pytest.mark.parametrize("missing", ["bpf", "perfmon"])
+def test_programs_are_not_loaded_without_their_capabilities(
+    node1: NodePods, objects: list[dict[str, Any]], missing: str
+) -> None:
+    """CAP_SYS_ADMIN contains both; without it they are what loading takes."""
+    status, log = node1.run_to_end(without(proxy_of(node1, objects), "sys_admin", missing))
+
+    assert 1 == status
+    assert "proxy_failed" in log
+
+
+def without(container: Container, *missing: str) -> Container:
+    """The container with fewer capabilities, all of which it had."""
+    assert set(missing) <= set(container.capabilities)
+    kept = [name for name in container.capabilities if name not in missing]
+    return replace(container, capabilities=kept)
+
+
+def pinned(node: NodePods) -> list[str]:
+    """Names of all pins of the node."""
+    pins = node.directory.bpffs / "kube-proxy"
+    return sorted(str(path.relative_to(pins)) for path in pins.rglob("*"))
+
+
+def levels(log: str) -> set[str]:
+    """The levels of the log's lines."""
+    return {part.split("]")[0].strip() for part in log.split("[")[1:]}
