@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cluster refuses to store, as far as Services and EndpointSlices go. Pure.
+"""What a cluster refuses to store, as far as Services, EndpointSlices and Events go. Pure.
 
 ``problems_of`` returns (field, message) pairs and runs on defaulted objects. Whether an address or
 a node port is free is ``services``' to say.
@@ -12,6 +12,7 @@ import re
 from typing import Any, Callable, Iterator, Mapping
 
 from .defaults import items_of, map_of
+from .events import event_problems
 from .resources import Resource
 from .status import Json
 
@@ -175,4 +176,5 @@ def _endpoint(field: str, endpoint: Json, family: str) -> Iterator[Problem]:
 _BY_KIND: Mapping[str, Callable[[Json, Json | None], Iterator[Problem]]] = {
     "Service": _service,
     "EndpointSlice": _endpoint_slice,
+    "Event": event_problems,
 }
