@@ -261,9 +261,9 @@ class Reflector:
             self._bad_streams = 0
             self._intake.forget_position()
         self._refusals = self._refusals + 1 if self._refused(failure) else 0
-        if self._resource.optional and self._refusals > len(self._settings.forbidden_first_s):
-            self._intake.unavailable()
-        if self._refusals < 2:
+        if self._resource.optional and self._refusals:
+            self._learn_refusal(failure)
+        elif self._refusals < 2:
             error = str(failure) or type(failure).__name__
             log.warning(
                 "watch_failed",
@@ -271,6 +271,19 @@ class Reflector:
                 error=error,
                 relist=relist,
                 exc_info=failure if unforeseen else None,
+            )
+
+    def _learn_refusal(self, failure: Exception) -> None:
+        """Not an error but a role without the rule, said once: only when it is sure."""
+        tolerated = len(self._settings.forbidden_first_s)
+        if self._refusals > tolerated:
+            self._intake.unavailable()
+        if self._refusals == tolerated + 1:
+            log.warning(
+                "resource_not_shown",
+                kind=self._resource.kind,
+                error=str(failure),
+                without=self._resource.without,
             )
 
     def _refused(self, failure: Exception) -> bool:

@@ -23,6 +23,8 @@ class Resource(NamedTuple):
     """The proxy works without it, so being forbidden to read it is no failure."""
     refusals: frozenset[int] = frozenset({403})
     """HTTP status codes by which a server says that it will not show an optional resource."""
+    without: str = ""
+    """What does not work without an optional resource, for the log."""
 
 
 def services() -> Resource:
@@ -60,7 +62,8 @@ def pods_of(node_name: str) -> Resource:
         return isinstance(candidate, Pod) and candidate.node == node_name
 
     selectors = (("fieldSelector", f"spec.nodeName={node_name}"),)
-    return Resource(Kind.POD, "/api/v1/pods", selectors, wanted, optional=True)
+    without = "host ports of pods are not served; manifests/hostports has the rule"
+    return Resource(Kind.POD, "/api/v1/pods", selectors, wanted, True, without=without)
 
 
 def service_cidrs() -> Resource:
@@ -72,4 +75,5 @@ def service_cidrs() -> Resource:
 
     path = "/apis/networking.k8s.io/v1/servicecidrs"
     refusals = frozenset({403, 404})
-    return Resource(Kind.SERVICE_CIDR, path, (), wanted, optional=True, refusals=refusals)
+    without = "packets to addresses that no Service has are left alone"
+    return Resource(Kind.SERVICE_CIDR, path, (), wanted, True, refusals, without)

@@ -224,7 +224,9 @@ async def test_a_forbidden_optional_resource_is_unavailable_not_empty(
     assert len(rig.server.requests) <= 16
     assert clock.slept[:2] == [0.2, 0.6] and min(clock.slept[2:]) >= 48
     assert rig.store.state(Kind.POD) is State.UNAVAILABLE
-    assert capsys.readouterr().out.count("watch_failed") == 1
+    told = capsys.readouterr().out
+    assert told.count("resource_not_shown") == 1 and "host ports" in told
+    assert "watch_failed" not in told
 
 
 @pytest.mark.parametrize("code", [403, 404])
@@ -238,7 +240,8 @@ async def test_a_server_without_service_cidrs_is_asked_seldom(
     assert len(rig.server.requests) <= 16
     assert rig.store.state(Kind.SERVICE_CIDR) is State.UNAVAILABLE
     told = capsys.readouterr().out
-    assert told.count("watch_failed") == 1 and "watchlist_refused" not in told
+    assert told.count("resource_not_shown") == 1
+    assert "watch_failed" not in told and "watchlist_refused" not in told
 
 
 @pytest.mark.parametrize(
