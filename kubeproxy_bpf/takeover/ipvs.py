@@ -61,25 +61,26 @@ def sets() -> list[str]:
     return sorted(names & IPSETS)
 
 
-def remove_servers() -> None:
-    """Remove all virtual servers.
+def remove(index: int, servers: int) -> None:
+    """Remove all virtual servers, then kube-proxy's device: it tells whose the servers are.
 
     Raises:
-        IpvsError: they stay.
+        IpvsError: virtual servers stay, and so does the device.
     """
+    if servers:
+        _clear()
+    from pyroute2 import IPRoute
+
+    with _refusals(), IPRoute() as route:
+        route.link("del", index=index)
+
+
+def _clear() -> None:
     if shutil.which(_TOOL) is None:
         raise IpvsError(errno.ENOENT, f"virtual servers stay: there is no {_TOOL}")
     done = subprocess.run([_TOOL, "--clear"], capture_output=True, text=True)
     if done.returncode:
         raise IpvsError(done.returncode, f"{_TOOL}: {done.stderr.strip()}")
-
-
-def remove_device(index: int) -> None:
-    """Delete kube-proxy's device, with the addresses on it."""
-    from pyroute2 import IPRoute
-
-    with _refusals(), IPRoute() as route:
-        route.link("del", index=index)
 
 
 def remove_set(name: str) -> None:

@@ -15,7 +15,6 @@ from typing import Callable, Iterator, NamedTuple, TypeVar
 
 from kubeproxy_bpf.takeover import iptables, ipvs, nftables
 from kubeproxy_bpf.takeover.iptables import Backend
-from kubeproxy_bpf.takeover.names import IPVS_DEVICE
 from kubeproxy_bpf.takeover.ruleset import Removal
 
 T = TypeVar("T")
@@ -129,10 +128,8 @@ def _steps(found: Leftovers, accepts_needed: bool) -> Iterator[Step]:
         yield f"{backend.command} {name}", step
     if found.nftables:
         yield "nftables", partial(nftables.remove, found.nftables)
-    if found.servers:
-        yield "virtual servers", ipvs.remove_servers
     if found.device is not None:
-        yield IPVS_DEVICE, partial(ipvs.remove_device, found.device)
+        yield "ipvs", partial(ipvs.remove, found.device, found.servers)
     # Rules looked into the sets, so these go last.
     for name in found.sets:
         yield f"ip set {name}", partial(ipvs.remove_set, name)

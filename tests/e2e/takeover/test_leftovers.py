@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from kubeproxy_bpf.takeover import iptables, leftovers
+from kubeproxy_bpf.takeover import iptables, ipvs, leftovers
 from kubeproxy_bpf.takeover.nftables import TRACKING_TABLE
 from kubeproxy_bpf.takeover.ruleset import TRACKING_CHAIN
 from tests.e2e.takeover import kube_proxy
@@ -161,6 +162,30 @@ def test_iptables_of_ipvs_go_with_its_sets_and_its_device(node: Node) -> None:
     assert clean(node).counts == {}
     assert node.call(set_names) == ["KUBE-MINE"]
     assert "kube-ipvs0" not in node.run("ip", "-o", "link")
+
+
+def test_virtual_servers_go_before_the_device_that_shows_whose_they_are(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without the tool both stay, so that the next look finds them; no device, no removal."""
+    table, told = tmp_path / "ip_vs", tmp_path / "told"
+    table.write_text("IP Virtual Server\nTCP  0A600001:0050 rr\n  -> 0A010001:1F90\nUDP  x rr\n")
+    monkeypatch.setattr(ipvs, "_SERVERS", table)
+    assert node.call(leftovers.find).counts == {}
+    node.run("ip", "link", "add", "kube-ipvs0", "type", "bridge")
+    found = node.call(leftovers.find)
+    assert found.counts == {"ipvs_servers": 2, "ipvs_devices": 1}
+    monkeypatch.setattr(ipvs, "_TOOL", "no-such-tool")
+    assert node.call(lambda: leftovers.remove(found)) == [
+        "ipvs: virtual servers stay: there is no no-such-tool"
+    ]
+    assert node.call(leftovers.find).counts == found.counts
+    tool = tmp_path / "ipvsadm"
+    tool.write_text(f"#!/bin/sh\necho $* >{told}; : >{table}\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(ipvs, "_TOOL", str(tool))
+    assert clean(node).counts == {}
+    assert told.read_text() == "--clear\n"
 
 
 def make_sets() -> None:
