@@ -74,8 +74,8 @@ kubeconfig beats them.
 """
 
 GATES = """\
-All names that kube-proxy 1.36 knows are accepted, others are refused, and so is any value of a
-locked gate but its default. Only these change something:
+The gates of Kubernetes 1.36 are accepted, those of all components, as in kube-proxy. Other names
+are refused, and so is any value of a locked gate but its default. Only these change something:
 
 """
 

@@ -46,6 +46,7 @@ PROCESS = (
         "",
         "remove everything of this proxy and of kube-proxy from the node, and exit",
         beside=True,
+        note="exit code 1 if anything is left, or if a proxy of this instance runs",
     ),
     known(
         "init-only",
@@ -54,6 +55,7 @@ PROCESS = (
         "",
         "do what needs more privileges than the daily work, and exit",
         beside=True,
+        note="unlike kube-proxy it asks for no Node, and needs no API server",
     ),
     known(
         "hostname-override",

@@ -14,21 +14,22 @@ LOCKED = frozenset("""
     AnonymousAuthConfigurableEndpoints AnyVolumeDataSource AuthorizeNodeWithSelectors
     AuthorizeWithSelectors BtreeWatchCache CPUManagerPolicyOptions CRDValidationRatcheting
     CSIServiceAccountTokenSecrets ConsistentListFromCache CustomResourceFieldSelectors
-    DisableAllocatorDualWrite DisableNodeKubeProxyVersion DynamicResourceAllocation ExecProbeTimeout
-    HonorPVReclaimPolicy ImageMaximumGCAge InPlacePodVerticalScaling JobBackoffLimitPerIndex
-    JobManagedBy JobPodReplacementPolicy JobSuccessPolicy KubeletCgroupDriverFromCRI
-    KubeletFineGrainedAuthz KubeletTracing LogarithmicScaleDown MatchLabelKeysInPodAffinity
-    MultiCIDRServiceAllocator NFTablesProxyMode NodeInclusionPolicyInPodTopologySpread NodeSwap
-    OrderedNamespaceDeletion PodLifecycleSleepAction PodLifecycleSleepActionAllowZero
-    PodObservedGenerationTracking PodSchedulingReadiness PreferSameTrafficDistribution
-    RecoverVolumeExpansionFailure RecursiveReadOnlyMounts RelaxedDNSSearchValidation
-    RelaxedEnvironmentVariableValidation ResilientWatchCacheInitialization RetryGenerateName
-    SchedulerQueueingHints SeparateTaintEvictionController ServiceAccountTokenJTI
-    ServiceAccountTokenNodeBinding ServiceAccountTokenNodeBindingValidation
-    ServiceAccountTokenPodNodeInfo SidecarContainers StreamingCollectionEncodingToJSON
+    DRAAdminAccess DisableAllocatorDualWrite DisableNodeKubeProxyVersion DynamicResourceAllocation
+    ExecProbeTimeout HonorPVReclaimPolicy ImageMaximumGCAge InPlacePodVerticalScaling
+    JobBackoffLimitPerIndex JobManagedBy JobPodReplacementPolicy JobSuccessPolicy
+    KubeletCgroupDriverFromCRI KubeletFineGrainedAuthz KubeletTracing LogarithmicScaleDown
+    MatchLabelKeysInPodAffinity MemoryManager MultiCIDRServiceAllocator NFTablesProxyMode
+    NodeInclusionPolicyInPodTopologySpread NodeSwap OrderedNamespaceDeletion PodLifecycleSleepAction
+    PodLifecycleSleepActionAllowZero PodObservedGenerationTracking PodSchedulingReadiness
+    PreferSameTrafficDistribution RecoverVolumeExpansionFailure RecursiveReadOnlyMounts
+    RelaxedDNSSearchValidation RelaxedEnvironmentVariableValidation
+    ResilientWatchCacheInitialization RetryGenerateName SchedulerQueueingHints
+    SeparateTaintEvictionController ServiceAccountTokenJTI ServiceAccountTokenNodeBinding
+    ServiceAccountTokenNodeBindingValidation ServiceAccountTokenPodNodeInfo
+    ServiceTrafficDistribution SidecarContainers StreamingCollectionEncodingToJSON
     StreamingCollectionEncodingToProtobuf StructuredAuthenticationConfiguration
-    SupplementalGroupsPolicy SystemdWatchdog TopologyManagerPolicyOptions VolumeAttributesClass
-    WinDSR WinOverlay
+    StructuredAuthorizationConfiguration SupplementalGroupsPolicy SystemdWatchdog TopologyAwareHints
+    TopologyManagerPolicyOptions VolumeAttributesClass WinDSR WinOverlay
     """.split())
 """Gates that cannot be changed any more; all of them are on."""
 
@@ -38,51 +39,59 @@ _OPEN = frozenset("""
     AllowParsingUserUIDFromCertAuth AllowServiceExternalIPs AllowUnsafeMalformedObjectDeletion
     AtomicFIFO AuthorizePodWebsocketUpgradeCreatePermission CBORServingAndStorage
     CPUManagerPolicyAlphaOptions CPUManagerPolicyBetaOptions CRDObservedGenerationTracking
-    CSIVolumeHealth ChangeContainerStatusOnKubeletRestart ClearingNominatedNodeNameAfterBinding
-    ClientsAllowCARotation ClientsAllowCBOR ClientsAllowTLSCacheGC ClientsPreferCBOR
-    CloudControllerManagerWatchBasedRoutesReconciliation CloudControllerManagerWebhook
-    ClusterTrustBundle ClusterTrustBundleProjection ComponentFlagz ComponentStatusz
-    ConcurrentWatchObjectDecode ConstrainedImpersonation ContainerCheckpoint ContainerRestartRules
-    ContainerStopSignals ContextualLogging CoordinatedLeaderElection CrossNamespaceVolumeDataSource
-    CustomCPUCFSQuotaPeriod DRAAdminAccess DRAConsumableCapacity DRADeviceBindingConditions
-    DRADeviceTaintRules DRADeviceTaints DRAExtendedResource DRAPartitionableDevices
-    DRAPrioritizedList DRAResourceClaimDeviceStatus DRASchedulerFilterTimeout DeclarativeValidation
+    CRIListStreaming CSIVolumeHealth ChangeContainerStatusOnKubeletRestart
+    ClearingNominatedNodeNameAfterBinding ClientsAllowCARotation ClientsAllowCBOR
+    ClientsAllowTLSCacheGC ClientsPreferCBOR CloudControllerManagerWatchBasedRoutesReconciliation
+    CloudControllerManagerWebhook ClusterTrustBundle ClusterTrustBundleProjection ComponentFlagz
+    ComponentStatusz ConcurrentWatchObjectDecode ConstrainedImpersonation ContainerCheckpoint
+    ContainerRestartRules ContainerStopSignals ContextualLogging
+    ControllerManagerReleaseLeaderElectionLockOnExit CoordinatedLeaderElection
+    CrossNamespaceVolumeDataSource CustomCPUCFSQuotaPeriod DRAConsumableCapacity
+    DRADeviceBindingConditions DRADeviceTaintRules DRADeviceTaints DRAExtendedResource
+    DRAListTypeAttributes DRANodeAllocatableResources DRAPartitionableDevices DRAPrioritizedList
+    DRAResourceClaimDeviceStatus DRAResourceClaimGranularStatusAuthorization DRAResourcePoolStatus
+    DRASchedulerFilterTimeout DRAWorkloadResourceClaims DeclarativeValidation
     DeclarativeValidationTakeover DeploymentReplicaSetTerminatingReplicas DetectCacheInconsistency
-    DisableCPUQuotaWithExclusiveCPUs EnvFiles EventedPLEG ExternalServiceAccountTokenSigner
-    GangScheduling GenericWorkload GitRepoVolumeDriver GracefulNodeShutdown
-    GracefulNodeShutdownBasedOnPodPriority HPAConfigurableTolerance HPAScaleToZero HostnameOverride
-    ImageVolume ImageVolumeWithDigest InOrderInformers InOrderInformersBatchProcess
-    InPlacePodLevelResourcesVerticalScaling InPlacePodVerticalScalingAllocatedStatus
-    InPlacePodVerticalScalingExclusiveCPUs InPlacePodVerticalScalingExclusiveMemory
-    InformerResourceVersion KMSv1 KubeletCrashLoopBackOffMax KubeletEnsureSecretPulledImages
-    KubeletInUserNamespace KubeletPSI KubeletPodResourcesDynamicResources KubeletPodResourcesGet
+    DisableCPUQuotaWithExclusiveCPUs EnvFiles EventedPLEG ExtendWebSocketsToKubelet
+    ExternalServiceAccountTokenSigner GangScheduling GenericWorkload GitRepoVolumeDriver
+    GracefulNodeShutdown GracefulNodeShutdownBasedOnPodPriority HPAConfigurableTolerance
+    HPAScaleToZero HostnameOverride ImageVolume ImageVolumeWithDigest InOrderInformers
+    InOrderInformersBatchProcess InPlacePodLevelResourcesVerticalScaling
+    InPlacePodVerticalScalingAllocatedStatus InPlacePodVerticalScalingExclusiveCPUs
+    InPlacePodVerticalScalingExclusiveMemory InTreePluginPortworxUnregister InformerResourceVersion
+    KMSv1 KubeletCrashLoopBackOffMax KubeletEnsureSecretPulledImages KubeletInUserNamespace
+    KubeletPSI KubeletPodResourcesDynamicResources KubeletPodResourcesGet
     KubeletPodResourcesListUseActivePods KubeletRegistrationGetOnExistsOnly KubeletSeparateDiskGC
     KubeletServiceAccountTokenForCredentialProviders ListFromCacheSnapshot
     LocalStorageCapacityIsolationFSQuotaMonitoring LoggingAlphaOptions LoggingBetaOptions
-    MatchLabelKeysInPodTopologySpread MatchLabelKeysInPodTopologySpreadSelectorMerge
-    MaxUnavailableStatefulSet MemoryQoS MutableCSINodeAllocatableCount MutablePVNodeAffinity
-    MutablePodResourcesForSuspendedJobs MutableSchedulingDirectivesForSuspendedJobs
-    MutatingAdmissionPolicy NativeHistograms NodeDeclaredFeatures NodeLogQuery
-    NominatedNodeNameForExpectation OpenAPIEnums OpportunisticBatching PodAndContainerStatsFromCRI
-    PodCertificateRequest PodDeletionCost PodLevelResources PodLogsQuerySplitStreams
-    PodReadyToStartContainersCondition PodTopologyLabelsAdmission PortForwardWebsockets
-    PreventStaticPodAPIReferences ProcMountType QOSReserved ReduceDefaultCrashLoopBackOffDecay
-    RelaxedServiceNameValidation ReloadKubeletServerCertificateFile RemoteRequestHeaderUID
-    ResourceHealthStatus ResourceHealthStatusMessage RestartAllContainersOnContainerExits
-    RotateKubeletServerCertificate RuntimeClassInImageCriApi SELinuxChangePolicy SELinuxMount
-    SELinuxMountReadWriteOncePod SchedulerAsyncAPICalls SchedulerAsyncPreemption
-    SchedulerPopFromBackoffQ SeparateCacheWatchRPC ServiceAccountNodeAudienceRestriction
-    ServiceCIDRStatusFieldWiping SizeBasedListCostEstimate StatefulSetSemanticRevisionComparison
-    StorageCapacityScoring StorageNamespaceIndex StorageVersionAPI StorageVersionHash
-    StorageVersionMigrator StrictIPCIDRValidation
+    ManifestBasedAdmissionControlConfig MatchLabelKeysInPodTopologySpread
+    MatchLabelKeysInPodTopologySpreadSelectorMerge MaxUnavailableStatefulSet MemoryQoS
+    MutableCSINodeAllocatableCount MutablePVNodeAffinity MutablePodResourcesForSuspendedJobs
+    MutableSchedulingDirectivesForSuspendedJobs MutatingAdmissionPolicy NativeHistograms
+    NodeDeclaredFeatures NodeLogQuery NominatedNodeNameForExpectation OpenAPIEnums
+    OpportunisticBatching PersistentVolumeClaimUnusedSinceTime PodAndContainerStatsFromCRI
+    PodCertificateRequest PodDeletionCost PodLevelResourceManagers PodLevelResources
+    PodLogsQuerySplitStreams PodReadyToStartContainersCondition PodTopologyLabelsAdmission
+    PortForwardWebsockets PreventStaticPodAPIReferences ProcMountType QOSReserved
+    ReduceDefaultCrashLoopBackOffDecay RelaxedServiceNameValidation ReloadKubeletClientCAFile
+    ReloadKubeletServerCertificateFile RemoteRequestHeaderUID ResourceHealthStatus
+    ResourceHealthStatusMessage RestartAllContainersOnContainerExits RotateKubeletServerCertificate
+    RuntimeClassInImageCriApi SELinuxChangePolicy SELinuxMount SELinuxMountReadWriteOncePod
+    SchedulerAsyncAPICalls SchedulerAsyncPreemption SchedulerPopFromBackoffQ SeparateCacheWatchRPC
+    ServiceAccountNodeAudienceRestriction ServiceCIDRStatusFieldWiping ShardedListAndWatch
+    SizeBasedListCostEstimate StaleControllerConsistencyDaemonSet StaleControllerConsistencyJob
+    StaleControllerConsistencyReplicaSet StaleControllerConsistencyStatefulSet
+    StatefulSetSemanticRevisionComparison StorageCapacityScoring StorageNamespaceIndex
+    StorageVersionAPI StorageVersionHash StorageVersionMigrator StrictIPCIDRValidation
     StructuredAuthenticationConfigurationEgressSelector
     StructuredAuthenticationConfigurationJWKSMetrics TaintTolerationComparisonOperators
-    TokenRequestServiceAccountUIDValidation TopologyManagerPolicyAlphaOptions
-    TopologyManagerPolicyBetaOptions TranslateStreamCloseWebsocketRequests
-    UnauthenticatedHTTP2DOSMitigation UnknownVersionInteroperabilityProxy UnlockWhileProcessingFIFO
-    UserNamespacesHostNetworkSupport UserNamespacesSupport VolumeLimitScaling
-    WatchCacheInitializationPostStartHook WatchList WatchListClient WindowsCPUAndMemoryAffinity
-    WindowsGracefulNodeShutdown WindowsHostNetwork
+    TokenRequestServiceAccountUIDValidation TopologyAwareWorkloadScheduling
+    TopologyManagerPolicyAlphaOptions TopologyManagerPolicyBetaOptions
+    TranslateStreamCloseWebsocketRequests UnauthenticatedHTTP2DOSMitigation
+    UnknownVersionInteroperabilityProxy UnlockWhileProcessingFIFO UserNamespacesHostNetworkSupport
+    UserNamespacesSupport VolumeLimitScaling WatchCacheInitializationPostStartHook WatchList
+    WatchListClient WindowsCPUAndMemoryAffinity WindowsGracefulNodeShutdown WindowsHostNetwork
+    WorkloadAwarePreemption WorkloadWithJob
     """.split())
 
 MEANINGFUL = {
