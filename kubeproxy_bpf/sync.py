@@ -80,6 +80,7 @@ class SyncLoop:
 
     async def run(self) -> None:
         """Sync for ever."""
+        self._meters.queued()
         try:
             while True:
                 await self._woken.wait()

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import subprocess
 import urllib.request
 from datetime import datetime, timezone
 from pathlib import Path
@@ -50,8 +52,7 @@ class Watched(Running):
 
     def values(self, path: str = "/metrics") -> dict[str, float]:
         """Every sample by its text."""
-        lines = (line for line in self.ask(path).splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+        return _samples(self.ask(path))
 
     def change_slice(self, **annotations: str) -> str:
         """Take an endpoint from some IPv4 slice; return its address type."""
@@ -73,6 +74,20 @@ class Watched(Running):
         )
         urllib.request.urlopen(request).close()
         return str(found["addressType"])
+
+
+def _samples(text: str) -> dict[str, float]:
+    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def _values(port: int) -> dict[str, float]:
+    """Every sample of a proxy that may not answer yet."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            return _samples(answer.read().decode())
+    except OSError:
+        return {}
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +197,25 @@ def test_openmetrics_is_whole(watched, family):
 
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def test_a_proxy_that_waits_for_another_says_so(watched, family):
+    """It has no datapath to tell of, but it is there: metrics, and what it waits for."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as other:
+        ports = one.getsockname()[1], other.getsockname()[1]
+    with subprocess.Popen(
+        [
+            *watched.proxy.args,  # the last of equal flags counts
+            f"--healthz-bind-address=127.0.0.1:{ports[0]}",
+            f"--metrics-bind-address=127.0.0.1:{ports[1]}",
+        ],
+        stderr=subprocess.DEVNULL,
+    ) as second:
+        try:
+            watched.until(lambda: _values(ports[1]).get("kubeproxy_bpf_writer_waiting") == 1)
+            assert "kubeproxy_bpf_service_ports" not in _values(ports[1])
+        finally:
+            second.terminate()
 
 
 def test_results_of_checks_can_be_reset(watched, family):
