@@ -10,6 +10,7 @@ that nobody is told of an endpoint before it is programmed. What to answer comes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
 from typing import Callable, Collection, Iterable, Mapping, NamedTuple, NoReturn
@@ -20,6 +21,7 @@ from aiohttp import web
 from kubeproxy_bpf.api.objects import ObjectKey
 from kubeproxy_bpf.model.health import HealthCheck
 from kubeproxy_bpf.model.types import Family
+from kubeproxy_bpf.serve import listener
 from kubeproxy_bpf.serve.listener import SHUTDOWN_S, host_port
 from kubeproxy_bpf.serve.mux import application, json
 
@@ -53,8 +55,8 @@ class _Server:
         try:
             for host in place.hosts:
                 # For one family alone: "::" leaves IPv4 to a server of its own.
-                listener = socket.create_server((host, place.port), family=_FAMILIES[place.family])
-                await web.SockSite(self._runner, listener).start()
+                bound = socket.create_server((host, place.port), family=_FAMILIES[place.family])
+                await web.SockSite(self._runner, bound).start()
         except BaseException:
             await self.close()
             raise
@@ -140,11 +142,17 @@ class ServiceHealth:
         _raise_file_limit()
         try:
             while True:
-                await self._due.wait()
+                await self._wait()
                 self._due.clear()
                 await self.settle()
         finally:
             await self.close()
+
+    async def _wait(self) -> None:
+        """For the next sync; where a port is taken not for long, as there may be none for hours."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(listener.RETRY_S if self._failing else None):
+                await self._due.wait()
 
     async def settle(self) -> None:
         """Open and close what changed, and try again what failed the last time."""

@@ -17,7 +17,7 @@ PATIENCE_S = 20.0
 
 
 class Answer(NamedTuple):
-    """What came back; ``status`` 0 stands for a refused connection."""
+    """What came back; ``status`` is 0 where a connection was refused, or ended without answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -28,7 +28,9 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-REFUSED = Answer(0, {}, "")
+REFUSED = Answer(0, {}, "refused")
+ENDED = Answer(0, {}, "ended")
+"""The server closed while it was asked."""
 
 
 def ask(
@@ -51,12 +53,19 @@ def _ask(
     host: str, port: int, path: str, method: str, headers: dict[str, str], body: str
 ) -> Answer:
     connection = http.client.HTTPConnection(host, port, timeout=5)
+    phase = "connect"
     try:
+        connection.connect()
+        phase = "request"
         connection.request(method, path, body or None, headers)
         response = connection.getresponse()
         return Answer(response.status, dict(response.getheaders()), response.read().decode())
     except ConnectionRefusedError:
         return REFUSED
+    except ConnectionResetError:
+        return ENDED
+    except TimeoutError:
+        raise TimeoutError(f"{phase} to {host} port {port}") from None
     finally:
         connection.close()
 

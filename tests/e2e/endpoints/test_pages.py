@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from kubeproxy_bpf.sandbox.cluster import Sandbox
-from tests.e2e.endpoints.asking import Answer, ask, until
+from tests.e2e.endpoints.asking import REFUSED, Answer, ask, until
 
 pytestmark = pytest.mark.root
 
@@ -35,7 +35,7 @@ def test_health_is_seen_from_everywhere(sandbox: Sandbox) -> None:
 def test_metrics_are_not_seen_from_outside(sandbox: Sandbox) -> None:
     """The metrics server listens on loopback unless it is told otherwise."""
     host = sandbox.layout.nodes[0].addresses.v4
-    assert 0 == ask(sandbox, "client", host, METRICS, "/metrics").status
+    assert REFUSED == ask(sandbox, "client", host, METRICS, "/metrics")
     assert "kubeproxy_proxy_healthz_total" in page(sandbox, "/metrics").body
 
 

@@ -10,8 +10,9 @@ import pytest
 from kubeproxy_bpf.api.objects import ObjectKey
 from kubeproxy_bpf.model.health import HealthCheck
 from kubeproxy_bpf.model.types import Family
+from kubeproxy_bpf.serve import listener
 from kubeproxy_bpf.serve.service_health import ServiceHealth
-from tests.unit.serve.test_healthz import free_port
+from tests.unit.serve.test_healthz import fetch, free_port
 
 WEB = ObjectKey("shop", "web")
 BODY = (
@@ -160,3 +161,22 @@ async def test_only_some_addresses_are_listened_on(rig):
     rig.servers.listen_on({Family.IPV4: None})
     await rig.servers.settle()
     assert 200 == (await rig.ask("127.0.0.3"))[0]
+
+
+async def test_a_taken_port_is_tried_again_without_a_sync(rig, monkeypatch):
+    """A proxy that is being replaced may hold the port, and nothing may change for hours."""
+    monkeypatch.setattr(listener, "RETRY_S", 0.02)
+    rig.servers.want(WEB, [HealthCheck(WEB, Family.IPV4, rig.port, 1)])
+    task = asyncio.create_task(rig.servers.run())
+    try:
+        with socket.create_server(("0.0.0.0", rig.port)):
+            rig.servers.synced()
+            async with asyncio.timeout(10):
+                while len(rig.failed) < 3:
+                    await asyncio.sleep(0.01)
+        url = f"http://127.0.0.1:{rig.port}"
+        assert BODY.replace(b": 2", b": 1") == await fetch(url, lambda answer: answer.read())
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await rig.refuses()
