@@ -199,7 +199,6 @@ def _from_document(document: KubeProxyConfiguration) -> dict[str, Any]:
         "masquerade_all": document.iptables.masquerade_all or document.nftables.masquerade_all,
         "masquerade_bit": bit.masquerade_bit,
         "oom_score_adj": document.oom_score_adj,
-        "config_sync_period_s": float(document.config_sync_period),
         "verbosity": document.logging.verbosity,
         "logging_format": document.logging.format,
         "conntrack": _timeouts(document),

@@ -97,7 +97,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The file that ends the process when it changes; empty: none."""
     own_config_path: str = ""
     """The file of our own settings, watched alike."""
-    config_sync_period_s: float = 900.0
     bind_address_hard_fail: bool = False
     profiling: bool = False
     oom_score_adj: int | None = -999

@@ -2,6 +2,7 @@
 """All flags of kube-proxy are in the table, as docs/parity lists them, and docs/flags.md is it."""
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from kubeproxy_bpf.config.document import KubeProxyConfiguration, get_field
 from kubeproxy_bpf.config.flags import ENVIRONMENT, FIELDS, KUBE_PROXY_FLAGS, REFUSED_FLAGS
 from kubeproxy_bpf.config.known import WITHOUT_EFFECT
 from kubeproxy_bpf.config.load import FLAGS, load
+from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,6 +23,8 @@ PARITY = ROOT / "docs" / "parity"
 KNOWN = {known.flag.name: known for known in KUBE_PROXY_FLAGS}
 OTHER_DEFAULTS = {"iptables-min-sync-period": "0s", "ipvs-min-sync-period": "0s"}
 """Where we differ on purpose; the remarks of docs/flags.md say why."""
+READ_HERE = {"config_path", "own_config_path"}
+"""Settings that matter to the package of the configuration itself: the files that are watched."""
 
 
 def rows(name):
@@ -139,3 +143,13 @@ def test_the_page_of_flags_is_up_to_date():
     )
 
     assert (0, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("field", Config.__struct_fields__)
+def test_every_setting_is_read_by_somebody(field):
+    """A flag is implemented only if something asks for what it says."""
+    package = ROOT / "kubeproxy_bpf"
+    sources = (path for path in package.rglob("*.py") if path.parent != package / "config")
+    asked = re.compile(rf"config\.{field}\b")
+
+    assert any(asked.search(path.read_text()) for path in sources) or field in READ_HERE
