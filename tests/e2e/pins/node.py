@@ -55,11 +55,15 @@ class ContainedNode:
         return self.sandbox.pin_path(self.name)
 
     def start(self, mode: str, *flags: str) -> None:
-        """Start the proxy in its container, and wait until it follows the API server."""
+        """Start the proxy in its container, and wait until it is ready."""
+        self.launch(mode, *flags)
+        self.sandbox.wait_ready()
+
+    def launch(self, mode: str, *flags: str) -> None:
+        """Start the proxy in its container."""
         hidden = ["--no-bpffs"] if mode == PINLESS else []
         argv = [sys.executable, "-I", "-S", str(_CONTAINED), *hidden, str(_PROXY)]
         self.sandbox.start_proxy(self.name, shlex.join(argv), (*self.world.flags, *flags))
-        self.sandbox.wait_ready()
 
     def end(self, number: int) -> None:
         """End the container; afterwards there is no process of ours on the node."""

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+import time
 
 import pytest
 
@@ -11,7 +13,7 @@ from kubeproxy_bpf.libbpf import BpfMap, LibbpfError, Link
 from tests.e2e.packets.held import busy, connections, go_on
 from tests.e2e.packets.table import Via
 from tests.e2e.packets.world import World
-from tests.e2e.pins.node import PINLESS, PINNED, ContainedNode, Found
+from tests.e2e.pins.node import PINLESS, PINNED, ContainedNode, Found, until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -105,6 +107,30 @@ def test_a_crash_while_swapping_is_repaired(node: ContainedNode, world: World) -
     node.start(PINLESS)
     world.settle()
     _attached_once(node.found(), first, PINLESS)
+
+
+def test_killed_while_changing_over(node: ContainedNode, world: World) -> None:
+    """Wherever a start is cut off, the datapath serves on and the next start puts it in order."""
+    node.start(PINNED)
+    world.settle()
+    first = node.found()
+    modes = itertools.cycle((PINLESS, PINNED))
+    with connections(world, "TCP", "all", VIAS) as opened, busy(world):
+        node.end(signal.SIGKILL)
+        for step in range(8):
+            begun = len(node.log())
+            node.launch(next(modes))
+            # The programs are attached next, which takes about a tenth of a second.
+            until(lambda: "first_sync_finished" in node.log()[begun:], node.log)
+            time.sleep(step * 0.012)
+            node.end(signal.SIGKILL)
+            go_on(opened)
+        for mode in (PINLESS, PINNED):
+            node.start(mode)
+            world.settle()
+            _attached_once(node.found(), first, mode)
+            go_on(opened)
+            node.end(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("mode", [PINNED, PINLESS])
