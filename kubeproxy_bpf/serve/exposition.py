@@ -22,7 +22,11 @@ def render(families: Iterable[Family], accept: str = "", process: bool = True) -
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.registry import Collector
 
-    encoder, content_type = choose_encoder(accept)
+    try:
+        encoder, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):
+        # A version that is no number.
+        encoder, content_type = choose_encoder("")
     canonical = "openmetrics" in content_type
 
     class Once(Collector):

@@ -70,6 +70,13 @@ def test_the_format_follows_the_accept_header():
     assert render(some_families())[1].startswith("text/plain; version=0.0.4")
 
 
+@pytest.mark.parametrize("version", ["abc", "1..x", "-", "9" * 5000])
+def test_a_version_that_is_none_is_no_failure(version):
+    """Whoever asks for something odd gets text."""
+    for name in ("application/openmetrics-text", "text/plain"):
+        assert b"process_start_time_seconds" in render((), f"{name};version={version}")[0]
+
+
 def test_the_process_shows_itself():
     """What alerts and dashboards ask of every target, under the usual names."""
     seen = {name for name, _ in values(render(tuple(metrics_process.families()))[0].decode())}
@@ -123,6 +130,18 @@ async def test_it_is_read_when_asked():
         second = values(await get_text(f"{url}/metrics"))
 
     assert (1, 2) == (first[("x", ())], second[("x", ())])
+
+
+async def test_answers_are_compressed_for_those_who_accept_it():
+    """For others they are text as it is."""
+    accepted = [("gzip", "gzip"), ("identity", None), ("deflate, gzip;q=0.5", "gzip")]
+    async with served() as url, aiohttp.ClientSession() as session:
+        await get_text(f"{url}/healthz")
+        for encodings, encoding in accepted:
+            headers = {"Accept-Encoding": encodings}
+            async with session.get(f"{url}/metrics", headers=headers) as answer:
+                assert "process_start_time_seconds" in await answer.text()
+                assert encoding == answer.headers.get("Content-Encoding")
 
 
 async def test_health_checks_are_counted_where_they_were_asked_for():
