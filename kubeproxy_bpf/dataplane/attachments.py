@@ -46,7 +46,7 @@ class Attachment(NamedTuple):
     xdp_mode: int = 0
 
     def __str__(self) -> str:
-        where = self.cgroup or (f"device {self.ifindex}" if self.ifindex else "an unknown place")
+        where = self.cgroup or (f"device {self.ifindex}" if self.ifindex else "some cgroup")
         by = f"link {self.link_id}" if self.link_id else "no link"
         return f"program {self.program_id} at {self.hook.name.lower()} of {where} by {by}"
 

@@ -4,7 +4,8 @@
 First the maps that programs of this instance run on are taken, if all of them fit. Then those that
 are pinned under ``<pin_dir>/<digest>/``, where the digest names their layouts and sizes: equal
 digest, equal maps; another digest gets maps of its own beside the old. What is found there is
-checked all the same. Without a pin directory the maps live as long as programs use them.
+checked all the same. Without a pin directory the maps live as long as programs use them. Where what
+runs has another layout or other sizes, ``migrate`` takes over what its maps hold.
 
 The object of the packets is loaded beside that of the sockets: what is named alike is the same map,
 and only what is left is pinned for it. Attaching is the business of ``attach`` and ``devices``,
@@ -15,13 +16,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Collection, Iterable, Iterator, Mapping, Self
 
 import structlog
 
 from kubeproxy_bpf.dataplane import layout
-from kubeproxy_bpf.dataplane.owned import Owned, RunningMap
+from kubeproxy_bpf.dataplane.migrate import Past, find_past
+from kubeproxy_bpf.dataplane.owned import Fits, Owned, RunningMap
 from kubeproxy_bpf.dataplane.places import BARE_IP_PROGRAMS, XDP_PROGRAMS
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
 from kubeproxy_bpf.dataplane.tracking import TrackState
@@ -60,8 +63,11 @@ class PinnedMapDiffers(DataplaneError):
 class Datapath:
     """Loaded programs and their maps. Closing it ends nothing that is attached or pinned."""
 
-    def __init__(self, bpf_object: BpfObject, btf: Btf, maps_dir: Path | None) -> None:
+    def __init__(
+        self, bpf_object: BpfObject, btf: Btf, maps_dir: Path | None, past: Past | None = None
+    ) -> None:
         self._object = bpf_object
+        self._past = past
         self.btf = btf
         self.maps_dir = maps_dir
         """Where the maps are pinned, if they are."""
@@ -72,8 +78,19 @@ class Datapath:
         for name, item in _shared_maps(bpf_object):
             self.maps[name] = item.map
 
+    def take_over(self, last: bool) -> None:
+        """Copy what programs wrote elsewhere: before, and ``last`` after, they are exchanged."""
+        if self._past is None:
+            return
+        self._past.copy_state(self.maps, again=last)
+        if last:
+            self._past.close()
+            self._past = None
+
     def close(self) -> None:
         """Give all descriptors back."""
+        if self._past is not None:
+            self._past.close()
         for bpf_map in self.maps.values():
             bpf_map.close()
         self._object.close()
@@ -154,22 +171,26 @@ def _load(
     owned: Owned | None = None,
 ) -> Datapath:
     """Load on the given maps, on those in use or pinned, and on new ones; close after a failure."""
-    try:
+    with ExitStack() as undo:
+        undo.callback(bpf_object.close)
         btf = bpf_object.btf
         configure(bpf_object, btf, settings)
         for name in sizes.keys() - given.keys():
             bpf_object.maps[name].max_entries = sizes[name]
         _reuse_given(bpf_object, given)
-        taken = _reuse_running(bpf_object, btf, owned, given) if owned else []
+        taken, past = _reuse_running(bpf_object, btf, owned, given) if owned else ([], None)
+        if past is not None:
+            undo.callback(past.close)
         maps_dir = pin_dir / digest(bpf_object, btf) if pin_dir else None
-        missing = _reuse_pinned(bpf_object, maps_dir, {*given, *taken}) if maps_dir else []
+        missing = _not_pinned(bpf_object, maps_dir, {*given, *taken})
         load_object(bpf_object)
+        datapath = Datapath(bpf_object, btf, maps_dir, past)
+        if past is not None:
+            past.copy_plan({name: datapath.maps[name] for name in missing})
         if maps_dir:
             _pin(bpf_object, [*missing, *taken], maps_dir)
-        return Datapath(bpf_object, btf, maps_dir)
-    except BaseException:
-        bpf_object.close()
-        raise
+        undo.pop_all()
+        return datapath
 
 
 def configure(bpf_object: BpfObject, btf: Btf, settings: Settings) -> None:
@@ -236,11 +257,26 @@ def _reuse_given(bpf_object: BpfObject, given: Mapping[str, BpfMap]) -> None:
 
 def _reuse_running(
     bpf_object: BpfObject, btf: Btf, owned: Owned, given: Collection[str]
-) -> list[str]:
+) -> tuple[list[str], Past | None]:
     """Take the maps that programs of ours run on, if they are what we would make; name them.
 
-    They are the truth: pins may be of an earlier time, when this process could see them.
+    They are the truth: pins may be of an earlier time, when this process could see them. If not all
+    of them are, some can be shared, and the others are what is left of the past.
     """
+    fits = _fits(bpf_object, btf)
+    wanted = [name for name, _ in _shared_maps(bpf_object) if name not in given]
+    found, past = owned.maps(wanted, fits), None
+    if not found:
+        past = find_past(owned, wanted, btf)
+        found = past.share(fits) if past else {}
+    for name, running in found.items():
+        with running:
+            bpf_object.maps[name].reuse(running)
+    return sorted(found), past
+
+
+def _fits(bpf_object: BpfObject, btf: Btf) -> Fits:
+    """Tells whether a map is what the object would make."""
 
     def fits(name: str, running: RunningMap) -> bool:
         types = btf.maps[name]
@@ -248,29 +284,26 @@ def _reuse_running(
         try:
             _check_shape(bpf_object.maps[name], running.map, Path(name))
             return layout.digest(btf, *structs) == layout.digest(running.types, *structs)
-        except (PinnedMapDiffers, LayoutError):
+        except (PinnedMapDiffers, LayoutError) as error:
+            _log.info("running_maps_differ", map=name, why=str(error))
             return False
 
-    wanted = [name for name, _ in _shared_maps(bpf_object) if name not in given]
-    found = owned.maps(wanted, fits)
-    for name, running in found.items():
-        with running:
-            bpf_object.maps[name].reuse(running)
-    return sorted(found)
+    return fits
 
 
-def _reuse_pinned(bpf_object: BpfObject, maps_dir: Path, given: Collection[str] = ()) -> list[str]:
+def _not_pinned(
+    bpf_object: BpfObject, maps_dir: Path | None, given: Collection[str] = ()
+) -> list[str]:
     """Take the maps that are pinned; return the names of those that are not."""
     missing = []
     for name, item in _shared_maps(bpf_object):
         if name in given:
             continue
-        path = maps_dir / name
-        if not path.exists():
+        if maps_dir is None or not (maps_dir / name).exists():
             missing.append(name)
             continue
-        with BpfMap.open_pinned(path) as existing:
-            _check_shape(item, existing, path)
+        with BpfMap.open_pinned(maps_dir / name) as existing:
+            _check_shape(item, existing, maps_dir / name)
             item.reuse(existing)
     return missing
 

@@ -2,14 +2,19 @@
 """What the instance decides without a kernel: when sockets are looked at, which pins are ours."""
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
+import structlog
 
 from kubeproxy_bpf import instance as module
 from kubeproxy_bpf.config.load import load
+from kubeproxy_bpf.dataplane.owned import Owner
 from kubeproxy_bpf.dataplane.pinning import drop_maps
+from kubeproxy_bpf.errors import UnsupportedKernel
 from kubeproxy_bpf.instance import Instance
+from kubeproxy_bpf.libbpf import LibbpfError
 
 
 class Looks(Instance):
@@ -72,3 +77,27 @@ def test_only_our_own_old_maps_are_dropped(tmp_path):
     assert {"links", "tc", "tc/kpb_vips", "ba9876543210"} < left
     assert {"aaaaaaaaaaaa", "aaaaaaaaaaaa/foreign"} < left
     assert "0123456789ab" not in left
+
+
+@pytest.fixture
+def blind(monkeypatch):
+    """A process that may not walk over the kernel's programs."""
+
+    def refuse(_owned):
+        raise LibbpfError(errno.EPERM, "bpf_prog_get_next_id")
+
+    monkeypatch.setattr(module.Owned, "programs", refuse)
+
+
+def test_without_pins_an_instance_must_see_its_programs(looks, blind):
+    """What it needs is said in a sentence: otherwise everything would be attached twice."""
+    with pytest.raises(UnsupportedKernel, match="CAP_SYS_ADMIN"):
+        looks._recognition(Owner(1, 1))
+
+
+def test_with_pins_an_instance_does_without(looks, blind, tmp_path):
+    """It takes over what is pinned, as its capabilities allow."""
+    looks._pins = tmp_path
+    with structlog.testing.capture_logs() as logged:
+        assert looks._recognition(Owner(1, 1)) is None
+    assert ["running_programs_unknown"] == [each["event"] for each in logged]

@@ -13,6 +13,7 @@ from typing import Callable, NamedTuple
 
 from kubeproxy_bpf.config.load import load
 from kubeproxy_bpf.dataplane import inventory
+from kubeproxy_bpf.dataplane.attachments import LinkTable
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.pinning import drop_pins
 from kubeproxy_bpf.dataplane.settings import netns_cookie
@@ -37,6 +38,8 @@ class Found(NamedTuple):
     links: frozenset[int]
     unlinked: int
     """Attachments without links."""
+    dead: int
+    """Links that hold a program but are attached nowhere: pins that were out of sight keep them."""
 
 
 class ContainedNode:
@@ -113,6 +116,7 @@ def _found(owner: Owner) -> Found:
         frozenset(number for number in inventory.maps_left(owned) if _is_shared(number)),
         frozenset(each.link_id for each in attached if each.link_id),
         sum(not each.link_id for each in attached),
+        len(LinkTable(owned).dead),
     )
 
 

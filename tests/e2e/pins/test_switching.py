@@ -40,6 +40,8 @@ def _attached_once(found: Found, first: Found, mode: str) -> None:
     assert found.maps == first.maps
     assert (len(found.links), found.unlinked) == ((count, 0) if mode == PINNED else (0, count))
     assert len(found.programs) == len(first.programs)
+    # Only what pins that nobody sees keep may be left of links, and it goes with these pins.
+    assert found.dead in ((0,) if mode == PINNED else (0, count))
 
 
 def test_pins_that_are_seen_but_not_wanted_go(node: ContainedNode, world: World) -> None:
@@ -145,7 +147,7 @@ def test_the_end_leaves_nothing_and_breaks_no_connection_of_sockets(
     node.end(signal.SIGTERM)
     assert node.remove() == 0
     node.drop_pins()
-    assert node.found() == Found(frozenset(), frozenset(), frozenset(), 0)
+    assert node.found() == Found(frozenset(), frozenset(), frozenset(), 0, 0)
     assert not _still_there(first)
 
 
