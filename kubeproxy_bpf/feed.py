@@ -87,10 +87,10 @@ class Feed:
         elif isinstance(new, EndpointSlice):
             # Without another content there is nothing to program, hence no latency.
             same = isinstance(old, EndpointSlice) and old[:-1] == new[:-1]
-            self._meters.slice_changed(new.address_type, 0.0 if same else new.triggered)
+            service = ObjectKey(new.namespace, new.service)
+            self._meters.slice_changed(new.address_type, service, 0.0 if same else new.triggered)
         elif isinstance(old, EndpointSlice):
-            # Its trigger is that of its last change, not that of its end.
-            self._meters.slice_changed(old.address_type)
+            self._meters.slice_removed(old.address_type, ObjectKey(old.namespace, old.service))
 
     def on_synced(self) -> None:
         """All required lists are known and have been told; said again once all of it is read."""

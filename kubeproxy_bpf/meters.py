@@ -32,6 +32,7 @@ _POLICIES = {
 _EITHER = _POLICIES["internal"] | _POLICIES["external"]
 _HAS_ENDPOINTS = int(RecordFlags.HAS_ENDPOINTS)
 _FAMILY = ("ip_family",)
+_TAKEN_MAX = 100_000
 _SYNC = "kubeproxy_sync_proxy_rules_"
 
 
@@ -81,8 +82,10 @@ class SyncMeters(Meters):
         self._wall = wall
         self._started = wall()
         self._pending_services: set[ObjectKey] = set()
-        self._triggers: list[tuple[str, float]] = []
+        self._triggers: dict[tuple[str, ObjectKey], list[float]] = {}
+        """Times that wait for a sync, by family and Service."""
         self._taken: list[tuple[str, float]] = []
+        """Family and time of those that a sync took and has not programmed."""
         self._without_local: dict[ServicePortId, int] = {}
         """Service ports with endpoints, and none of them here; with the flags of their policies."""
         self._declare()
@@ -148,14 +151,23 @@ class SyncMeters(Meters):
         self._pending_services.add(key)
         self._services_pending.set(len(self._pending_services))
 
-    def slice_changed(self, family: str, triggered: float = 0.0) -> None:
-        """An EndpointSlice did; ``triggered``: the Unix time of what caused it, 0 if unknown."""
+    def slice_changed(self, family: str, service: ObjectKey, triggered: float) -> None:
+        """A slice of a Service appeared or changed; ``triggered``: when what caused it happened, in
+        Unix time, 0 if unknown."""
+        if self._count_slice(family) and triggered > self._started:
+            self._triggers.setdefault((family, service), []).append(triggered)
+
+    def slice_removed(self, family: str, service: ObjectKey) -> None:
+        """A slice of a Service went: what it said last is no time of this change."""
+        if self._count_slice(family):
+            self._triggers.pop((family, service), None)
+
+    def _count_slice(self, family: str) -> bool:
         if family not in self._families:
-            return
+            return False
         self._slice_changes.inc()
         self._slices_pending.inc()
-        if triggered > self._started:
-            self._triggers.append((family, triggered))
+        return True
 
     def queued(self) -> None:
         """A sync is due."""
@@ -170,8 +182,11 @@ class SyncMeters(Meters):
         self._pending_services.clear()
         self._services_pending.set(0)
         self._slices_pending.set(0)
-        self._taken += self._triggers
+        for (family, _), times in self._triggers.items():
+            self._taken += ((family, triggered) for triggered in times)
         self._triggers.clear()
+        # While the kernel refuses writes for days, they must not become ever more.
+        del self._taken[_TAKEN_MAX:]
 
     def ended(self, changes: Changes, seconds: float) -> None:
         """The sync of these changes took so long; parts of it may have been refused."""

@@ -3,6 +3,7 @@
 
 import pytest
 
+from kubeproxy_bpf import meters as module
 from kubeproxy_bpf.api.objects import ObjectKey
 from kubeproxy_bpf.meters import SyncMeters
 from kubeproxy_bpf.model.types import BackendSpec, Changes, Desired, ServicePortId
@@ -61,7 +62,7 @@ def synced(meters, changes, seconds=0.01):
 def test_a_trigger_is_observed_once_when_its_sync_is_done(meters, clock):
     """Not before everything is programmed, and not again by the next sync."""
     clock.now = 1010.0
-    meters.slice_changed("IPv4", 1009.0)
+    meters.slice_changed("IPv4", WEB, 1009.0)
     meters.begun()
     meters.ended(Changes({port(): desired()}, {}), 0.01)
     assert {} == observed(meters, "network_programming_duration_seconds")
@@ -77,7 +78,7 @@ def test_a_trigger_during_a_sync_waits_for_the_next(meters, clock):
     """What the sync did not take it did not program."""
     clock.now = 1010.0
     meters.begun()
-    meters.slice_changed("IPv6", 1009.0)
+    meters.slice_changed("IPv6", WEB, 1009.0)
     meters.finished()
     assert {} == observed(meters, "network_programming_duration_seconds")
     synced(meters, Changes({}, {}))
@@ -87,19 +88,44 @@ def test_a_trigger_during_a_sync_waits_for_the_next(meters, clock):
 
 def test_triggers_from_before_the_start_are_no_latency(meters):
     """The initial list is full of them; 0 stands for no trigger at all."""
-    meters.slice_changed("IPv4", 999.0)
-    meters.slice_changed("IPv4", 0.0)
+    meters.slice_changed("IPv4", WEB, 999.0)
+    meters.slice_changed("IPv4", WEB, 0.0)
     synced(meters, Changes({}, {}, complete=True))
 
     assert {} == observed(meters, "network_programming_duration_seconds")
+
+
+def test_a_slice_that_goes_takes_its_triggers_along(meters, clock):
+    """Those of its Service in its family: the end of a slice is not what they were for."""
+    clock.now = 1010.0
+    for family, name in (("IPv4", "web"), ("IPv6", "web"), ("IPv4", "api")):
+        meters.slice_changed(family, ObjectKey("ns", name), 1009.0)
+    meters.slice_removed("IPv4", WEB)
+    synced(meters, Changes({}, {}))
+
+    counts = observed(meters, "network_programming_duration_seconds")
+    assert {("IPv4",): 1, ("IPv6",): 1} == counts
+
+
+def test_triggers_do_not_become_ever_more(meters, clock, monkeypatch):
+    """While nothing can be programmed; the oldest are kept."""
+    monkeypatch.setattr(module, "_TAKEN_MAX", 3)
+    clock.now = 1010.0
+    for triggered in range(1001, 1009):
+        meters.slice_changed("IPv4", WEB, float(triggered))
+        meters.begun()
+    meters.finished()
+
+    found = series(meters, "network_programming_duration_seconds")[("IPv4",)]
+    assert (3, 9.0 + 8.0 + 7.0) == (sum(found.counts), found.sum)
 
 
 def test_changes_are_counted_until_a_sync_takes_them(meters):
     """Services once for each family, slices of families that are served once."""
     meters.service_changed(WEB)
     meters.service_changed(WEB)
-    meters.slice_changed("IPv4")
-    meters.slice_changed("FQDN")
+    meters.slice_changed("IPv4", WEB, 0.0)
+    meters.slice_changed("FQDN", WEB, 0.0)
     total, pending = "sync_proxy_rules_{}_changes_total", "sync_proxy_rules_{}_changes_pending"
     assert {(): 4} == series(meters, total.format("service"))
     assert {(): 1} == series(meters, pending.format("service"))
