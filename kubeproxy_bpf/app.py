@@ -174,7 +174,10 @@ class App:
             tasks.create_task(_eternal("packet path", instance.run_packets))
             tasks.create_task(_eternal("flow sweep", packets.run))
             tasks.create_task(_eternal("inspection", instance.run_inspection))
-            tasks.create_task(Takeover(config, instance.device_reading).run())
+            takeover = Takeover(
+                config, instance.device_reading, found=self._telemetry.takeover.found
+            )
+            tasks.create_task(takeover.run())
 
     async def _sync_finished(self, instance: Instance, conntrack: ConntrackCleanup) -> None:
         first = not instance.attached

@@ -28,6 +28,7 @@ from kubeproxy_bpf.serve import (
 from kubeproxy_bpf.serve.flows import FlowReading
 from kubeproxy_bpf.serve.metrics_datapath import DatapathReading, MapReading
 from kubeproxy_bpf.sync import SyncLoop
+from kubeproxy_bpf.takeover.meters import TakeoverMeters
 from kubeproxy_bpf.threads import in_thread
 
 
@@ -45,6 +46,7 @@ class Telemetry:
         self.sync = SyncMeters(ip_families)
         self.conntrack = ConntrackMeters()
         self.health = HealthMeters()
+        self.takeover = TakeoverMeters()
         self._datapath: Callable[[], Iterator[Family]] | None = None
         self._reading = asyncio.Lock()
 
@@ -69,7 +71,7 @@ class Telemetry:
             return await in_thread(lambda: tuple(self._families()))
 
     def _families(self) -> Iterator[Family]:
-        for meters in (self.sync, self.health, self.conntrack, self.rest):
+        for meters in (self.sync, self.health, self.conntrack, self.rest, self.takeover):
             yield from meters.families()
         yield from metrics_kubernetes.families(self._gates)
         yield from metrics_process.families()

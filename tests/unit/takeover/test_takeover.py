@@ -13,6 +13,8 @@ from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.takeover import readiness
 from kubeproxy_bpf.takeover import takeover as module
 from kubeproxy_bpf.takeover.leftovers import Leftovers
+from kubeproxy_bpf.takeover.meters import KINDS, TakeoverMeters
+from kubeproxy_bpf.takeover.ruleset import Removal
 from kubeproxy_bpf.takeover.takeover import Takeover
 
 SERVED = DeviceReading(True, (("eth0", "ingress"),), xdp_modes={"eth0": "none"})
@@ -129,6 +131,22 @@ async def test_it_gives_up_in_the_end(node: Node) -> None:
     events = await node.run()
     assert events[-1] == "takeover_given_up"
     assert node.removals == module._TRIES
+
+
+def test_the_metric_knows_every_kind_that_is_counted(node: Node) -> None:
+    """A kind that is gone is shown as 0, and none is lost."""
+    meters = TakeoverMeters()
+    removal = Removal("*nat", 1, 2, 3, (), False)
+    full = Leftovers([(None, "nat", removal)], [("ip", "kube-proxy")], 4, 5, ["x"], [])  # type: ignore
+    assert set(full.counts) == set(KINDS)
+    meters.found(full.counts)
+    meters.found({"ipsets": 2})
+    (family,) = meters.families()
+    assert family.name == "kubeproxy_bpf_takeover_leftovers"
+    assert {labels[0]: value for labels, value in family.series.items()} == {
+        **dict.fromkeys(KINDS, 0),
+        "ipsets": 2,
+    }
 
 
 async def test_rules_that_come_back_are_told_and_not_fought(node: Node) -> None:
