@@ -65,7 +65,7 @@ def read(given: Mapping[str, Any]) -> Loaded:
     else:
         problems += validate(document)
     try:
-        settings = _own_settings(given, flags)
+        settings = _own_settings(given, flags, notes)
     except ConfigError as error:
         problems += error.problems
     problems += validate_own.validate(settings)
@@ -135,9 +135,16 @@ def _ports(document: KubeProxyConfiguration, given: Mapping[str, Any]) -> None:
     )
 
 
-def _own_settings(given: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+def _own_settings(
+    given: Mapping[str, Any], flags: Mapping[str, Any], notes: list[Note]
+) -> dict[str, Any]:
+    """Defaults, what the file of our own says, and flags, the last of which counts."""
     path = own.path_of(flags)
-    settings = own.read_settings(path) if path else {}
+    if not path:
+        return dict(flags)
+    settings = own.read_settings(path)
+    said = sorted(name for name in settings if name not in given)
+    notes.append(Note("own_settings_read", {"path": path, "settings": said}, warn=False))
     return {**flags, **settings, **given}
 
 

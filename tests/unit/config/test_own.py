@@ -4,7 +4,7 @@
 import pytest
 
 from kubeproxy_bpf.config import own
-from kubeproxy_bpf.config.load import load
+from kubeproxy_bpf.config.load import FLAGS, load, read
 from kubeproxy_bpf.errors import ConfigError
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
@@ -109,6 +109,16 @@ def test_flags_beat_the_file_also_with_their_defaults(write):
     config = load([f"--bpf-config={path}", "--bpf-xdp=off", "--bpf-devices=eth1"])
 
     assert ("off", "maglev", ("eth1",)) == (config.xdp, config.algorithm, config.devices)
+
+
+def test_what_counts_of_the_file_is_logged(write):
+    """A file that nobody named should not be a surprise."""
+    path = write("xdp: native\nalgorithm: maglev\n")
+
+    [note] = read(FLAGS.parse([f"--bpf-config={path}", "--bpf-xdp=off"])).notes
+
+    assert "own_settings_read" == note.event
+    assert {"path": str(path), "settings": ["bpf-algorithm"]} == note.fields
 
 
 def test_null_says_nothing(write):
