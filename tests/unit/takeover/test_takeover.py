@@ -12,6 +12,7 @@ from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.takeover import readiness
 from kubeproxy_bpf.takeover import takeover as module
+from kubeproxy_bpf.takeover.iptables import Backend
 from kubeproxy_bpf.takeover.leftovers import Leftovers
 from kubeproxy_bpf.takeover.meters import KINDS, TakeoverMeters
 from kubeproxy_bpf.takeover.ruleset import Removal
@@ -137,7 +138,8 @@ def test_the_metric_knows_every_kind_that_is_counted(node: Node) -> None:
     """A kind that is gone is shown as 0, and none is lost."""
     meters = TakeoverMeters()
     removal = Removal("*nat", 1, 2, 3, (), False)
-    full = Leftovers([(None, "nat", removal)], [("ip", "kube-proxy")], 4, 5, ["x"], [])  # type: ignore
+    tables = [(Backend("iptables-nft", None), "nat", removal)]
+    full = Leftovers(tables, [("ip", "kube-proxy")], 4, 5, ["KUBE-LOOP-BACK"], [])
     assert set(full.counts) == set(KINDS)
     meters.found(full.counts)
     meters.found({"ipsets": 2})
