@@ -2,9 +2,10 @@
 """Programs at devices by clsact filters, for kernels without tcx.
 
 A filter lives without this process until somebody deletes it, so there is nothing to pin: ours is
-known by its priority and handle, and its name tells which program it runs. Qdiscs and filters of
-others are left alone; a clsact qdisc goes with our last filter only if this process made it and
-nobody else uses it. Called by ``devices``. pyroute2 is imported late, since it weighs 10 MB.
+known by its priority and handle, and its name tells which program it runs. Filters of others are
+left alone; a clsact qdisc goes with our last filter only if nobody else uses it, and this process
+made it or is told to leave nothing. Called by ``devices`` and ``inventory``. pyroute2 is imported
+late, since it weighs 10 MB.
 """
 
 from __future__ import annotations
@@ -61,11 +62,7 @@ class ClsactFilters:
     def detach(self, place: Place) -> None:
         """Delete our filter, and the qdisc with the last one, if it is ours and of no other use."""
         with self._netlink() as route:
-            _delete(route, place)
-            index = place.ifindex
-            if index in self._own_qdiscs and not any(_filters(route, index, h) for h in _PARENT):
-                self._own_qdiscs.discard(index)
-                _unless_absent(lambda: route.tc("del", "clsact", index))
+            self._delete(route, place)
 
     def fault(self, place: Place, name: str) -> str | None:
         """Compare what is there with our filter of this name."""
@@ -79,6 +76,14 @@ class ClsactFilters:
             return "replaced"
         return None if found[0] is ours[0] else "no longer first"
 
+    def remove_all(self) -> int:
+        """Delete all our filters, and the qdiscs that are empty then; return how many filters.
+
+        An empty clsact does nothing, and who made it is not known to the process that cleans up.
+        """
+        self._own_qdiscs.update(index for index, _ in if_nameindex())
+        return self.remove_others(())
+
     def remove_others(self, kept: Iterable[Place]) -> int:
         """Delete our filters everywhere but at some places; return how many."""
         places = {(place.ifindex, place.hook) for place in kept}
@@ -89,9 +94,16 @@ class ClsactFilters:
                     if (ifindex, hook) in places:
                         continue
                     if any(map(_is_ours, _filters(route, ifindex, hook))):
-                        _delete(route, Place(ifindex, device, hook))
+                        self._delete(route, Place(ifindex, device, hook))
                         count += 1
         return count
+
+    def _delete(self, route: Any, place: Place) -> None:
+        _delete(route, place)
+        index = place.ifindex
+        if index in self._own_qdiscs and not any(_filters(route, index, h) for h in _PARENT):
+            self._own_qdiscs.discard(index)
+            _unless_absent(lambda: route.tc("del", "clsact", index))
 
     @contextmanager
     def _netlink(self) -> Iterator[Any]:

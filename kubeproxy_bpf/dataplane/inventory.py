@@ -62,7 +62,7 @@ def end_all(owned: Owned) -> list[Attachment]:
     found.sort(key=lambda each: each.hook not in _CONNECTING)
     refused = _end(found)
     if any(program.type == ProgramType.SCHED_CLS for program in left(owned)):
-        ClsactFilters().remove_others(())
+        ClsactFilters().remove_all()
     return refused
 
 

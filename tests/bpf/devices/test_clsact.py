@@ -3,6 +3,7 @@
 
 import pytest
 
+from kubeproxy_bpf.dataplane.clsact import ClsactFilters
 from kubeproxy_bpf.dataplane.devices import DeviceHooks, Wish
 from kubeproxy_bpf.dataplane.places import Hook, Place
 
@@ -143,6 +144,18 @@ def test_filters_of_an_earlier_process_are_ended(node, process, place, foreign):
     second.sync()
 
     assert [theirs] == ids(node, place)
+
+
+def test_a_cleanup_leaves_no_empty_qdisc(node, process, place, foreign):
+    """It does not know who made them; one that others use stays, with their filters."""
+    other = Place(node.wire("v1", "eth1"), "v1", Hook.INGRESS)
+    process().sync(place, other)
+    foreign(5, 1, "egress")
+
+    assert 2 == node.do(ClsactFilters().remove_all)
+    assert "clsact" in node.run(*"tc qdisc show dev v0".split())
+    assert "clsact" not in node.run(*"tc qdisc show dev v1".split())
+    assert [] == ids(node, place)
 
 
 def test_a_device_that_is_gone_is_forgotten(node, process, place):
