@@ -163,9 +163,11 @@ class Running:
         self._cgroup.mkdir()
         self._pins = Path("/sys/fs/bpf") / name
         ensure_bpffs(self._pins)
-        self.config = directory / "config.conf"
-        self.config.write_text(f"{HEAD}conntrack: {{maxPerCore: 0, tcpCloseWaitTimeout: 0s}}\n")
+        self.mount = directory / "mount"
+        self.config = self.mount / "config.conf"
         self._log = directory / "log"
+        self.mount.mkdir()
+        self.update("first")
         argv = [PROGRAM, f"--config={self.config}", "--master=http://127.0.0.1:9"]
         argv += ["--hostname-override=n1", f"--bpf-cgroup-root={self._cgroup}"]
         argv += [f"--bpf-pin-path={self._pins}", f"--bpf-state-path={directory}/state"]
@@ -175,6 +177,20 @@ class Running:
             self.process = subprocess.Popen(
                 ["unshare", "--net", "sh", "-c", up, "sh", *argv], stderr=log
             )
+
+    def update(self, name: str) -> None:
+        """Write the ConfigMap as the kubelet does: a new directory, and a link that is swapped."""
+        new, link = self.mount / f"..{name}", self.mount / "..data"
+        old = self.mount / os.readlink(link) if link.exists() else None
+        new.mkdir()
+        text = f"{HEAD}conntrack: {{maxPerCore: 0, tcpCloseWaitTimeout: 0s}}\n"
+        (new / "config.conf").write_text(text)
+        (self.mount / "..data_tmp").symlink_to(new.name)
+        (self.mount / "..data_tmp").rename(link)
+        if old is None:
+            self.config.symlink_to("..data/config.conf")
+        else:
+            shutil.rmtree(old)
 
     def close(self) -> None:
         self.process.kill()
@@ -212,10 +228,21 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 @pytest.mark.root
 def test_a_change_of_the_file_ends_the_process(running: Running) -> None:
-    """With exit code 1, so that whoever runs it starts it anew with what is written there now."""
+    """With exit code 1, so that whoever runs it starts it anew with what is written there."""
     with running.config.open("a") as file:
         file.write("mode: nftables\n")
 
     assert 1 == running.process.wait(timeout=30)
     assert f"the configuration file {running.config} was changed" in running.log()
     assert "Traceback" not in running.log()
+
+
+@pytest.mark.root
+def test_an_edited_config_map_waits_for_the_next_start(running: Running) -> None:
+    """As with kube-proxy: nodes do not restart all at once; the log says what is missed."""
+    running.update("second")
+    running.until(lambda: "config_replaced" in running.log())
+
+    running.process.terminate()
+    assert 0 == running.process.wait(timeout=30)
+    assert "proxy_failed" not in running.log()
