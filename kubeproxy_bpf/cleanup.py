@@ -40,6 +40,7 @@ WRITER_ENDS_S = 30.0
 _KERNEL_FREES_S = 10.0
 """The kernel frees maps and programs behind our back, when nothing can run them any more."""
 _POLL_S = 0.05
+_HELD = "is held by a process, or by a pin on a file system that is not mounted here"
 
 Problems = Iterator[str]
 
@@ -103,9 +104,9 @@ def _datapath(config: Config) -> Problems:
     drop_pins(directory)
     _until_gone(lambda: inventory.left(owned) or _open_maps(maps))
     for program in inventory.left(owned):
-        yield f"program {program.id} ({program.name})"
+        yield f"program {program.id} ({program.name}) {_HELD}"
     for number in _open_maps(maps):
-        yield f"map {number}"
+        yield f"map {number} {_HELD}"
     yield from _pins_in(directory)
     _log.info("datapath_removed", programs=len(before), maps=len(maps))
 

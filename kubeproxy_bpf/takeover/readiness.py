@@ -8,6 +8,7 @@ node ports are still those of the rules that a kube-proxy left. Called by ``take
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import Callable
 
 import structlog
@@ -17,18 +18,18 @@ from kubeproxy_bpf.serve.devices import DeviceReading
 _log = structlog.get_logger(__name__)
 
 _LOOK_S = 0.5
+_TOLD_AFTER = 20
+"""Looks: every start takes some seconds."""
 
 
 async def serving(read: Callable[[], DeviceReading]) -> None:
     """Wait until every uplink has its programs, and nothing is just being attached."""
     before: tuple[tuple[str, str], ...] = ()
-    told = ""
-    while True:
+    for look in count():
         reading = read()
         problem = unserved(reading)
-        if problem and reading.loaded and problem != told:
-            _log.info("takeover_waits", until=problem)
-            told = problem
+        if problem and look == _TOLD_AFTER:
+            _log.warning("takeover_waits", until=problem)
         if not problem and reading.attached == before:
             return
         before = reading.attached

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import structlog
 
 from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.takeover import readiness
@@ -30,3 +31,16 @@ def test_it_waits_until_nothing_is_being_attached(monkeypatch):
     seen = iter(readings)
     asyncio.run(serving(lambda: next(seen)))
     assert list(seen) == []
+
+
+def test_it_tells_what_it_waits_for_once_and_not_at_every_start(monkeypatch):
+    """A start takes some looks; a kernel that refused the packet programs takes for ever."""
+    monkeypatch.setattr(readiness, "_LOOK_S", 0)
+    seen = iter([DeviceReading()] * 100 + [ALL] * 2)
+    with structlog.testing.capture_logs() as logs:
+        asyncio.run(serving(lambda: next(seen)))
+    assert [each["event"] for each in logs] == ["takeover_waits"]
+    seen = iter([NOT_YET] * 10 + [ALL] * 2)
+    with structlog.testing.capture_logs() as logs:
+        asyncio.run(serving(lambda: next(seen)))
+    assert logs == []
