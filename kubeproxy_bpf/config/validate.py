@@ -178,8 +178,10 @@ def _node_port_addresses(entries: Sequence[str]) -> Iterator[str]:
 
 def _hidden_metrics(version: str) -> Iterator[str]:
     if version not in ("", _PREVIOUS_VERSION):
-        flag = "--show-hidden-metrics-for-version"
-        reason = f'{flag} must be omitted or have the value "{_PREVIOUS_VERSION}"'
+        reason = (
+            "--show-hidden-metrics-for-version must be omitted or have the value "
+            f"'{_PREVIOUS_VERSION}'. Only the previous minor version is allowed"
+        )
         yield _invalid(f"{_ROOT}.ShowHiddenMetricsForVersion", version, reason)
 
 

@@ -154,7 +154,8 @@ def problems(tmp_path):
         (
             "showHiddenMetricsForVersion: '1.30'",
             f'{ROOT}.ShowHiddenMetricsForVersion: Invalid value: "1.30": '
-            '--show-hidden-metrics-for-version must be omitted or have the value "1.35"',
+            "--show-hidden-metrics-for-version must be omitted or have the value '1.35'. "
+            "Only the previous minor version is allowed",
         ),
         (
             "detectLocalMode: Guess",
