@@ -9,10 +9,10 @@ write to them, ``serve.metrics`` copies them when somebody asks. Nothing here kn
 from __future__ import annotations
 
 import time
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Iterator
 
 from kubeproxy_bpf.api.objects import ObjectKey
-from kubeproxy_bpf.metering import Counter, Gauge, Histogram, Meters, exponential
+from kubeproxy_bpf.metering import Counter, Family, Gauge, Histogram, Meters, exponential
 from kubeproxy_bpf.model.types import Changes, Desired, ServicePortId
 from kubeproxy_bpf.plan.records import RecordFlags
 
@@ -81,6 +81,8 @@ class SyncMeters(Meters):
         self._families = tuple(families)
         self._wall = wall
         self._started = wall()
+        # Plain numbers: the initial lists bring tens of thousands of changes at once.
+        self._services_seen = self._slices_seen = self._pending_slices = 0
         self._pending_services: set[ObjectKey] = set()
         self._triggers: dict[tuple[str, ObjectKey], list[float]] = {}
         """Times that wait for a sync, by family and Service."""
@@ -143,13 +145,20 @@ class SyncMeters(Meters):
             for policy in _POLICIES:
                 self._no_local_total.set(0, family, policy)
 
+    def families(self) -> Iterator[Family]:
+        """Copies of all, by name."""
+        self._service_changes.values[()] = self._services_seen * len(self._families)
+        self._services_pending.set(len(self._pending_services))
+        self._slice_changes.values[()] = self._slices_seen
+        self._slices_pending.set(self._pending_slices)
+        return super().families()
+
     # ---- told by feed ----
 
     def service_changed(self, key: ObjectKey) -> None:
         """A Service appeared, changed or went."""
-        self._service_changes.inc(by=len(self._families))
+        self._services_seen += 1
         self._pending_services.add(key)
-        self._services_pending.set(len(self._pending_services))
 
     def slice_changed(self, family: str, service: ObjectKey, triggered: float) -> None:
         """A slice of a Service appeared or changed; ``triggered``: when what caused it happened, in
@@ -165,8 +174,8 @@ class SyncMeters(Meters):
     def _count_slice(self, family: str) -> bool:
         if family not in self._families:
             return False
-        self._slice_changes.inc()
-        self._slices_pending.inc()
+        self._slices_seen += 1
+        self._pending_slices += 1
         return True
 
     def queued(self) -> None:
@@ -180,8 +189,7 @@ class SyncMeters(Meters):
     def begun(self) -> None:
         """A sync takes all changes so far."""
         self._pending_services.clear()
-        self._services_pending.set(0)
-        self._slices_pending.set(0)
+        self._pending_slices = 0
         for (family, _), times in self._triggers.items():
             self._taken += ((family, triggered) for triggered in times)
         self._triggers.clear()
