@@ -26,10 +26,11 @@ def process(node, load, pins, ours):
     """Starts a process with pins or without; it leaves nothing behind but what the kernel keeps."""
     made = []
 
-    def start(pinned=False):
+    def start(pinned=False, tcx=None):
         programs = load().programs
         ours.update(programs[name].info().id for name in OURS)
-        made.append(node.do(lambda: DeviceHooks(programs, pins if pinned else None, owned=ours)))
+        links = pins if pinned else None
+        made.append(node.do(lambda: DeviceHooks(programs, links, tcx=tcx, owned=ours)))
         return made[-1], {name: programs[name].info().id for name in OURS}
 
     yield start
@@ -135,6 +136,21 @@ def test_xdp_is_replaced(wish, node, process, v0):
 
     assert (wish.xdp_mode, new["kpb_xdp"]) == xdp(node)
     assert not second.refused
+
+
+def test_filters_serve_where_there_is_no_tcx(node, process, v0):
+    """Beside XDP without link; a restart puts its programs into both."""
+    wishes = {v0[Hook.INGRESS]: Wish(), v0[Hook.XDP]: NATIVE}
+    first, _ = process(tcx=False)
+    node.do(lambda: first.sync(wishes))
+    node.do(first.close)
+    second, new = process(tcx=False)
+    node.do(lambda: second.sync(wishes))
+
+    (line,) = node.filters(v0[Hook.INGRESS])
+    assert f" id {new['kpb_tc_ingress']} " in line
+    assert ("native", new["kpb_xdp"]) == xdp(node)
+    assert [] == node.chain(v0[Hook.INGRESS])
 
 
 def test_xdp_of_somebody_else_is_not_touched(node, process, load, v0):
