@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
@@ -11,8 +13,10 @@ import pytest
 from tests.e2e.packaging.cluster import Cluster
 from tests.e2e.packaging.container import Container, Rootfs
 from tests.e2e.packaging.pods import (
+    MANIFESTS,
     NodePods,
     installed_objects,
+    kustomized,
     node_pods,
     of_kind,
 )
@@ -36,15 +40,38 @@ def proxy_of(node: NodePods, objects: list[dict[str, Any]]) -> Container:
     return container
 
 
-def test_the_init_container_sets_what_it_must_and_ends(
-    node1: NodePods, objects: list[dict[str, Any]]
+def test_what_needs_privileges_is_done_before(
+    kube: Cluster, node1: NodePods, objects: list[dict[str, Any]]
 ) -> None:
-    """It is privileged for the sysctls alone, and its success lets the proxy start."""
-    (init,), _ = node1.containers(objects)
+    """The init container reserves ports and sets time-outs, so the proxy, to which /proc/sys is
+    read-only, finds everything as it wants it; the cleanup gives the ports back."""
+    kube.sandbox.run_in("node1", partial(write_sysctl, "ip_local_port_range", "20000 40000"))
+    (init,), (container,) = node1.containers(objects)
+    (cleanup,), _ = node1.containers(kustomized(MANIFESTS / "cleanup"))
+    try:
+        status, log = node1.run_to_end(init)
+        assert 0 == status, log
+        assert "20000-29999" == kube.sandbox.run_in("node1", reserved_ports)
 
-    status, log = node1.run_to_end(init)
-
+        proxy = node1.start(container)
+        proxy.until("healthy", node1.healthy)
+        proxy.until("attached", lambda: "hooks_proved" in proxy.log.read_text())
+        assert 0 == proxy.stop()
+        log = proxy.log.read_text()
+        assert "ports_reserved" in log and "ports_not_reserved" not in log
+    finally:
+        status, log = node1.run_to_end(cleanup)
+        kube.sandbox.run_in("node1", partial(write_sysctl, "ip_local_port_range", "32768 60999"))
     assert 0 == status, log
+    assert "" == kube.sandbox.run_in("node1", reserved_ports)
+
+
+def write_sysctl(name: str, value: str) -> None:
+    Path("/proc/sys/net/ipv4", name).write_text(value)
+
+
+def reserved_ports() -> str:
+    return Path("/proc/sys/net/ipv4/ip_local_reserved_ports").read_text().strip()
 
 
 def test_the_pod_serves_and_its_successor_adopts(
