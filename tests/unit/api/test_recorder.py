@@ -76,9 +76,12 @@ class Refusing:
         self.answers: list[int] = []
         self.last = 201
         self.asked: list[tuple[str, str, str, Any]] = []
+        self.meanwhile: Callable[[], None] = lambda: None
 
     async def answer(self, request: web.Request) -> web.Response:
         body = await request.json()
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
         self.asked.append((request.method, request.path, request.content_type, body))
         return web.json_response({}, status=self.answers.pop(0) if self.answers else self.last)
 
@@ -150,6 +153,15 @@ async def test_what_repeats_is_a_series_of_one_event() -> None:
             rig.recorder.record(HAPPENED)
         await asyncio.sleep(0.05)
         assert 2 == len(server.asked)
+
+
+async def test_what_repeats_while_it_is_sent_is_counted() -> None:
+    """The server hears of both."""
+    async with refusing() as (server, rig):
+        server.meanwhile = lambda: rig.recorder.record(HAPPENED)
+        rig.recorder.record(HAPPENED)
+        await rig.until(lambda: len(server.asked) == 2)
+        assert 2 == server.asked[1][3]["series"]["count"]
 
 
 async def test_the_last_count_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:

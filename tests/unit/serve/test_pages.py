@@ -87,9 +87,18 @@ async def test_all_other_paths_are_unknown(path):
     assert "Server" not in headers
 
 
-@pytest.mark.parametrize("accept", ["", "text/plain", "*/*", "application/xml, */*;q=0.1"])
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "text/plain",
+        "*/*",
+        "application/xml, */*;q=0.1",
+        f"application/json;{TRIPLE}Flagz;q=0.5, application/json;{TRIPLE}Statusz;q=0.5, text/plain",
+    ],
+)
 async def test_people_get_text(accept):
-    """Who asks for nothing or for anything gets a page to read."""
+    """Who asks for nothing, for anything, or prefers it gets a page to read."""
     async with served(CONFIG) as ask:
         status, headers, flags = await ask("/flagz", Accept=accept)
         _, _, state = await ask("/statusz", Accept=accept)
