@@ -21,8 +21,9 @@ from typing import Sequence
 import structlog
 
 from kubeproxy_bpf.errors import RulesRefused
-from kubeproxy_bpf.host.iptables import Table, preferred_backend, tables
+from kubeproxy_bpf.host.iptables import NFT, Table, preferred_backend, tables
 from kubeproxy_bpf.host.rulewatch import RuleWatch
+from kubeproxy_bpf.model.types import Family
 from kubeproxy_bpf.threads import in_thread
 
 CHAIN = "KUBE-PROXY-BPF-FORWARD"
@@ -31,6 +32,7 @@ _FORWARD = "FORWARD"
 _JUMP = f"-A {_FORWARD} -j {CHAIN}"
 _DROPS_ALL = re.compile(rf'-A {_FORWARD}( -m comment --comment (".*"|\S+))? -j (DROP|REJECT)\b')
 _KUBE_PROXY = re.compile(rf"-A {_FORWARD} .*-j KUBE-FORWARD$")
+_NFT_FAMILY = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 _LEAST_S = 5.0
 """Between two looks, however often rules change."""
 
@@ -165,7 +167,15 @@ def remove_forward_accept() -> list[str]:
 
 
 def foreign_drops() -> list[str]:
-    """Base chains of nftables, not iptables' own, that drop at the forward hook by policy."""
+    """Base chains of nftables, but for those of iptables, that drop at the forward hook by policy.
+
+    Also one in the place of iptables' own that iptables does not understand.
+    """
+    known = {
+        f"{_NFT_FAMILY[table.family]} filter {_FORWARD}"
+        for table in tables()
+        if table.backend == NFT and table.chain(_FORWARD) is not None
+    }
     try:
         listed = subprocess.run(["nft", "-j", "list", "chains"], capture_output=True, timeout=30)
         chains = [
@@ -174,13 +184,12 @@ def foreign_drops() -> list[str]:
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         _log.debug("nftables_not_looked_at", error=str(error))
         return []
-    return [
+    dropping = {
         f"{chain['family']} {chain['table']} {chain['name']}"
         for chain in chains
-        if chain.get("hook") == "forward"
-        and chain.get("policy") == "drop"
-        and (chain["table"], chain["name"]) != ("filter", _FORWARD)
-    ]
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop"
+    }
+    return sorted(dropping - known)
 
 
 def _missing(table: Table, forward: Sequence[str], rules: Sequence[str]) -> list[str]:

@@ -155,6 +155,19 @@ def test_base_chains_of_others_that_drop_are_told(scene):
     assert ["inet wall through"] == scene.on_node(foreign_drops)
 
 
+@pytest.mark.parametrize("family", ["inet", "ip"])
+def test_base_chain_that_is_only_named_like_that_of_iptables_is_told(scene, family):
+    """In another family; or with an expression that iptables does not know, so it says nothing."""
+    scene.run("node", "nft", f"add table {family} filter")
+    chain = "{ type filter hook forward priority 0; policy drop; }"
+    scene.run("node", "nft", f"add chain {family} filter FORWARD {chain}")
+    scene.run("node", "nft", f"add rule {family} filter FORWARD meta mark . ct mark {{ 1 . 1 }}")
+
+    assert 0 == start(scene)
+
+    assert [f"{family} filter FORWARD"] == scene.on_node(foreign_drops)
+
+
 def run_on_node(scene, main):
     """An event loop in the node's namespace: netlink sockets and programs belong to its thread."""
 
