@@ -149,10 +149,9 @@ def _own_settings(
 
 
 def _hostname_problems(given: Mapping[str, Any], document: KubeProxyConfiguration) -> list[str]:
-    texts = [given["hostname-override"]] if given.get("hostname-override") else []
-    if document.hostname_override:
-        texts.append(document.hostname_override)
-    if any(not text.strip() for text in texts):
+    texts = [given.get("hostname-override"), document.hostname_override]
+    said = [text for text in texts if text] or [socket.gethostname()]
+    if any(not text.strip() for text in said):
         return ["--hostname-override: empty hostname is invalid"]
     return []
 

@@ -8,7 +8,7 @@ field is the flag's name without ``bpf-``, in camel case. Flags beat it. Called 
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any, Mapping
 
 from kubeproxy_bpf.config import pflag
@@ -125,8 +125,8 @@ def path_of(flags: Mapping[str, Any]) -> str:
     if flags["bpf-config"]:
         return str(flags["bpf-config"])
     if flags["config"]:
-        beside = Path(flags["config"]).with_name(FILE_NAME)
-        return str(beside) if beside.exists() else ""
+        beside = os.path.join(os.path.dirname(flags["config"]), FILE_NAME)
+        return beside if os.path.exists(beside) else ""
     return ""
 
 

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What counts: flags, file, or default; by kube-proxy's rules, field by field."""
 
+import socket
+
 import pytest
 
 from kubeproxy_bpf.config.flags import KUBE_PROXY_FLAGS
 from kubeproxy_bpf.config.load import FLAGS, load, read
+from kubeproxy_bpf.errors import ConfigError
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 
@@ -140,6 +143,15 @@ def test_the_host_name_of_the_flag_beats_that_of_the_file(file):
     """Trimmed and in small letters, wherever it comes from."""
     assert "flag" == load(["--hostname-override= Flag ", file("hostnameOverride: x")]).hostname
     assert "file" == load([file("hostnameOverride: ' File '")]).hostname
+
+
+def test_without_an_override_the_host_has_a_name(monkeypatch):
+    """In small letters; a host without one cannot be a node."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "Host")
+    assert "host" == load([]).hostname
+    monkeypatch.setattr(socket, "gethostname", lambda: " ")
+    with pytest.raises(ConfigError, match="empty hostname is invalid"):
+        load([])
 
 
 @pytest.mark.parametrize(
