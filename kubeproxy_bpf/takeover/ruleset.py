@@ -72,8 +72,8 @@ def parse(lines: Iterable[str]) -> Iterator[Table]:
         if line.startswith("*"):
             table = Table(line[1:].strip(), {}, [], {}, Counter())
         elif line.startswith(":"):
-            chain, policy = line[1:].split(" ", 2)[:2]
-            table.chains[chain] = policy.strip()
+            chain, policy, *_ = [*line[1:].split(), ""]
+            table.chains[chain] = policy
         elif line.startswith("-A "):
             _add(table, _rule(line))
         elif line.startswith("COMMIT"):
@@ -113,8 +113,9 @@ def _add(table: Table, rule: Rule) -> None:
 
 
 def _rule(line: str) -> Rule:
-    _, chain, rest = line.rstrip("\n").split(" ", 2)
-    text = f" {rest}"
+    # What nft wrote and iptables cannot express is a chain without a rule.
+    chain, space, rest = line.rstrip("\n").removeprefix("-A ").partition(" ")
+    text = space + rest
     # A comment may hold anything, also what looks like a jump.
     target = _TARGET.search(_QUOTED.sub('""', text))
     return Rule(chain, text, target.group(1) if target else "")

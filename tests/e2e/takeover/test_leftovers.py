@@ -23,6 +23,29 @@ PODS = ("10.1.0.0/16", "fd00:10:1::/64")
 COUNTERS = re.compile(r" \[\d+:\d+\]$", re.MULTILINE)
 
 
+IPTABLES = ("filter", "nat", "mangle")
+FOREIGN_TABLES = """
+table ip kube-proxy-2 {
+    chain services {
+        type nat hook prerouting priority dstnat
+        ip daddr 192.0.2.1 tcp dport 80 dnat to 192.0.2.2:80
+    }
+}
+table inet kube-proxy {
+    set kube-proxy { type ipv4_addr; elements = { 192.0.2.1 } }
+    chain input {
+        type filter hook input priority filter; policy accept
+        ip saddr @kube-proxy counter drop
+    }
+}
+table ip6 mine {
+    chain KUBE-SERVICES {
+        accept
+    }
+}
+"""
+
+
 class Family(NamedTuple):
     command: str
     ipv6: bool
@@ -45,6 +68,12 @@ def saved(node: Node) -> dict[str, str]:
             kept = [each for each in lines if each[:1] != "#" and TRACKING_CHAIN not in each]
             found[f"{family.command}-{build}"] = "\n".join(kept)
     return found
+
+
+def natively(node: Node) -> list[str]:
+    """The tables of others that iptables does not show."""
+    names = (("ip", "kube-proxy-2"), ("inet", "kube-proxy"), ("ip6", "mine"))
+    return [node.run("nft", "-s", "list", "table", *name) for name in names]
 
 
 def load(node: Node, build: str, text: str, command: str = "iptables") -> None:
@@ -72,8 +101,8 @@ def test_all_modes_go_and_others_rules_stay_byte_by_byte(node: Node) -> None:
     for family in FAMILIES:
         for build in BUILDS:
             load(node, build, kube_proxy.foreign(family.ipv6), family.command)
-    node.run("nft", "add table ip kube-proxy-2; add table inet kube-proxy; add table ip6 mine")
-    before, tables = saved(node), set(node.run("nft", "list", "tables").splitlines())
+    node.run("nft", "-f", "-", text=FOREIGN_TABLES)
+    before, tables = saved(node), natively(node)
     load_all(node)
     found = node.call(leftovers.find)
     assert found.counts == {
@@ -85,8 +114,11 @@ def test_all_modes_go_and_others_rules_stay_byte_by_byte(node: Node) -> None:
     after = clean(node)
     assert (after.counts, after.kept, after.problems) == ({}, [], [])
     assert saved(node) == before
+    assert natively(node) == tables
+    listed = node.run("nft", "list", "tables").splitlines()
     ours = {f"table {family} {TRACKING_TABLE}" for family in ("ip", "ip6")}
-    assert set(node.run("nft", "list", "tables").splitlines()) == tables | ours
+    theirs = {"table ip kube-proxy-2", "table inet kube-proxy", "table ip6 mine"}
+    assert {each for each in listed if each.split()[2] not in IPTABLES} == ours | theirs
 
 
 def test_nothing_is_found_and_nothing_made_on_an_empty_node(node: Node) -> None:
@@ -136,6 +168,15 @@ def test_what_changed_since_the_look_leaves_the_table_whole(node: Node, build: s
     assert [each.split(":")[0] for each in problems] == [f"iptables-{build} nat"]
     assert node.run(f"iptables-{build}-save", "-t", "nat").splitlines()[1:-1] == nat
     assert "nat KUBE-SERVICES" in " ".join(clean(node).kept)
+
+
+def test_rules_that_only_nft_can_write_stay_in_a_table_of_iptables(node: Node) -> None:
+    """iptables shows them as empty, and leaves them where they are."""
+    load(node, "nft", FAMILIES[0].rules)
+    node.run("nft", "add map ip nat own { type ipv4_addr : verdict; }")
+    node.run("nft", "add rule ip nat PREROUTING ip saddr vmap @own")
+    assert clean(node).counts == {}
+    assert "ip saddr vmap @own" in node.run("nft", "list", "table", "ip", "nat")
 
 
 def test_iptables_of_ipvs_go_with_its_sets_and_its_device(node: Node) -> None:

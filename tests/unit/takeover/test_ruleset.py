@@ -95,6 +95,12 @@ def test_a_chain_with_a_foreign_reference_stays_with_all_that_it_leads_to():
     ]
 
 
+def test_a_rule_that_iptables_cannot_express_is_somebody_elses():
+    """Written by nft into a table of iptables: its text is empty, or begins with a remark."""
+    text = table("nat", "-A OUTPUT -j KUBE-SERVICES", "-A PREROUTING", "-A people")
+    assert commands(removed(text))[1] == "-D OUTPUT -j KUBE-SERVICES"
+
+
 def test_goto_is_a_reference_too():
     """iptables has two ways into a chain."""
     assert removed(table("filter", "-A people -g KUBE-FORWARD")).kept == ("KUBE-FORWARD",)
