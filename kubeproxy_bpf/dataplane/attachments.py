@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple
 
 from kubeproxy_bpf.dataplane.devicelink import TCX, XDP_GENERIC, XDP_NATIVE
 from kubeproxy_bpf.dataplane.owned import Owned
@@ -134,6 +134,19 @@ def at_xdp(ifindex: int, owned: Owned) -> list[Attachment]:
         Attachment(AttachType.XDP, number, links.of_xdp(number), ifindex=ifindex, xdp_mode=mode)
         for mode, number in ours
     ]
+
+
+def at_device(ifindex: int, owned: Owned, hooks: Iterable[Hook]) -> list[Attachment]:
+    """What of ours stands at these hooks of a device; nothing if it is gone."""
+    found: list[Attachment] = []
+    try:
+        for hook in hooks:
+            found += at_xdp(ifindex, owned) if hook is Hook.XDP else at_tcx(ifindex, hook, owned)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        return []
+    return found
 
 
 def by_link(owned: Owned) -> list[Attachment]:

@@ -22,7 +22,7 @@ from typing import Collection, Mapping, NamedTuple
 import structlog
 
 from kubeproxy_bpf.dataplane.attach import DEVICE_PIN
-from kubeproxy_bpf.dataplane.attachments import Attachment, at_tcx, at_xdp
+from kubeproxy_bpf.dataplane.attachments import at_device, at_tcx, at_xdp
 from kubeproxy_bpf.dataplane.clsact import ClsactFilters
 from kubeproxy_bpf.dataplane.devicelink import (
     XDP_GENERIC,
@@ -241,14 +241,10 @@ class DeviceHooks:
 def _end_elsewhere(owned: Owned, wanted: Collection[Place], *, tcx: bool) -> None:
     """End what is attached where it is not wanted; a wanted place keeps what it has."""
     places = {(place.ifindex, place.hook) for place in wanted}
+    hooks = tuple(Hook) if tcx else (Hook.XDP,)
     for ifindex, _ in if_nameindex():
-        found: list[Attachment] = []
-        for hook in (Hook.INGRESS, Hook.EGRESS) if tcx else ():
-            if (ifindex, hook) not in places:
-                found += at_tcx(ifindex, hook, owned)
-        if (ifindex, Hook.XDP) not in places:
-            found += at_xdp(ifindex, owned)
-        for each in found:
+        unwanted = (hook for hook in hooks if (ifindex, hook) not in places)
+        for each in at_device(ifindex, owned, unwanted):
             try:
                 each.end()
             except OSError as error:

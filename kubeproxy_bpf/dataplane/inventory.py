@@ -21,8 +21,7 @@ from kubeproxy_bpf.dataplane.attachments import (
     Attachment,
     LinkTable,
     at_cgroup,
-    at_tcx,
-    at_xdp,
+    at_device,
     by_link,
 )
 from kubeproxy_bpf.dataplane.clsact import ClsactFilters
@@ -46,12 +45,9 @@ def attachments(owned: Owned, cgroups: Iterable[Path]) -> list[Attachment]:
     table = LinkTable(owned)
     for cgroup in cgroups:
         found += [each for each in _at_hooks(cgroup, owned, table) if not each.link_id]
-    tcx = has_tcx()
+    hooks = tuple(Hook) if has_tcx() else (Hook.XDP,)
     for ifindex, _ in if_nameindex():
-        here = at_xdp(ifindex, owned)
-        for hook in (Hook.INGRESS, Hook.EGRESS) if tcx else ():
-            here += at_tcx(ifindex, hook, owned)
-        found += [each for each in here if not each.link_id]
+        found += [each for each in at_device(ifindex, owned, hooks) if not each.link_id]
     return found
 
 
