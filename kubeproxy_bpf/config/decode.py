@@ -69,8 +69,6 @@ def _unknown(content: Any, kind: Any, path: str) -> Iterator[str]:
         for position, item in enumerate(content):
             yield from _unknown(item, kind, f"{path.rstrip('.')}[{position}].")
         return
-    if not isinstance(content, dict):
-        return
     known = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
     for name, value in content.items():
         if name not in known:

@@ -135,9 +135,6 @@ class FlagSet:
     def __iter__(self) -> Any:
         return iter(self._by_name.values())
 
-    def __getitem__(self, name: str) -> Flag:
-        return self._by_name[name]
-
     def defaults(self) -> dict[str, Any]:
         """The default of every flag, by name."""
         return {name: flag.default for name, flag in self._by_name.items()}

@@ -29,7 +29,7 @@ def test_durations_are_those_of_go(text, seconds):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-", "1", "s", "1 s", "1s ", "1d", "1e3s", "1_0s", "300000h1h1"]
+    "text", ["", "-", "1", "s", "1 s", "1s ", "1d", "1e3s", "1_0s", "300000h1h1", "3000000h"]
 )
 def test_other_durations_are_refused(text):
     """Nothing is guessed."""

@@ -4,6 +4,7 @@
 import pytest
 
 from kubeproxy_bpf.config.load import load
+from kubeproxy_bpf.config.validate import split_host_port
 from kubeproxy_bpf.errors import ConfigError
 
 HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
@@ -37,6 +38,12 @@ def test_without_a_cluster_cidr_pods_cannot_be_told_apart():
     assert (False, False) == load([]).local_detector_families()
     assert (True, False) == load(["--cluster-cidr=10.0.0.0/8"]).local_detector_families()
     assert (True, True) == load(["--detect-local-mode=NodeCIDR"]).local_detector_families()
+
+
+def test_addresses_of_servers_are_taken_apart():
+    """For those who listen there."""
+    assert ("0.0.0.0", 80) == split_host_port("0.0.0.0:80")
+    assert ("::", 10256) == split_host_port("[::]:10256")
 
 
 def test_uplinks_are_named_in_a_list_and_xdp_by_a_word():

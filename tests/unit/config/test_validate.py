@@ -131,6 +131,19 @@ def problems(tmp_path):
             f'{ROOT}.MinSyncPeriod: Invalid value: "-2s": must be greater than or equal to 0',
         ),
         (
+            "bindAddress: nowhere",
+            f'{ROOT}.BindAddress: Invalid value: "nowhere": '
+            "not a valid textual representation of an IP address",
+        ),
+        (
+            "healthzBindAddress: a:b:1",
+            f'{ROOT}.HealthzBindAddress: Invalid value: "a:b:1": must be IP:port',
+        ),
+        (
+            "logging: {vmodule: [{filePattern: a, verbosity: 2147483648}]}",
+            f"{ROOT}.logging.vmodule[0]: Invalid value: 2147483648: Must be <= 2147483647",
+        ),
+        (
             "healthzBindAddress: 1.2.3.4:0",
             f'{ROOT}.HealthzBindAddress: Invalid value: "0": must be a valid port',
         ),
