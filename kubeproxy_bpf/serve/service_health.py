@@ -28,6 +28,8 @@ from kubeproxy_bpf.serve.mux import application, json
 _FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _EVERYWHERE = {Family.IPV4: ("0.0.0.0",), Family.IPV6: ("::",)}
 _WEIGHT = "X-Load-Balancing-Endpoint-Weight"
+_HANDOVER_ROUNDS = 3
+"""Of the event loop: the task that makes a connection, its transport, its protocol."""
 _log = structlog.get_logger(__name__)
 
 
@@ -48,6 +50,7 @@ class _Server:
         self._healthy = healthy
         app = application(self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+        self._listeners: list[socket.socket] = []
 
     async def open(self, place: _Place) -> None:
         """Listen on all addresses, or on none and raise OSError."""
@@ -57,12 +60,22 @@ class _Server:
                 # For one family alone: "::" leaves IPv4 to a server of its own.
                 bound = socket.create_server((host, place.port), family=_FAMILIES[place.family])
                 await web.SockSite(self._runner, bound).start()
+                self._listeners.append(bound)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Refuse connections from now on, and end those that stand."""
+        # A connection that asyncio has accepted and not yet handed over is forgotten by a server
+        # that closes at this moment, and its client would wait: first none is accepted any more,
+        # then those under way are handed over.
+        loop = asyncio.get_running_loop()
+        for bound in self._listeners:
+            loop.remove_reader(bound)
+        self._listeners.clear()
+        for _ in range(_HANDOVER_ROUNDS):
+            await asyncio.sleep(0)
         await self._runner.cleanup()
 
     async def _answer(self, _request: web.Request) -> web.Response:

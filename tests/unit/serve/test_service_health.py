@@ -2,6 +2,8 @@
 """Health checks of Services over real sockets: the bytes that load balancers read."""
 
 import asyncio
+import contextlib
+import gc
 import socket
 
 import aiohttp
@@ -110,6 +112,28 @@ async def test_a_service_that_needs_none_is_closed(rig):
     assert reader.at_eof()
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("rounds", range(6))
+async def test_who_comes_while_it_closes_does_not_wait(rig, rounds):
+    """Whatever the event loop was about when a client connected, its connection ends."""
+
+    def closed_by_peer(client):
+        with contextlib.suppress(ConnectionResetError):
+            return client.recv(1) == b""
+        return True
+
+    await rig.want(1, Family.IPV4)
+    # What nobody closes must not be closed by chance, when garbage is collected.
+    gc.disable()
+    try:
+        with socket.create_connection(("127.0.0.1", rig.port), timeout=5) as client:
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            await rig.want(1)
+            assert await asyncio.to_thread(closed_by_peer, client)
+    finally:
+        gc.enable()
 
 
 async def test_ports_change_hands_in_one_step(rig):
