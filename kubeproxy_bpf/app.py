@@ -94,11 +94,11 @@ class App:
             client = await stack.enter_async_context(
                 ApiClient(credentials, meters=self._telemetry.rest)
             )
+            host_state = HostState(self._config, self._telemetry.conntrack)
+            await host_state.prepare()
             stack.push_async_callback(self._status.finish, client)
             for name, work in self._status.tasks(client, self._telemetry):
                 tasks.create_task(_eternal(name, work))
-            host_state = HostState(self._config, self._telemetry.conntrack)
-            await host_state.prepare()
             instance = Instance(self._config, host_state.forward_mark)
             stack.push_async_callback(instance.close)
             await instance.open(self._status.health.writer_awaited)

@@ -85,7 +85,7 @@ def test_what_cannot_work_is_one_logged_error(argv, words, tmp_path):
 class Running:
     """A proxy process with an API server of its own, on a control group of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *flags: str) -> None:
         self.cgroup = find_cgroup_root() / f"kpbt-process-{os.getpid()}"
         self.cgroup.mkdir()
         self.pins = Path(f"/sys/fs/bpf/kpbt-process-{os.getpid()}")
@@ -108,7 +108,7 @@ class Running:
         argv += [f"--healthz-bind-address=127.0.0.1:{self.health_port}"]
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.metrics_port = free.getsockname()[1]
-        argv += [f"--metrics-bind-address=127.0.0.1:{self.metrics_port}"]
+        argv += [f"--metrics-bind-address=127.0.0.1:{self.metrics_port}", *flags]
         with self.log.open("wb") as log:
             self.proxy = subprocess.Popen(argv, stderr=log)
 
@@ -182,3 +182,15 @@ def test_a_signal_ends_it_and_leaves_the_datapath(running, number):
     assert 11 == len([name for name in pins if name.startswith("kpb_")])
     assert "dev-1-ingress" in pins
     assert list(running.pins.glob("*/kpb_frontends"))
+
+
+@pytest.mark.root
+def test_the_oom_score_is_set_before_health_is_served(tmp_path):
+    """In kube-proxy's order [K7]; a score that anybody may give himself."""
+    running = Running(tmp_path, "--oom-score-adj=500")
+    try:
+        running.until(lambda: running.get("/livez")[0] == 200)
+
+        assert "500" == Path(f"/proc/{running.proxy.pid}/oom_score_adj").read_text().strip()
+    finally:
+        running.close()
