@@ -84,7 +84,7 @@ def test_the_pod_serves_and_its_successor_adopts(
     assert node1.asked("shell-1").startswith("web-")
     assert node1.asked("node1", protocol="UDP").startswith("web-")
     (spec,) = of_kind(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"]
-    for probe in ("startupProbe", "livenessProbe"):
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert 200 == node1.get(spec[probe]["httpGet"]["path"])[0]
     assert "error" not in levels(proxy.log.read_text())
 
