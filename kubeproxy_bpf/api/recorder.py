@@ -32,7 +32,7 @@ REMEMBERED = 1024
 BURST = 50
 PER_SECOND = 1.0
 """New Events beyond a burst. A full map may concern thousands of Services at once."""
-TRIES = 5
+TRIES = 12
 NOTE_BYTES = 1024
 INSTANCE_CHARS = 128
 _JSON = "application/json"

@@ -76,12 +76,15 @@ class Refusing:
         self.answers: list[int] = []
         self.last = 201
         self.asked: list[tuple[str, str, str, Any]] = []
+        self.hanging = False
         self.meanwhile: Callable[[], None] = lambda: None
 
     async def answer(self, request: web.Request) -> web.Response:
         body = await request.json()
         meanwhile, self.meanwhile = self.meanwhile, lambda: None
         meanwhile()
+        if self.hanging:
+            await asyncio.Event().wait()
         self.asked.append((request.method, request.path, request.content_type, body))
         return web.json_response({}, status=self.answers.pop(0) if self.answers else self.last)
 
@@ -91,7 +94,7 @@ async def refusing() -> AsyncIterator[tuple[Refusing, Rig]]:
     server = Refusing()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.answer)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -253,6 +256,9 @@ async def test_what_is_left_at_the_end_is_sent() -> None:
         server.last = 500
         late.record(HAPPENED._replace(note="other"))
         await late.finish(rig.client)
+        server.hanging = True
+        late.record(HAPPENED._replace(note="third"))
+        await late.finish(rig.client, limit_s=0.05)
 
 
 async def test_long_texts_are_cut_to_what_is_allowed() -> None:
