@@ -206,6 +206,9 @@ def model_config(config: Config, families: tuple[Family, ...]) -> ModelConfig:
 
 async def _eternal(name: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> NoReturn:
     """A task that should never end is an error when it does."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.set_name(name)  # as /debug/pprof/tasks shows it
     await work()
     raise KubeProxyError(f"the {name} ended")
 

@@ -8,11 +8,10 @@ Called by ``pages``.
 from __future__ import annotations
 
 import asyncio
-import io
 import sys
 import threading
 import traceback
-from typing import Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 import structlog
 from aiohttp import web
@@ -82,9 +81,16 @@ def _tasks() -> Iterator[str]:
     tasks = sorted(asyncio.all_tasks(), key=lambda task: task.get_name())
     yield f"{len(tasks)} tasks\n"
     for task in tasks:
-        with io.StringIO() as stack:
-            task.print_stack(file=stack)
-            yield f"\n{stack.getvalue()}"
+        yield f"\n{task.get_name()}\n"
+        yield from _awaited(task.get_coro())
+
+
+def _awaited(coroutine: Any) -> Iterator[str]:
+    """The frames from a task's own coroutine to the innermost that it awaits."""
+    while frame := getattr(coroutine, "cr_frame", None):
+        code = frame.f_code
+        yield f'  File "{code.co_filename}", line {frame.f_lineno}, in {code.co_qualname}\n'
+        coroutine = coroutine.cr_await
 
 
 def _threads() -> Iterator[str]:

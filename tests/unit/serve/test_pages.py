@@ -177,7 +177,7 @@ async def test_profiling_shows_what_runs():
         assert "/debug/pprof/tasks" in index
         tasks, threads = [(await ask(f"/debug/pprof/{name}"))[2] for name in ("tasks", "threads")]
         assert (404, "Unknown profile\n") == (await ask("/debug/pprof/heap"))[::2]
-    assert "in run" in tasks
+    assert "in MetricsServer.run\n" in tasks and "in serve\n" in tasks
     assert "MainThread" in threads
 
 
