@@ -20,6 +20,7 @@ import structlog
 
 from kubeproxy_bpf.dataplane.program import Outcome
 from kubeproxy_bpf.meters import SyncMeters
+from kubeproxy_bpf.model.addresses import format_address
 from kubeproxy_bpf.model.cluster import Step
 from kubeproxy_bpf.model.types import Changes, Problem, Protocol, ServicePortId
 
@@ -158,7 +159,7 @@ def _report_failures(outcome: Outcome) -> None:
     for write in outcome.failed:
         _log.error("write_refused", map=write.map, key=_text(write.key), error=str(write.error))
     for address in outcome.vips_unfit:
-        _log.error("vip_unfit", address=_text(address), full_map="vips")
+        _log.error("vip_unfit", address=format_address(address), full_map="vips")
 
 
 def _report(problems: Sequence[Problem]) -> None:
