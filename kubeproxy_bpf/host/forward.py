@@ -13,14 +13,13 @@ which carry the mark, and keeps looking; ``remove_forward_accept`` is for a clea
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import subprocess
 from typing import Sequence
 
 import structlog
 
 from kubeproxy_bpf.errors import RulesRefused
+from kubeproxy_bpf.host.basechains import dropping_chains
 from kubeproxy_bpf.host.iptables import NFT, Table, preferred_backend, tables
 from kubeproxy_bpf.host.rulewatch import RuleWatch
 from kubeproxy_bpf.model.types import Family
@@ -177,19 +176,10 @@ def foreign_drops() -> list[str]:
         if table.backend == NFT and table.chain(_FORWARD) is not None
     }
     try:
-        listed = subprocess.run(["nft", "-j", "list", "chains"], capture_output=True, timeout=30)
-        chains = [
-            item["chain"] for item in json.loads(listed.stdout)["nftables"] if "chain" in item
-        ]
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        return sorted(set(dropping_chains()) - known)
+    except OSError as error:
         _log.debug("nftables_not_looked_at", error=str(error))
         return []
-    dropping = {
-        f"{chain['family']} {chain['table']} {chain['name']}"
-        for chain in chains
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop"
-    }
-    return sorted(dropping - known)
 
 
 def _missing(table: Table, forward: Sequence[str], rules: Sequence[str]) -> list[str]:

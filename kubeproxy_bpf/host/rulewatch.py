@@ -13,10 +13,10 @@ from typing import Self
 
 import structlog
 
-_NETLINK_NETFILTER = 12
+from kubeproxy_bpf.host import nfnetlink
+
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _NFNLGRP_NFTABLES = 7
-_BUFFER = 1 << 16
 _SETTLE_S = 0.2
 """Who flushes and loads again is given the time to do both."""
 
@@ -32,7 +32,7 @@ class RuleWatch:
 
     def __enter__(self) -> Self:
         try:
-            channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+            channel = nfnetlink.open_channel()
         except OSError as error:
             _log.debug("rules_not_watched", error=str(error))
             return self
@@ -65,7 +65,7 @@ class RuleWatch:
     def _read(self, channel: socket.socket) -> None:
         self._changed.set()
         try:
-            while channel.recv(_BUFFER):
+            while nfnetlink.receive(channel):
                 pass
         except BlockingIOError:
             pass
