@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kubeproxy_bpf.sandbox import namespace, programs
-from kubeproxy_bpf.sandbox.cluster import Sandbox
+from kubeproxy_bpf.sandbox.cluster import Options, Sandbox
 from tests.e2e.endpoints.asking import REFUSED, ask, until
 from tests.e2e.endpoints.test_health_check_ports import PORT, balanced
 
@@ -85,3 +85,28 @@ def test_a_port_that_must_be_had_ends_the_process(sandbox: Sandbox, flag: str, r
     assert ("Warning", "StartKubeProxy") == (event["type"], event["action"])
     assert NODE == event["regarding"]["name"]
     assert flag.partition("=")[2] in event["note"]
+
+
+def test_a_full_map_is_seen_by_the_owner_of_the_service() -> None:
+    """Log, metric and event name it; Services that fit are not concerned."""
+    options = Options(proxy_flags=("--bpf-max-slots=8",))
+    with Sandbox.up(f"kpbt-full{os.getpid()}", "routed", options) as small:
+        ports = [{"name": f"p{n}", "port": 80 + n, "targetPort": 8080} for n in range(16)]
+        made = small.api.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": "large", "namespace": "default"},
+                "spec": {"selector": {"app": "web"}, "ports": ports},
+            }
+        )
+        told = until(lambda: events(small, "MapFull"), bool)
+        for event in told:
+            assert ("Warning", "ProgramService") == (event["type"], event["action"])
+            assert made["metadata"]["uid"] == event["regarding"]["uid"]
+            assert "the BPF map slots is full" in event["note"]
+        until(
+            lambda: ask(small, NODE, "127.0.0.1", 10249, "/metrics").body,
+            lambda body: 'kubeproxy_bpf_service_ports_unfit{map="slots"}' in body,
+        )
+        assert "service_port_unfit" in (small.directory / f"log/kube-proxy-{NODE}.log").read_text()
