@@ -27,6 +27,7 @@ _TRACKING = [
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _TARGET = re.compile(r" -[jg] (\S+)")
 _COMMENT = re.compile(r' -m comment --comment (?:"(?:[^"\\]|\\.)*"|\S+)')
+_FOR_ALL = re.compile(r" -j (?:DROP|REJECT)\b")
 _JUMP = re.compile(r"(?: -m conntrack --ctstate NEW)? -j (\S+)")
 
 
@@ -129,8 +130,11 @@ def _is_jump(table: Table, rule: Rule) -> bool:
 
 
 def _is_exposed(table: Table, gone: Iterable[Rule]) -> bool:
-    accepted = any(rule.target == ACCEPT_CHAIN for rule in table.foreign if rule.chain == "FORWARD")
-    closed = table.chains.get("FORWARD") == "DROP"
+    forward = [rule for rule in table.foreign if rule.chain == "FORWARD"]
+    accepted = any(rule.target == ACCEPT_CHAIN for rule in forward)
+    closed = table.chains.get("FORWARD") == "DROP" or any(
+        _FOR_ALL.match(_COMMENT.sub("", rule.text)) for rule in forward
+    )
     return closed and not accepted and any(rule.target == "KUBE-FORWARD" for rule in gone)
 
 

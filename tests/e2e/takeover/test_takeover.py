@@ -9,6 +9,7 @@ from typing import Iterator
 
 import pytest
 
+from tests.e2e.packets.asking import again
 from tests.e2e.packets.held import busy, connections, go_on
 from tests.e2e.packets.table import ALL, Via
 from tests.e2e.packets.world import MASQUERADE, World, standing, wait
@@ -53,7 +54,10 @@ def test_no_connection_is_lost_where_forward_drops(mode: str) -> None:
 
 
 def survives(world: World) -> None:
-    with connections(world, "TCP", "all", VIAS, EACH) as before:
+    with (
+        connections(world, "UDP", "all", VIAS, 1) as datagrams,
+        connections(world, "TCP", "all", VIAS, EACH) as before,
+    ):
         assert len(before) == 200
         assert {each.told.name for each in before} == set(ALL)
         with busy(world):
@@ -61,6 +65,7 @@ def survives(world: World) -> None:
             for node in world.layout.node_names:
                 wait(lambda node=node: taken_over(world, node), True)
             go_on(before)
+            assert {again(each.sock).name for each in datagrams} <= set(ALL)
         with connections(world, "TCP", "all", VIAS) as after:
             go_on(before + after)
             assert {each.told.name for each in after} == set(ALL)

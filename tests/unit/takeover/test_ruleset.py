@@ -131,6 +131,9 @@ def test_a_closed_forward_is_exposed_unless_somebody_accepts_instead():
     jump = "-A FORWARD -j KUBE-FORWARD"
     ours = "-A FORWARD -j KUBE-PROXY-BPF-FORWARD"
     assert removed(table("filter", jump, policy="DROP")).exposed
+    last = '-A FORWARD -m comment --comment "no more" -j REJECT --reject-with icmp-port-unreachable'
+    assert removed(table("filter", jump, last)).exposed
+    assert not removed(table("filter", jump, "-A FORWARD -s 192.0.2.1/32 -j DROP")).exposed
     assert not removed(table("filter", jump)).exposed
     assert not removed(table("filter", ours, jump, policy="DROP")).exposed
     assert not removed(table("filter", "-A FORWARD -j KUBE-SERVICES", policy="DROP")).exposed
