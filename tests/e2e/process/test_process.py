@@ -46,7 +46,7 @@ def test_help_and_version_end_with_zero():
     ("argv", "words"),
     [
         (["--no-such-flag"], "Error: unknown flag: --no-such-flag"),
-        (["--proxy-mode=x", "--cluster-cidr=y"], "DetectLocalConfiguration.ClusterCIDRs[0]: Invalid"),
+        (["--proxy-mode=x", "--cluster-cidr=y"], "Configuration.ClusterCIDRs[0]: Invalid"),
         (["serve"], 'Error: "kube-proxy" does not take any arguments, got ["serve"]'),
     ],
 )
