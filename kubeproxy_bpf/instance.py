@@ -279,6 +279,7 @@ class Instance:
     def _attach(self) -> None:
         assert self._datapath is not None
         root, programs = self._root, self._datapath.programs
+        self._take_over(last=False)
         if self._pins is None:
             assert self._owned is not None
             hooks.attach_unlinked(programs, root, self._owned)
@@ -292,7 +293,14 @@ class Instance:
         if self.packets is not None:
             self.packets.sync()
             in_use.add(self.packets.datapath.maps_dir)
+        self._take_over(last=True)
         self._end_past(in_use)
+
+    def _take_over(self, last: bool) -> None:
+        """State of maps of another layout, before and after programs take each other's place."""
+        for datapath in (self._datapath, self.packets.datapath if self.packets else None):
+            if datapath is not None:
+                datapath.take_over(last)
 
     def _end_past(self, in_use: Collection[Path | None]) -> None:
         """End what earlier processes left that is of no use any more."""

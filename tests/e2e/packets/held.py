@@ -33,16 +33,21 @@ class Open(NamedTuple):
 
 @contextmanager
 def connections(
-    world: World, protocol: str, service: str, vias: tuple[Via, ...], each: int = 6
+    world: World,
+    protocol: str,
+    service: str,
+    vias: tuple[Via, ...],
+    each: int = 6,
+    place: str = "client",
 ) -> Iterator[list[Open]]:
-    """Some connections of the outside client by each way, in both families."""
+    """Some connections of the outside client, or of a place, by each way, in both families."""
     with ExitStack() as stack:
         opened = []
         for via in vias:
             for family in (0, 1):
                 target = world.target(protocol, service, via, family)
                 for _ in range(each):
-                    sock = socket_in(world.sandbox, "client", partial(made, target))
+                    sock = socket_in(world.sandbox, place, partial(made, target))
                     sock.settimeout(3.0)
                     stack.enter_context(sock)
                     opened.append(Open(sock, target, exchange(sock, target)))

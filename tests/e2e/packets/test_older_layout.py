@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A proxy of another version takes over: what its maps look like is no matter to connections.
+
+Maps of the same layout simply go on (``test_survival``). Lost are the counters alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from tests.e2e.packets import older
+from tests.e2e.packets.held import busy, connections, go_on
+from tests.e2e.packets.table import ALL, Place, Via
+from tests.e2e.packets.world import MASQUERADE, World, standing
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(240)]
+
+CHANGES = {
+    "flows": {"flow": "__u32 ifindex;"},
+    "all": {
+        "flow": "__u32 ifindex;",
+        "affinity": "__u32 record;",
+        "backend": "__be16 port;",
+        "record": "__u32 members;",
+        "origin": "__be16 port;",
+        "vip": "__u32 flags;",
+    },
+}
+OUTSIDE = (Via.NODE1, Via.NODE2, Via.LOAD_BALANCER)
+
+
+@pytest.fixture(scope="module", params=CHANGES)
+def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return older.build(tmp_path_factory.mktemp("older"), CHANGES[request.param])
+
+
+@pytest.fixture(scope="module")
+def sites(objects: Path) -> Iterator[World]:
+    """A world in which both proxies are of the older version."""
+    name = f"kpbt-p{os.getpid()}-old"
+    with standing(name, "routed", [MASQUERADE], proxies=False) as made:
+        for node in made.layout.node_names:
+            made.sandbox.start_proxy(node, older.command(objects), made.flags)
+        made.sandbox.wait_ready()
+        made.settle()
+        yield made
+
+
+@pytest.fixture
+def world(sites: World, objects: Path) -> Iterator[World]:
+    """The same; afterwards it is so again."""
+    yield sites
+    exchange_proxies(sites, older.command(objects))
+
+
+def exchange_proxies(world: World, command: str = "") -> None:
+    """Node after node gets another version; the current one if none is named."""
+    for node in world.layout.node_names:
+        world.end_proxy(node, signal.SIGTERM)
+        world.sandbox.start_proxy(node, command, world.flags)
+        world.sandbox.wait_ready()
+        world.settle()
+
+
+def test_connections_outlive_the_older_version_and_its_return(world: World, objects: Path) -> None:
+    """Of clients outside and of pods, masqueraded and not, by packet and by socket, TCP and UDP."""
+    with (
+        connections(world, "TCP", "all", OUTSIDE) as tcp,
+        connections(world, "UDP", "all", OUTSIDE) as udp,
+        connections(world, "TCP", "all", (Via.CLUSTER_IP,), place="shell-1") as tcp_of_pod,
+        connections(world, "UDP", "all", (Via.CLUSTER_IP,), place="shell-1") as udp_of_pod,
+        busy(world),
+    ):
+        opened = [*tcp, *udp, *tcp_of_pod, *udp_of_pod]
+        peers = [each.sock.getpeername() for each in opened]
+        assert {each.told.name for each in tcp} == set(ALL)
+        for command in ("", older.command(objects)):
+            exchange_proxies(world, command)
+            go_on(opened)
+            assert peers == [each.sock.getpeername() for each in opened]
+
+
+def test_clients_keep_their_backend(world: World) -> None:
+    """Session affinity goes on where it was."""
+    targets = [
+        world.target(protocol, "sticky", Via.NODE1, family)._replace(connected=protocol == "TCP")
+        for protocol in ("TCP", "UDP")
+        for family in (0, 1)
+    ]
+    before = [world.ask(Place.CLIENT, target) for target in targets]
+    exchange_proxies(world)
+    for _ in range(8):
+        assert [world.ask(Place.CLIENT, target) for target in targets] == before
+
+
+def test_one_set_of_maps_remains(world: World) -> None:
+    """That of the older version goes, and the new one serves all ways in."""
+    before = _pinned(world)
+    exchange_proxies(world)
+    assert not before & _pinned(world)
+    for via in OUTSIDE:
+        assert world.ask(Place.CLIENT, world.target("TCP", "all", via, 0)).name in ALL
+
+
+def _pinned(world: World) -> set[Path]:
+    """Where the flow table of each node is."""
+    found = set()
+    for node in world.layout.node_names:
+        (flows,) = world.sandbox.pin_path(node).glob("*/kpb_flows")
+        found.add(flows)
+    return found
