@@ -21,6 +21,7 @@ from kubeproxy_bpf import __version__, memory
 from kubeproxy_bpf.api.client import ApiClient
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.source import ApiSource, node_store
+from kubeproxy_bpf.api.store import Store
 from kubeproxy_bpf.config.gates import enabled
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.config.validate import split_host_port
@@ -36,7 +37,7 @@ from kubeproxy_bpf.model.facts import KUBELET_PORTS, ModelConfig
 from kubeproxy_bpf.model.types import Family, Protocol
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.node.families import supported_families
-from kubeproxy_bpf.packet_state import packet_state
+from kubeproxy_bpf.packet_state import NoPacketState, packet_state
 from kubeproxy_bpf.status import Status
 from kubeproxy_bpf.sync import SyncLoop
 from kubeproxy_bpf.takeover.takeover import Takeover
@@ -141,25 +142,10 @@ class App:
             meters=self._telemetry.sync,
         )
 
-        def wake() -> None:
-            status.health.change_queued()
-            sync.wake()
-
         self._telemetry.follow(instance, programmer, sync, packets)
         stack.push_async_callback(self._telemetry.leave)
         store = node_store()
-        feed = Feed(
-            model,
-            config,
-            wake=wake,
-            node_seen=status.health.node_seen,
-            unreadable=lambda: store.unreadable,
-            node_known=packets.node_known,
-            uplink=instance.is_uplink,
-            listen_on=status.service_health.listen_on,
-            meters=self._telemetry.sync,
-        )
-        store.subscribe(feed)
+        feed = self._feed(model, store, sync, packets, instance)
         status.events.uid_of = store.uid
         status.events.started(config.mode)
         source = ApiSource(client, store, config.hostname)
@@ -178,6 +164,35 @@ class App:
                 config, instance.device_reading, found=self._telemetry.takeover.found
             )
             tasks.create_task(takeover.run())
+
+    def _feed(
+        self,
+        model: ClusterModel,
+        store: Store,
+        sync: SyncLoop,
+        packets: NoPacketState,
+        instance: Instance,
+    ) -> Feed:
+        """What takes in objects and addresses, and wakes the sync."""
+        status = self._status
+
+        def wake() -> None:
+            status.health.change_queued()
+            sync.wake()
+
+        feed = Feed(
+            model,
+            self._config,
+            wake=wake,
+            node_seen=status.health.node_seen,
+            unreadable=lambda: store.unreadable,
+            node_known=packets.node_known,
+            uplink=instance.is_uplink,
+            listen_on=status.service_health.listen_on,
+            meters=self._telemetry.sync,
+        )
+        store.subscribe(feed)
+        return feed
 
     async def _sync_finished(self, instance: Instance, conntrack: ConntrackCleanup) -> None:
         first = not instance.attached
