@@ -66,7 +66,8 @@ struct flow {
 	__u32 ifindex; /* device to leave by; 0 = as the routes say */
 	__u32 backend; /* towards the client: with `service` the MAC that its packet came from */
 	__u32 service;
-	__u32 record; /* record id for which membership of the backend was last checked */
+	__u32 record; /* for which membership of the backend was last checked; of an answer the
+		       * service */
 	__u16 flags;  /* enum track_flags */
 	__u8 state;   /* enum track_state */
 	__u8 turn;    /* of both partners, chosen when they are made: tells lives apart */

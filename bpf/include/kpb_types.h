@@ -253,6 +253,14 @@ enum counter {
 	COUNT_KINDS = 39,
 };
 
+/* ---- traffic: by service index, for each processor; only with CONFIG_SERVICE_TRAFFIC ---- */
+
+struct service_traffic {
+	__u64 connections; /* of sockets: TCP connections, and UDP sockets for each VIP */
+	__u64 packets;	   /* of the packet path, both directions */
+	__u64 bytes;	   /* of these, from the IP header on */
+};
+
 /* ---- configuration: .rodata, fixed for the run ---- */
 
 enum config_flags {
@@ -263,8 +271,9 @@ enum config_flags {
 	CONFIG_PRESERVE_SOURCE = 1 << 4,   /* local backends see the client's address */
 	CONFIG_DSR_TCP = 1 << 5,	   /* remote backends answer the client themselves */
 	CONFIG_DSR_UDP = 1 << 6,
-	CONFIG_REDIRECT_PEER = 1 << 7,	/* straight into local pods, past netfilter */
-	CONFIG_DETECT_BY_CIDR = 1 << 8, /* no detector in a family without CIDR of pods */
+	CONFIG_REDIRECT_PEER = 1 << 7,	 /* straight into local pods, past netfilter */
+	CONFIG_DETECT_BY_CIDR = 1 << 8,	 /* no detector in a family without CIDR of pods */
+	CONFIG_SERVICE_TRAFFIC = 1 << 9, /* count what passes for each service */
 };
 
 enum { CONFIG_TIMEOUTS = 16 }; /* by enum track_state of kpb_packet_types.h */

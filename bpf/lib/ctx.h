@@ -81,6 +81,12 @@ static __always_inline __u32 ctx_length(context *ctx)
 	return ctx->data_end - ctx->data;
 }
 
+static __always_inline __u32 ctx_packets(context *ctx)
+{
+	(void)ctx;
+	return 1;
+}
+
 static __always_inline __u32 ctx_ifindex(context *ctx)
 {
 	return ctx->ingress_ifindex;
@@ -128,6 +134,12 @@ static __always_inline void *ctx_header(context *ctx, __u32 offset, __u32 length
 static __always_inline __u32 ctx_length(context *ctx)
 {
 	return ctx->len;
+}
+
+/* Segments that travel as one. */
+static __always_inline __u32 ctx_packets(context *ctx)
+{
+	return ctx->gso_segs ? ctx->gso_segs : 1;
 }
 
 static __always_inline __u32 ctx_ifindex(context *ctx)

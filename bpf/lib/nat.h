@@ -131,6 +131,7 @@ static __always_inline void nat_describe(const struct packet *p, const struct re
 	pair->partner.destination = p->tuple.source;
 	pair->partner.destination_port = p->tuple.source_port;
 	pair->partner.flags = TRACK_REPLY;
+	pair->partner.record = r->index;
 }
 
 /*

@@ -8,6 +8,7 @@
 
 #include "nat.h"
 #include "rewrite.h"
+#include "traffic.h"
 #ifndef KPB_XDP
 #include "icmp.h"
 #include "reject.h"
@@ -267,6 +268,14 @@ static __always_inline int out_stack(context *ctx, struct packet *p, const struc
 
 #endif
 
+/* Of two pairs the first counts. */
+static __noinline void out_count(context *ctx, const struct packet *p, const struct flow *flow)
+{
+	if (!track_is_second(flow))
+		traffic_packets(flow->flags & TRACK_REPLY ? flow->record : flow->service,
+				ctx_packets(ctx), ctx_length(ctx) - p->l3);
+}
+
 /* By the flow that the packet follows, or by the one that it has just opened. */
 __weak __noinline int BY_LAYER(out)(context *ctx, __u32 opened)
 {
@@ -278,6 +287,8 @@ __weak __noinline int BY_LAYER(out)(context *ctx, __u32 opened)
 		return OUT_DROP;
 	p = &work->packet;
 	flow = opened ? &work->pair[0].flow : &work->flow;
+	if (kpb_config.flags & CONFIG_SERVICE_TRAFFIC)
+		out_count(ctx, p, flow);
 	if (p->fragment == FRAGMENT_FIRST)
 		packet_remember_fragment(p);
 	if (flow->flags & TRACK_HOST && flow->flags & TRACK_DIRECT)

@@ -12,6 +12,7 @@
 #include "affinity.h"
 #include "origin.h"
 #include "sock_addr.h"
+#include "traffic.h"
 
 /* One connect() or one datagram. */
 struct dial {
@@ -252,6 +253,7 @@ static __always_inline enum counter sock_serve(struct bpf_sock_addr *ctx, const 
 					       const struct frontend *frontend)
 {
 	struct choice choice = {.index = frontend->service};
+	enum counter reason;
 
 	/* Only a packet shows its source as the ranges mean it: TC serves these, not we. */
 	if (frontend->flags & FRONTEND_SOURCE_RANGES)
@@ -262,9 +264,11 @@ static __always_inline enum counter sock_serve(struct bpf_sock_addr *ctx, const 
 		return COUNT_HALF_STATE;
 	choice.window =
 		lb_window(choice.record, sock_scope_is_local(dial, frontend, choice.record));
-	if (dial->protocol == KPB_IPPROTO_UDP)
-		return sock_translate_udp(ctx, dial, &choice);
-	return sock_translate_tcp(ctx, dial, &choice);
+	reason = dial->protocol == KPB_IPPROTO_UDP ? sock_translate_udp(ctx, dial, &choice)
+						   : sock_translate_tcp(ctx, dial, &choice);
+	if (reason == COUNT_TRANSLATED || reason == COUNT_AFFINITY_HIT)
+		traffic_connection(choice.index);
+	return reason;
 }
 
 /* Whether the call goes on to the very address that was dialled: neither led away nor refused. */

@@ -211,15 +211,21 @@ static __always_inline struct flow *track_find(const struct tuple *key, struct f
 
 /* ---- follow ---- */
 
-/*
- * Of two pairs the one that masquerades behind netfilter ends last: what comes after the end of
- * the first opens both anew, and nothing leaves with half of its work done.
- */
-static __always_inline __u32 track_grace(const struct flow *flow)
+/* Of a pair that masquerades behind netfilter. */
+static __always_inline bool track_is_second(const struct flow *flow)
 {
 	__u32 place = flow->flags & (TRACK_EGRESS | TRACK_REPLY | TRACK_DIRECT);
 
-	return place == TRACK_EGRESS || place == TRACK_REPLY ? 2 : 0;
+	return place == TRACK_EGRESS || place == TRACK_REPLY;
+}
+
+/*
+ * Of two pairs the second ends last: what comes after the end of the first opens both anew, and
+ * nothing leaves with half of its work done.
+ */
+static __always_inline __u32 track_grace(const struct flow *flow)
+{
+	return track_is_second(flow) ? 2 : 0;
 }
 
 /*

@@ -24,6 +24,7 @@ class ConfigFlags(IntFlag):
     DSR_UDP = 64
     REDIRECT_PEER = 128
     DETECT_BY_CIDR = 256
+    SERVICE_TRAFFIC = 512
 
 
 class Settings(NamedTuple):
