@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+import structlog
 
 from kubeproxy_bpf import cleanup
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane.devicelink import TCX
+from kubeproxy_bpf.errors import RulesRefused
 from kubeproxy_bpf.libbpf import (
     AttachType,
+    BpfMap,
     Program,
     device_chain,
     prog_query,
     program_ids,
+    xdp_programs,
 )
 from kubeproxy_bpf.sandbox import cgroup, namespace
 from tests.e2e.flows.places import socket_in
@@ -75,12 +79,12 @@ _CGROUP_HOOKS = [each for each in AttachType if each.name.startswith(("CGROUP_IN
 
 
 def _at_devices() -> set[int]:
-    return {
-        entry.prog_id
-        for ifindex, _ in socket.if_nameindex()
-        for hook in TCX.values()
-        for entry in device_chain(ifindex, hook)
-    }
+    found: set[int] = set()
+    for ifindex, _ in socket.if_nameindex():
+        found.update(xdp_programs(ifindex))
+        for hook in TCX.values():
+            found.update(entry.prog_id for entry in device_chain(ifindex, hook))
+    return found - {0}
 
 
 def open_maps(programs: set[int]) -> set[int]:
@@ -120,7 +124,7 @@ def connected(target: Target) -> socket.socket:
 @pytest.mark.parametrize("pins", ["on", "off"])
 def test_nothing_of_one_node_is_left_and_the_other_serves(pins: str) -> None:
     """Programs, maps, pins and reserved ports go; connections of pods and the other node do not."""
-    with cluster(f"--bpf-pins={pins}") as world, ExitStack() as stack:
+    with cluster(f"--bpf-pins={pins}", "--bpf-xdp=generic") as world, ExitStack() as stack:
         opened = held(world, stack)
         before = inside(world.layout, "node1", ["cat", RESERVED])
         assert "40000-40999" in before
@@ -158,6 +162,38 @@ def test_a_proxy_that_runs_is_left_alone() -> None:
         assert code == 1
         assert attached(world, "node1") == mine
         assert world.ask(Place.CLIENT, world.target("TCP", "all", Via.NODE1, 0)).name in ALL
+
+
+def test_what_stays_is_named_and_the_rest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map that a process holds, rules that cannot be read: exit code 1, all else is done."""
+
+    def refused() -> list[str]:
+        raise RulesRefused("iptables-restore", "no such luck")
+
+    with cluster() as world:
+        mine = attached(world, "node1")
+        number = min(open_maps(mine))
+        world.end_proxy("node1", signal.SIGTERM)
+        monkeypatch.setattr(cleanup, "_KERNEL_FREES_S", 1.0)
+        monkeypatch.setattr(cleanup, "remove_forward_accept", refused)
+        config = Config(hostname="node1", pin_path=str(world.sandbox.pin_path("node1")))
+
+        def told() -> tuple[int, list[str]]:
+            with structlog.testing.capture_logs() as logs:
+                code = cleanup.run(config)
+            return code, [each["what"] for each in logs if each["event"] == "cleanup_left"]
+
+        with BpfMap.from_id(number):
+            code, left = world.sandbox.run_in("node1", told)
+        assert code == 1
+        assert [each.split(" is held")[0] for each in left] == [
+            f"map {number}",
+            "rules of FORWARD: iptables-restore: no such luck",
+        ]
+        assert attached(world, "node1") == set()
+        assert "40000" not in inside(world.layout, "node1", ["cat", RESERVED])
+        monkeypatch.undo()
+        assert world.sandbox.run_in("node1", told) == (0, [])
 
 
 def test_rules_of_a_dead_kube_proxy_go_too() -> None:
