@@ -79,15 +79,11 @@ def test_restarts_leave_nothing_behind(mode: str, node: ContainedNode, world: Wo
 def test_other_sizes_stand_beside_and_take_over(
     mode: str, node: ContainedNode, world: World
 ) -> None:
-    """Maps of another size are new; the old ones end with the programs that ran on them.
-
-    New connections are served all the time. Those that are held by the old table of flows are not:
-    a table of another shape begins empty.
-    """
+    """Maps of another size are new and take over what the old ones hold, which end."""
     node.start(mode)
     world.settle()
     first = node.found()
-    with busy(world, held=0):
+    with busy(world):
         node.end(signal.SIGTERM)
         node.start(mode, "--bpf-max-services=4096")
         world.settle()
