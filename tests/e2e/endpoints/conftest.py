@@ -16,6 +16,6 @@ def sandbox() -> Iterator[Sandbox]:
     """Two nodes; tests leave it as they found it."""
     if os.geteuid() != 0:
         pytest.skip("needs root: network namespaces and control groups")
-    options = Options(proxy_flags=("--profiling", "--v=2"))
+    options = Options(api_flags=("--admin",), proxy_flags=("--profiling", "--v=2"))
     with Sandbox.up(f"kpbt-ep{os.getpid()}", "routed", options) as made:
         yield made

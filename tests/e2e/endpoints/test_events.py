@@ -66,6 +66,29 @@ def test_a_taken_health_check_port_is_told_and_tried_again(sandbox: Sandbox) -> 
     until(lambda: ask(sandbox, "client", node.addresses.v4, PORT), lambda seen: seen == REFUSED)
 
 
+def test_a_server_that_refuses_events_disturbs_nothing(sandbox: Sandbox) -> None:
+    """Without the right to make events it is named once in the log, and all is served."""
+    node = sandbox.layout.nodes[0]
+    log = sandbox.directory / "log" / f"kube-proxy-{NODE}.log"
+    fault = {"kind": "status", "resource": "events", "times": None, "code": 403}
+    sandbox.api.request("POST", "/sandbox/faults", fault)
+    manifest = balanced()
+    try:
+        with namespace.call(
+            sandbox.layout.netns(NODE), lambda: socket.create_server(("0.0.0.0", PORT))
+        ):
+            sandbox.api.apply(manifest)
+            until(log.read_text, lambda text: "events_refused" in text)
+            host = node.addresses.v6
+            until(lambda: ask(sandbox, "client", host, PORT), lambda a: a.status == 200)
+        assert 200 == ask(sandbox, "client", host, 10256, "/healthz").status
+        assert 1 == log.read_text().count("events_refused")
+    finally:
+        sandbox.api.request("DELETE", "/sandbox/faults")
+        sandbox.api.delete(manifest)
+    until(lambda: ask(sandbox, "client", node.addresses.v6, PORT), lambda seen: seen == REFUSED)
+
+
 @pytest.mark.parametrize(
     ("flag", "reason"),
     [
