@@ -165,5 +165,6 @@ def _links() -> Iterator[LinkInfo]:
             with Link.from_id(number) as link:
                 yield link.info()
         except LibbpfError as error:
-            if error.errno != errno.ENOENT:  # gone meanwhile
+            # Gone meanwhile, or another process is about to make it and it is not ready yet.
+            if error.errno not in (errno.ENOENT, errno.EAGAIN):
                 raise
