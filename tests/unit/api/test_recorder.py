@@ -238,6 +238,17 @@ async def test_an_event_that_was_made_is_not_made_twice() -> None:
         assert (1, 0) == (len(server.asked), rig.recorder.dropped)
 
 
+async def test_credentials_are_renewed_for_an_event() -> None:
+    """A 401 is answered with one repetition, as for everything that is read."""
+    async with refusing() as (server, rig):
+        server.answers = [401]
+        rig.recorder.record(HAPPENED)
+        await rig.until(lambda: rig.recorder.idle)
+        assert ["POST", "POST"] == [method for method, *_ in server.asked]
+        assert server.asked[0] == server.asked[1]
+        assert 0 == rig.recorder.dropped
+
+
 async def test_a_flood_is_cut_off() -> None:
     """A full map may concern every Service; the cluster hears of some, the log of all."""
     recorder = Recorder("kube-proxy", "n1", FastClock())
