@@ -10,6 +10,7 @@ with 0 and leaves the datapath in place. What is not the daily work (--version, 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from typing import Any, Callable, Mapping, Sequence
 
@@ -74,6 +75,9 @@ def _act(given: Mapping[str, Any], config: Config) -> int:
 
 
 def _run(config: Config) -> int:
+    # The first process of a container ignores what it has no handler for: until the loop has its
+    # own, which is a second away, a pod that is deleted would be waited for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _log.info("mode_served_by_ebpf", mode=config.mode)
     memory.starting()
     # Imported late: --help and --version need none of it.

@@ -38,3 +38,13 @@ def test_the_stock_pod_serves_and_leaves_its_datapath(kube: Cluster, node1: Node
 
     assert 0 == proxy.stop(grace_s=30)
     assert node1.asked("shell-1").startswith("web-")
+
+
+def test_a_pod_that_is_deleted_while_it_starts_ends_at_once(kube: Cluster, node1: NodePods) -> None:
+    """As first process of a container it has a handler for SIGTERM before the long part of its
+    start: no grace period runs out."""
+    _, (container,) = node1.containers(kubeadm_objects(kube))
+    proxy = node1.start(container)
+    proxy.until("begun", lambda: "mode_served_by_ebpf" in proxy.log.read_text())
+
+    assert 0 == proxy.stop(grace_s=30)
