@@ -28,6 +28,7 @@ from kubeproxy_bpf.serve.mux import application, json
 _FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _EVERYWHERE = {Family.IPV4: ("0.0.0.0",), Family.IPV6: ("::",)}
 _WEIGHT = "X-Load-Balancing-Endpoint-Weight"
+_FILES_MAX = 1 << 20
 _HANDOVER_ROUNDS = 3
 """Of the event loop: the task that makes a connection, its transport, its protocol."""
 _log = structlog.get_logger(__name__)
@@ -88,8 +89,11 @@ class _Server:
 
 def _raise_file_limit() -> None:
     """As many sockets as we may have. Go's programs begin with that; the usual limit is 1,024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Programs that we start inherit it, and some of them look at every number below it.
+    wanted = _FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, _FILES_MAX)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _body(check: HealthCheck, healthy: bool) -> bytes:

@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import gc
+import resource
 import socket
 
 import aiohttp
@@ -204,3 +205,17 @@ async def test_a_taken_port_is_tried_again_without_a_sync(rig, monkeypatch):
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert await rig.refuses()
+
+
+async def test_as_many_sockets_as_are_allowed(rig):
+    """One for each Service and family; the usual soft limit ends at a thousand files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+    task = asyncio.create_task(rig.servers.run())
+    try:
+        await asyncio.sleep(0)
+        assert min(hard, 1 << 20) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
