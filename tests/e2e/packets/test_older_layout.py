@@ -46,8 +46,7 @@ def sites(objects: Path) -> Iterator[World]:
     with standing(name, "routed", [MASQUERADE], proxies=False) as made:
         for node in made.layout.node_names:
             made.sandbox.start_proxy(node, older.command(objects), made.flags)
-        made.sandbox.wait_ready()
-        made.settle()
+        made.await_proxies()
         yield made
 
 
@@ -62,9 +61,7 @@ def exchange_proxies(world: World, command: str = "") -> None:
     """Node after node gets another version; the current one if none is named."""
     for node in world.layout.node_names:
         world.end_proxy(node, signal.SIGTERM)
-        world.sandbox.start_proxy(node, command, world.flags)
-        world.sandbox.wait_ready()
-        world.settle()
+        world.start_proxy(node, command=command)
 
 
 def test_connections_outlive_the_older_version_and_its_return(world: World, objects: Path) -> None:

@@ -92,14 +92,21 @@ class World:
         """Start the proxies of both nodes; more flags win over those of the world."""
         for name in self.layout.node_names:
             self.sandbox.start_proxy(name, flags=(*self.flags, *flags))
-        self.sandbox.wait_ready()
-        self.settle()
+        self.await_proxies()
 
-    def start_proxy(self, node: str, *flags: str) -> None:
-        """Start one again, and wait until it follows the API server."""
-        self.sandbox.start_proxy(node, flags=(*self.flags, *flags))
+    def start_proxy(self, node: str, *flags: str, command: str = "") -> None:
+        """Start one again, or a command in its place, and wait until it follows the API server."""
+        self.sandbox.start_proxy(node, command, (*self.flags, *flags))
+        self.await_proxies()
+
+    def await_proxies(self) -> None:
+        """Wait until all that was started serves sockets and, a moment later, packets."""
         self.sandbox.wait_ready()
         self.settle()
+        for via in (Via.NODE1, Via.NODE2):
+            for family in (0, 1):
+                asked = partial(self.ask, Place.CLIENT, self.target("TCP", "all", via, family))
+                wait(lambda asked=asked: asked().peer != "", True)
 
     def end_proxy(self, node: str, number: int) -> None:
         process = self.sandbox._started[f"kube-proxy-{node}"]
