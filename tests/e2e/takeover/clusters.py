@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator
 
 from kubeproxy_bpf.sandbox.layout import BACKEND_PORT
+from kubeproxy_bpf.sandbox.process import Place
 from tests.e2e.packets.netfilter import inside
 from tests.e2e.packets.objects import PORT, addresses_of
 from tests.e2e.packets.table import ALL
@@ -78,11 +79,11 @@ def rules(world: World, node: str) -> str:
 
 
 @contextmanager
-def listening(world: World, node: str) -> Iterator[None]:
+def listening(spot: Place) -> Iterator[None]:
     """A process on a node that listens where a kube-proxy does."""
     script = "import socket; s = socket.create_server(('', %d)); print(flush=True); s.accept()"
     argv = [sys.executable, "-c", script % HEALTH_PORT]
-    with subprocess.Popen(world.spot(node).launch(argv), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(spot.launch(argv), stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             process.stdout.readline()

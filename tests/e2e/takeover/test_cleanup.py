@@ -218,7 +218,7 @@ def test_back_to_a_kube_proxy_that_runs_already() -> None:
             world.end_proxy(node, signal.SIGTERM)
             for family in (0, 1):
                 load(world, node, family, "iptables-nft")
-            stack.enter_context(listening(world, node))
+            stack.enter_context(listening(world.spot(node)))
         opened = held(world, stack)
         before = rules(world, "node1")
         for node in world.layout.node_names:

@@ -77,7 +77,7 @@ def test_a_kube_proxy_that_lives_keeps_its_rules_until_it_ends() -> None:
     """Side by side nothing is taken away; when it stops listening its rules go."""
     with cluster("iptables-nft") as world:
         before = rules(world, "node1").count("KUBE-SEP-")
-        with listening(world, "node1"):
+        with listening(world.spot("node1")):
             # Unhealthy as long as the port is taken, so nobody waits for that.
             world.sandbox.start_proxy("node1", flags=(MASQUERADE, "--logging-format=json"))
             wait(lambda: bool(logged(world, "node1", "leftovers_found")), True)
