@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any, Iterator
 
 import pytest
@@ -96,6 +97,28 @@ def test_a_node_whose_endpoints_went_says_so(sandbox: Sandbox, service: Any) -> 
     finally:
         sandbox.scale(APP, pods)
     check(until(look, lambda answer: answer.body == expected(count)), 200, count)
+
+
+def test_traffic_follows_endpoints_to_their_node(sandbox: Sandbox, service: Any) -> None:
+    """When all pods but one are gone, load balancers are sent to its node alone."""
+    pods = [pod for pod in sandbox.layout.pods if pod.app == APP]
+    here, there = (n.addresses.v4 for n in sandbox.layout.nodes)
+    assert pods[0].node == sandbox.layout.nodes[0].name
+    try:
+        sandbox.scale(APP, 1)
+        check(until(partial(ask, sandbox, "client", there, PORT), none), 503, 0)
+        check(until(partial(ask, sandbox, "client", here, PORT), one), 200, 1)
+    finally:
+        sandbox.scale(APP, len(pods))
+    until(partial(ask, sandbox, "client", there, PORT), lambda answer: answer.status == 200)
+
+
+def none(answer: Answer) -> bool:
+    return answer.body == expected(0)
+
+
+def one(answer: Answer) -> bool:
+    return answer.body == expected(1)
 
 
 def test_a_node_that_goes_away_still_answers(sandbox: Sandbox, service: Any) -> None:
