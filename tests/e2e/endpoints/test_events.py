@@ -100,7 +100,8 @@ def test_a_port_that_must_be_had_ends_the_process(sandbox: Sandbox, flag: str, r
     """With --bind-address-hard-fail: exit code 1, a logged reason, and a Warning on the Node."""
     free = ["--healthz-bind-address=127.0.0.1:29991", "--metrics-bind-address=127.0.0.1:29992"]
     argv = [*programs.proxy(NODE, sandbox.kubeconfig, ""), "--bind-address-hard-fail"]
-    argv += [f"--bpf-pin-path=/sys/fs/bpf/kpbt-ep{os.getpid()}", *free, flag]
+    # Where the sandbox clears away what the process may leave.
+    argv += [f"--bpf-pin-path={sandbox.pin_path('second')}", *free, flag]
     done = sandbox.exec(NODE, argv)
     assert 1 == done.returncode, done.stderr
     assert "proxy_failed" in done.stderr and "Traceback" not in done.stderr
