@@ -68,9 +68,9 @@ def _act(given: Mapping[str, Any], config: Config) -> int:
 
         return cleanup.run(config)
     if given.get("init-only"):
-        from kubeproxy_bpf import host
+        from kubeproxy_bpf import init_only
 
-        return host.init_only(config)
+        return init_only.run(config)
     return _run(config)
 
 

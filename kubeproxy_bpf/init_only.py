@@ -31,8 +31,8 @@ _FLOWS = 1024
 _log = structlog.get_logger(__name__)
 
 
-def initialise(config: Config) -> None:
-    """Do it.
+def run(config: Config) -> int:
+    """Do it, and return the exit code.
 
     Raises:
         KubeProxyError: this node cannot run the proxy as configured.
@@ -44,6 +44,7 @@ def initialise(config: Config) -> None:
     pin_directory(config.pins, Path(config.pin_path))
     programs = _verified(config)
     _log.info("initialised", programs=programs)
+    return 0
 
 
 def _verified(config: Config) -> int:
