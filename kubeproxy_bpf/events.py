@@ -2,7 +2,7 @@
 """The events that the proxy emits, on its Node and on Services: their reasons and their words.
 
 Reasons, actions and types are kube-proxy's; ``MapFull`` is our own. How they are sent, limited and
-made a series of is the recorder's business. Built by ``app``, which hands the methods to those
+made a series of is the recorder's business. Built by ``status``; the methods are handed to those
 whom something happens to.
 """
 

@@ -10,16 +10,17 @@ Which events there are is the business of ``events``. One event loop.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import OrderedDict, deque
 from datetime import datetime, timezone
 from random import Random
 from typing import Any, NamedTuple, NoReturn
 
-import aiohttp
 import structlog
 
 from kubeproxy_bpf.api.client import ApiClient
 from kubeproxy_bpf.api.clock import Backoff, Clock, SystemClock
+from kubeproxy_bpf.api.reflector import FAILURES
 from kubeproxy_bpf.api.status import StatusError
 
 NORMAL = "Normal"
@@ -35,6 +36,8 @@ PER_SECOND = 1.0
 TRIES = 12
 NOTE_BYTES = 1024
 INSTANCE_CHARS = 128
+_PASSING = (401, 408, 429)
+"""Refusals that may be over soon, as all from 500 on."""
 _JSON = "application/json"
 _PATCH = "application/strategic-merge-patch+json"
 _log = structlog.get_logger(__name__)
@@ -63,10 +66,11 @@ class Happening(NamedTuple):
 class _Event:
     """A happening as the API server knows it, or will."""
 
-    def __init__(self, happening: Happening, wall: float) -> None:
+    def __init__(self, happening: Happening, serial: int, wall: float) -> None:
         self.happening = happening
-        # Unique by the nanosecond, as the names that Kubernetes' own recorder gives.
-        self.name = f"{happening.regarding.name[:236]}.{int(wall * 1e9):x}"
+        # By the nanosecond, as Kubernetes' own recorder names them. Two events of one moment
+        # would have one name without the serial number.
+        self.name = f"{happening.regarding.name[:236]}.{int(wall * 1e9) + serial:x}"
         self.first = self.last = wall
         self.seen = 0.0
         self.count = 0
@@ -96,6 +100,7 @@ class Recorder:
         self._refilled = self._clock.monotonic()
         self._refusals: set[int] = set()
         self._sending = False
+        self._serials = itertools.count()
         self.dropped = 0
         """What nobody will see."""
 
@@ -112,7 +117,7 @@ class Recorder:
             if not self._may_begin(now):
                 self.dropped += 1
                 return
-            event = self._events[happening] = _Event(happening, wall)
+            event = self._events[happening] = _Event(happening, next(self._serials), wall)
             while len(self._events) > REMEMBERED:
                 self._events.popitem(last=False)
         event.count += 1
@@ -166,7 +171,7 @@ class Recorder:
             async with asyncio.timeout(limit_s):
                 while self._queue:
                     await self._send(client, self._queue.popleft())
-        except (StatusError, aiohttp.ClientError, OSError) as error:
+        except FAILURES as error:
             _log.debug("events_lost", error=str(error) or type(error).__name__)
 
     async def _send_patiently(self, client: ApiClient, event: _Event) -> None:
@@ -175,10 +180,10 @@ class Recorder:
             try:
                 return await self._send(client, event)
             except StatusError as error:
-                if error.status < 500 and error.status != 429:
+                if error.status < 500 and error.status not in _PASSING:
                     self._report(error)
                     break
-            except (aiohttp.ClientError, OSError) as error:
+            except FAILURES as error:
                 _log.debug("event_delayed", error=str(error) or type(error).__name__)
             if left:
                 await self._clock.sleep(backoff.next())

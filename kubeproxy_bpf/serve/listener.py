@@ -3,7 +3,7 @@
 
 A port that is taken is tried again every five seconds, since the proxy that is being replaced may
 still hold it; traffic does not depend on it. Who wants the process to end instead
-(bindAddressHardFail) says so. Called by ``healthz``, ``metrics`` and ``status``.
+(bindAddressHardFail) says so. Called by ``healthz`` and ``metrics``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """Paths to answers as Go's servers have it: exact paths, any method, "404 page not found".
 
 Clients, probes and scrape configurations were written against those servers. A path with a trailing
-slash is another path. Used by ``healthz``, ``status`` and ``service_health``.
+slash is another path. Used by ``healthz``, ``metrics`` and ``service_health``.
 """
 
 from __future__ import annotations

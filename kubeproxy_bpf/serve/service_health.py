@@ -4,7 +4,7 @@
 Outside load balancers ask it before they send traffic of a Service with externalTrafficPolicy Local
 to this node. One server for each Service and family, opened and closed when a sync has ended, so
 that nobody is told of an endpoint before it is programmed. What to answer comes from
-``model.health`` by way of ``sync``; where to listen from ``feed``. Built by ``app``.
+``model.health`` by way of ``sync``; where to listen from ``feed``. Built by ``status``.
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ async def test_a_refusal_is_final(status: int) -> None:
         assert 2 == len(server.asked)
 
 
-@pytest.mark.parametrize("status", [500, 503, 429])
+@pytest.mark.parametrize("status", [500, 503, 429, 408])
 async def test_a_fault_of_the_server_is_waited_out(status: int) -> None:
     """It is sent again, a few times; then it is given up."""
     async with refusing() as (server, rig):
@@ -247,6 +247,37 @@ async def test_credentials_are_renewed_for_an_event() -> None:
         assert ["POST", "POST"] == [method for method, *_ in server.asked]
         assert server.asked[0] == server.asked[1]
         assert 0 == rig.recorder.dropped
+
+
+async def test_two_events_of_one_moment_have_two_names() -> None:
+    """Else the second would be taken for the first, sent again."""
+    async with refusing() as (server, rig):
+        rig.recorder.record(HAPPENED)
+        rig.recorder.record(HAPPENED._replace(note="other"))
+        await rig.until(lambda: len(server.asked) == 2)
+        first, second = (body["metadata"]["name"] for *_, body in server.asked)
+        assert first != second
+
+
+async def test_nobody_who_listens_ends_nothing() -> None:
+    """Whatever goes wrong on the way, it goes wrong for one event."""
+    credentials = Credentials(master="http://127.0.0.1:9")
+    await credentials.load()
+    async with ApiClient(credentials) as client:
+        recorder = Recorder("kube-proxy", "n1", FastClock())
+        task = asyncio.create_task(recorder.run(client))
+        recorder.record(HAPPENED)
+        async with asyncio.timeout(20):
+            while not recorder.dropped:
+                await asyncio.sleep(0.005)
+        credentials.connection.host = "http://[bad"
+        recorder.record(HAPPENED._replace(note="other"))
+        async with asyncio.timeout(20):
+            while recorder.dropped < 2:
+                await asyncio.sleep(0.005)
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_flood_is_cut_off() -> None:
