@@ -18,7 +18,7 @@ exchange; runs in its threads.
 from __future__ import annotations
 
 import errno
-from typing import Callable, Iterable, Mapping
+from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple
 
 import structlog
 
@@ -36,6 +36,13 @@ _READABLE = (MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE, MapType.ARRAY)
 _BATCH = 4096
 
 
+class Form(NamedTuple):
+    """What makes new keys and values of old ones."""
+
+    keys: Conversion
+    values: Conversion
+
+
 class Past:
     """The maps that running programs use, where new ones take their place."""
 
@@ -43,6 +50,7 @@ class Past:
         """``types`` are those of the new maps."""
         self._maps = dict(maps)
         self._types = types
+        self._copied: dict[str, set[int]] = {}
 
     def share(self, fits: Callable[[str, RunningMap], bool]) -> dict[str, BpfMap]:
         """Give away the maps that fit as they are; the caller closes them."""
@@ -51,12 +59,19 @@ class Past:
 
     def copy_plan(self, new: Mapping[str, BpfMap]) -> None:
         """Copy what user space wrote."""
-        self._copy_all(new, self._maps.keys() - set(_SHARED), UpdateFlag.ANY)
+        self._copy_all(new, self._maps.keys() - set(_SHARED), copy)
 
     def copy_state(self, new: Mapping[str, BpfMap], again: bool = False) -> None:
         """Copy what programs wrote: before they are exchanged, and what is missing after it."""
-        flag = UpdateFlag.NOEXIST if again else UpdateFlag.ANY
-        self._copy_all(new, self._maps.keys() & set(_BY_PROGRAMS), flag)
+        work = self._copy_missing if again else self._copy_first
+        self._copy_all(new, self._maps.keys() & set(_BY_PROGRAMS), work)
+
+    def _copy_first(self, old: BpfMap, new: BpfMap, form: Form) -> int:
+        # Digests alone: half a million keys would take more memory than all the rest.
+        return copy(old, new, form, self._copied.setdefault(old.name, set()).add)
+
+    def _copy_missing(self, old: BpfMap, new: BpfMap, form: Form) -> int:
+        return copy_missing(old, new, form, self._copied.get(old.name, set()))
 
     def close(self) -> None:
         """Let go of the old maps."""
@@ -64,20 +79,24 @@ class Past:
             running.map.close()
         self._maps.clear()
 
-    def _copy_all(self, new: Mapping[str, BpfMap], names: set[str], flag: UpdateFlag) -> None:
+    def _copy_all(
+        self,
+        new: Mapping[str, BpfMap],
+        names: set[str],
+        work: Callable[[BpfMap, BpfMap, Form], int],
+    ) -> None:
         for name in sorted(names & new.keys()):
-            old = self._maps[name]
-            if old.map.type not in _READABLE or new[name].type not in _READABLE:
+            old = self._maps[name].map
+            if old.type not in _READABLE or new[name].type not in _READABLE:
                 continue
             try:
-                count = copy(old.map, new[name], *self._conversions(name), flag)
+                count = work(old, new[name], self._form(name))
             except (NotConvertible, LibbpfError) as error:
                 _log.warning("map_not_migrated", map=name, error=str(error))
             else:
                 _log.info("map_migrated", map=name, entries=count)
 
-    def _conversions(self, name: str) -> tuple[Conversion, Conversion]:
-        """Of keys and of values."""
+    def _form(self, name: str) -> Form:
         old, new = self._maps[name], self._types.maps[name]
         sizes = old.map.key_size, old.map.value_size
         key, value = (
@@ -85,7 +104,7 @@ class Past:
             for part, size in zip(new, sizes)
             if part is not None
         )
-        return key, value
+        return Form(key, value)
 
 
 def find_past(owned: Owned, names: Iterable[str], types: Btf) -> Past | None:
@@ -101,41 +120,54 @@ def find_past(owned: Owned, names: Iterable[str], types: Btf) -> Past | None:
 
 
 def copy(
-    old: BpfMap, new: BpfMap, keys: Conversion, values: Conversion, flag: int = UpdateFlag.ANY
+    old: BpfMap, new: BpfMap, form: Form, remember: Callable[[int], None] | None = None
 ) -> int:
-    """Copy entries until there is no more room; tell how many.
-
-    With NOEXIST only those that are not there; what an array holds is always there.
-    """
+    """Copy entries until there is no more room; tell how many. ``remember`` gets their digests."""
     done = 0
-    for raw_keys, raw_values, count in old.batches(_BATCH):
-        if not any(raw_values) and old.type == MapType.ARRAY:
+    for keys, values, count in old.batches(_BATCH):
+        if old.type == MapType.ARRAY and not any(values):
             continue
-        made = keys.apply(raw_keys, count), values.apply(raw_values, count)
         try:
-            done += _put(new, *made, count, flag)
+            done += new.update_batch(
+                form.keys.apply(keys, count), form.values.apply(values, count), count
+            )
         except LibbpfError as error:
-            if error.errno not in (errno.E2BIG, errno.ENOSPC, errno.ENOENT):
-                raise
-            _log.warning("migration_cut_short", map=new.name, room=new.max_entries)
+            _cut_short(new, error)
             break
+        if remember:
+            for key in _cut(keys, count, old.key_size):
+                remember(hash(key))
     return done
 
 
-def _put(new: BpfMap, keys: bytes, values: bytes, count: int, flag: int) -> int:
-    if flag == UpdateFlag.ANY:
-        return new.update_batch(keys, values, count)
+def copy_missing(old: BpfMap, new: BpfMap, form: Form, copied: Collection[int]) -> int:
+    """Copy entries that were not copied before, where the new map has none; tell how many."""
     done = 0
-    for i in range(count):
-        key = keys[i * new.key_size : (i + 1) * new.key_size]
-        value = values[i * new.value_size : (i + 1) * new.value_size]
-        try:
-            new.update(key, value, flag)
-            done += 1
-        except LibbpfError as error:
-            if error.errno != errno.EEXIST:
-                raise
+    for keys, values, count in old.batches(_BATCH):
+        pairs = zip(_cut(keys, count, old.key_size), _cut(values, count, old.value_size))
+        for key, value in pairs:
+            if hash(key) in copied:
+                continue
+            try:
+                new.update(form.keys.apply(key, 1), form.values.apply(value, 1), UpdateFlag.NOEXIST)
+                done += 1
+            except LibbpfError as error:
+                if error.errno == errno.EEXIST:
+                    continue
+                _cut_short(new, error)
+                return done
     return done
+
+
+def _cut(raw: bytes, count: int, size: int) -> Iterator[bytes]:
+    return (raw[start : start + size] for start in range(0, count * size, size))
+
+
+def _cut_short(new: BpfMap, error: LibbpfError) -> None:
+    """A full map is no failure: flows that found no room end, as they do in a full table."""
+    if error.errno not in (errno.E2BIG, errno.ENOSPC, errno.ENOENT):
+        raise error
+    _log.warning("migration_cut_short", map=new.name, room=new.max_entries)
 
 
 def _before(types: Btf, part: Type, size: int) -> Side:

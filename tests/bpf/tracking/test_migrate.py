@@ -11,17 +11,16 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from kubeproxy_bpf.dataplane.convert import Conversion, Move
-from kubeproxy_bpf.dataplane.migrate import Past, copy
+from kubeproxy_bpf.dataplane.migrate import Form, Past, copy, copy_missing
 from kubeproxy_bpf.dataplane.owned import RunningMap
-from kubeproxy_bpf.libbpf import BpfMap, Btf, MapType, UpdateFlag
+from kubeproxy_bpf.libbpf import BpfMap, Btf, MapType
 from kubeproxy_bpf.libbpf.btf import Member, Struct
 
 from .conftest import Flows
 
 pytestmark = pytest.mark.root
 
-SAME_KEY = Conversion(4, 4, [Move(0, 0, 4)])
-LONGER = Conversion(4, 8, [Move(0, 4, 4)])
+LONGER = Form(Conversion(4, 4, [Move(0, 0, 4)]), Conversion(4, 8, [Move(0, 4, 4)]))
 Made = Callable[..., BpfMap]
 
 
@@ -46,30 +45,34 @@ def test_every_entry_is_there_in_its_new_form(made: Made) -> None:
     numbers = range(10000)
     old.update_batch(u32(*numbers), u32(*(n * 3 for n in numbers)), len(numbers))
 
-    assert copy(old, new, SAME_KEY, LONGER) == len(numbers)
+    assert copy(old, new, LONGER) == len(numbers)
 
     assert dict(new.items()) == {u32(n): u32(0, n * 3) for n in numbers}
 
 
 def test_what_is_there_already_wins_the_second_time(made: Made) -> None:
-    """The programs that write it now know better; what came in between is added."""
+    """The programs that write it now know better; what came in between is added, and what was
+    copied, and removed since, stays away."""
     old, new = made(4, 8), made(8, 8)
     new.update(u32(1), u32(7, 7))
-    for number in (1, 2):
+    for number in (1, 2, 3):
         old.update(u32(number), u32(number))
 
-    assert copy(old, new, SAME_KEY, LONGER, UpdateFlag.NOEXIST) == 1
+    assert copy_missing(old, new, LONGER, {hash(u32(3))}) == 1
 
     assert dict(new.items()) == {u32(1): u32(7, 7), u32(2): u32(0, 2)}
 
 
-@pytest.mark.parametrize("flag", [UpdateFlag.ANY, UpdateFlag.NOEXIST])
-def test_a_smaller_map_takes_what_it_has_room_for(flag: UpdateFlag, made: Made) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_a_smaller_map_takes_what_it_has_room_for(again: bool, made: Made) -> None:
     """The rest is lost, and nothing else."""
     old, new = made(4, 100), made(8, 10)
     for number in range(50):
         old.update(u32(number), u32(number))
-    copy(old, new, SAME_KEY, LONGER, flag)
+    if again:
+        copy_missing(old, new, LONGER, ())
+    else:
+        copy(old, new, LONGER)
     assert len(list(new.keys())) == 10
 
 
@@ -80,7 +83,7 @@ def test_arrays_keep_their_places(made: Made) -> None:
         old.update(u32(index), u32(index + 1))
     longer, shorter = made(8, 12000, MapType.ARRAY), made(8, 5000, MapType.ARRAY)
     for new in (longer, shorter):
-        copy(old, new, SAME_KEY, LONGER)
+        copy(old, new, LONGER)
         assert [new.lookup(u32(n)) for n in (0, 1, 3)] == [u32(0, 1), u32(0, 0), u32(0, 4)]
     assert longer.lookup(u32(9999)) == u32(0, 10000)
 
