@@ -12,11 +12,13 @@ ARG BASE=debian:bookworm-slim
 FROM ${BASE} AS build
 
 # Debian's stable release moves for security fixes only; a version pinned here is gone with the next.
-# clang stands in for cc where a Python package has no wheel for the platform.
+# clang stands in for cc where a Python package has no wheel for the platform (msgspec and PyYAML,
+# which wants libyaml, on ppc64le; msgspec on s390x).
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
-        bpftool clang libbpf-dev linux-libc-dev llvm make python3 python3-dev python3-venv \
+        bpftool clang libbpf-dev libyaml-dev linux-libc-dev llvm make \
+        python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
 # pip stays in an environment of its own: the one that is shipped holds what runs.
@@ -48,7 +50,7 @@ LABEL org.opencontainers.image.title="kubeproxy-bpf" \
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
-        ca-certificates iptables kmod libbpf1 nftables python3 \
+        ca-certificates iptables kmod libbpf1 libyaml-0-2 nftables python3 \
     && rm -rf /var/lib/apt/lists/*
 
 COPY --from=build /opt/kubeproxy-bpf /opt/kubeproxy-bpf

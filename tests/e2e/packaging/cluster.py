@@ -88,13 +88,21 @@ class Cluster:
 
     def fault(self, **fields: Any) -> None:
         """Ask the API server for a fault."""
-        self.sandbox.run_in("net", partial(self._post, "/sandbox/faults", fields))
+        self._ask("POST", "/sandbox/faults", fields)
 
-    def _post(self, path: str, content: dict[str, Any]) -> None:
+    def delete_pod(self, name: str) -> None:
+        """Take a backend away: its endpoints go with it."""
+        self._ask("DELETE", f"/api/v1/namespaces/default/pods/{name}", {})
+
+    def _ask(self, method: str, path: str, content: dict[str, Any]) -> None:
+        self.sandbox.run_in("net", partial(self._send, method, path, content))
+
+    def _send(self, method: str, path: str, content: dict[str, Any]) -> None:
         request = urllib.request.Request(
             self.endpoint + path,
             json.dumps(content).encode(),
             {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
+            method=method,
         )
         context = ssl.create_default_context(cafile=str(self.account / "ca.crt"))
         urllib.request.urlopen(request, context=context, timeout=10).close()

@@ -30,7 +30,10 @@ def node2(kube: Cluster, rootfs: Rootfs) -> Iterator[NodePods]:
 @pytest.mark.parametrize("installed", [kubeadm_objects, installed_objects])
 def test_nothing_serves_after_the_cleanup(kube: Cluster, node2: NodePods, installed) -> None:
     """However the proxy got there, the init container takes its datapath off the node."""
-    _, (proxy,) = node2.containers(installed(kube))
+    inits, (proxy,) = node2.containers(installed(kube))
+    for init in inits:
+        status, log = node2.run_to_end(init)
+        assert 0 == status, log
     running = node2.start(proxy)
     running.until("healthy", node2.healthy)
     assert 0 == running.stop()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from tests.e2e.packaging.cluster import Cluster
+from tests.e2e.packaging.cluster import WEB_VIP, Cluster
 from tests.e2e.packaging.container import Container, Rootfs
 from tests.e2e.packaging.pods import (
     MANIFESTS,
@@ -23,6 +25,20 @@ from tests.e2e.packaging.pods import (
 
 pytestmark = pytest.mark.root
 
+# Who answers a connected UDP socket, and how a receive ends that nobody will answer.
+_CONNECTED = """
+import errno, socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    udp.connect((sys.argv[1], 80))
+    udp.send(b"name\\n")
+    print(udp.recv(100).decode(), flush=True)
+    udp.settimeout(30)
+    try:
+        print(udp.recv(100), flush=True)
+    except OSError as error:
+        print(errno.errorcode.get(error.errno, "timeout"), flush=True)
+"""
+
 
 @pytest.fixture
 def node1(kube: Cluster, rootfs: Rootfs) -> Iterator[NodePods]:
@@ -33,6 +49,15 @@ def node1(kube: Cluster, rootfs: Rootfs) -> Iterator[NodePods]:
 @pytest.fixture
 def objects(kube: Cluster) -> list[dict[str, Any]]:
     return installed_objects(kube)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared(kube: Cluster, rootfs: Rootfs) -> None:
+    """What an init container sets on a node stays there for all pods of these tests."""
+    with node_pods(kube, "node1", rootfs) as pods:
+        (init,), _ = pods.containers(installed_objects(kube))
+        status, log = pods.run_to_end(init)
+    assert 0 == status, log
 
 
 def proxy_of(node: NodePods, objects: list[dict[str, Any]]) -> Container:
@@ -109,7 +134,7 @@ def test_without_the_rule_for_pods_one_line_says_so(
     kube: Cluster, node1: NodePods, objects: list[dict[str, Any]]
 ) -> None:
     """system:node-proxier does not let anybody see Pods: host ports are off, all else works."""
-    kube.fault(kind="status", resource="pods", code=403, times=None)
+    kube.fault(kind="status", resource="pods", verbs=["list", "watch"], code=403, times=None)
 
     proxy = node1.start(proxy_of(node1, objects))
     proxy.until("healthy", node1.healthy)
@@ -118,6 +143,29 @@ def test_without_the_rule_for_pods_one_line_says_so(
     log = proxy.log.read_text()
     assert 1 == log.count("host ports of pods are not served"), log
     assert "watch_failed" not in log
+
+
+def test_sockets_in_pods_are_aborted_when_their_backend_goes(
+    kube: Cluster, node1: NodePods, objects: list[dict[str, Any]]
+) -> None:
+    """The proxy enters namespaces of pods through the mounted /run/netns: a connected UDP socket
+    is told that its backend went, and does not wait for answers for ever."""
+    proxy = node1.start(proxy_of(node1, objects))
+    proxy.until("healthy", node1.healthy)
+    place = kube.sandbox.place("shell-1")
+    with subprocess.Popen(
+        place.launch([sys.executable, "-I", "-S", "-c", _CONNECTED, WEB_VIP]),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as client:
+        assert client.stdout
+        backend = client.stdout.readline().strip()
+        assert backend.startswith("web-")
+
+        kube.delete_pod(backend)
+
+        assert "ECONNABORTED" == client.stdout.readline().strip()
+    assert "udp_sockets_aborted" in proxy.log.read_text()
 
 
 @pytest.mark.parametrize("missing", ["bpf", "perfmon"])
