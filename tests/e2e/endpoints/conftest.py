@@ -11,7 +11,7 @@ import pytest
 from kubeproxy_bpf.sandbox.cluster import Options, Sandbox
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sandbox() -> Iterator[Sandbox]:
     """Two nodes; tests leave it as they found it."""
     if os.geteuid() != 0:
