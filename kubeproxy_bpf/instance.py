@@ -279,7 +279,7 @@ class Instance:
     def _attach(self) -> None:
         assert self._datapath is not None
         root, programs = self._root, self._datapath.programs
-        self._take_over(last=False)
+        self._datapath.take_over(last=False)
         if self._pins is None:
             assert self._owned is not None
             hooks.attach_unlinked(programs, root, self._owned)
@@ -291,16 +291,13 @@ class Instance:
         self.inspection.attached(self._prove(self._datapath, root))
         in_use = {self._datapath.maps_dir}
         if self.packets is not None:
+            # Close around the exchange: flows made in between wait for the second copy.
+            self.packets.datapath.take_over(last=False)
             self.packets.sync()
+            self.packets.datapath.take_over(last=True)
             in_use.add(self.packets.datapath.maps_dir)
-        self._take_over(last=True)
+        self._datapath.take_over(last=True)
         self._end_past(in_use)
-
-    def _take_over(self, last: bool) -> None:
-        """State of maps of another layout, before and after programs take each other's place."""
-        for datapath in (self._datapath, self.packets.datapath if self.packets else None):
-            if datapath is not None:
-                datapath.take_over(last)
 
     def _end_past(self, in_use: Collection[Path | None]) -> None:
         """End what earlier processes left that is of no use any more."""
