@@ -38,6 +38,7 @@ from kubeproxy_bpf.model.types import Family, Protocol
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.node.families import supported_families
 from kubeproxy_bpf.packet_state import NoPacketState, packet_state
+from kubeproxy_bpf.service_counts import CountedServices
 from kubeproxy_bpf.status import Status
 from kubeproxy_bpf.sync import SyncLoop
 from kubeproxy_bpf.takeover.takeover import Takeover
@@ -128,8 +129,10 @@ class App:
         programmer = Programmer(instance.writer, report)
         stack.push_async_callback(programmer.close)
         await programmer.start()
-        packets = packet_state(instance.packets, programmer, config.service_metrics)
-        stack.callback(packets.close)
+        packets = packet_state(instance.packets, programmer)
+        by_packet = instance.packets.datapath if instance.packets else None
+        counted = CountedServices(config, instance.sockets, by_packet, programmer)
+        stack.callback(counted.close)
         sync = SyncLoop(
             model,
             programmer,
@@ -142,7 +145,7 @@ class App:
             meters=self._telemetry.sync,
         )
 
-        self._telemetry.follow(instance, programmer, sync, packets)
+        self._telemetry.follow(instance, programmer, sync, packets, counted)
         stack.push_async_callback(self._telemetry.leave)
         store = node_store()
         feed = self._feed(model, store, sync, packets, instance)

@@ -20,7 +20,7 @@ from typing import Callable, Collection, Iterable, Iterator
 
 import structlog
 
-from kubeproxy_bpf.config.schema import Config, MapSizes
+from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane import attach as hooks
 from kubeproxy_bpf.dataplane.canary import prove_hooks
 from kubeproxy_bpf.dataplane.devices import end_pins
@@ -41,7 +41,13 @@ from kubeproxy_bpf.libbpf import LibbpfError, Link, ObjectProgram
 from kubeproxy_bpf.node.devices import Device
 from kubeproxy_bpf.node.reservation import format_ports
 from kubeproxy_bpf.packets import PacketPath
-from kubeproxy_bpf.program_settings import owner_of, packet_entries, reservation_of, settings_of
+from kubeproxy_bpf.program_settings import (
+    owner_of,
+    packet_entries,
+    reservation_of,
+    settings_of,
+    socket_entries,
+)
 from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.threads import in_thread
 
@@ -82,6 +88,12 @@ class Instance:
         """The maps, open for writing."""
         assert self._writer is not None, "the instance is not open"
         return self._writer
+
+    @property
+    def sockets(self) -> Datapath:
+        """What serves sockets; ``packets`` has its own beside it."""
+        assert self._datapath is not None, "the instance is not open"
+        return self._datapath
 
     async def open(self, waiting: Callable[[], None]) -> None:
         """Become the writer, and load programs and maps; ``waiting`` is told if another writes.
@@ -219,7 +231,7 @@ class Instance:
         datapath = load_datapath(
             object_path("kube_proxy.bpf.o"),
             self._pins,
-            _entries(self._config.map_sizes),
+            socket_entries(self._config),
             settings,
             self._owned,
         )
@@ -346,16 +358,3 @@ class Instance:
 def object_path(name: str) -> Path:
     """A compiled BPF object of the package."""
     return Path(str(files("kubeproxy_bpf") / "obj" / name))
-
-
-def _entries(sizes: MapSizes) -> dict[str, int]:
-    return {
-        "kpb_vips": sizes.vips,
-        "kpb_frontends": sizes.frontends,
-        "kpb_services": sizes.services,
-        "kpb_records": sizes.records,
-        "kpb_slots": sizes.slots,
-        "kpb_backends": sizes.backends,
-        "kpb_affinity": sizes.affinity,
-        "kpb_tcp_origin": sizes.origins,
-    }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the loaded packet programs are told of this node, and what is learned from their maps.
 
-Joins the node's entry, the sweep of the flow table and the statistics of services; where the
-programs stand is the business of ``packets``. Built and run by ``app``; where the kernel refused
-the packet programs it knows nothing and does nothing.
+Joins the node's entry and the sweep of the flow table; where the programs stand is the business of
+``packets``, what they count for single services that of ``service_counts``. Built and run by
+``app``; where the kernel refused the packet programs it knows nothing and does nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from kubeproxy_bpf.dataplane.flows import FlowTable
 from kubeproxy_bpf.dataplane.loader import Datapath
 from kubeproxy_bpf.dataplane.node import NodeFacts, NodeMap
 from kubeproxy_bpf.dataplane.program import Programmer
-from kubeproxy_bpf.dataplane.stats import ServiceCounts, ServiceStats
 from kubeproxy_bpf.dataplane.sweep import Sweeper
-from kubeproxy_bpf.model.types import Protocol, ServicePortId
 from kubeproxy_bpf.packets import PacketPath
-from kubeproxy_bpf.serve.flows import FlowReading, ServiceReading
+from kubeproxy_bpf.serve.flows import FlowReading
 
 
 class NoPacketState:
@@ -37,20 +35,13 @@ class NoPacketState:
         """No table, no flows."""
         return FlowReading()
 
-    def close(self) -> None:
-        """Nothing to let go of."""
-
 
 class PacketState(NoPacketState):
     """The maps of the packet path beside those that the writer fills."""
 
-    def __init__(self, datapath: Datapath, programmer: Programmer, services: int) -> None:
-        """``services``: so many service ports have metrics of their own."""
+    def __init__(self, datapath: Datapath, programmer: Programmer) -> None:
         maps, btf = datapath.maps, datapath.btf
-        self._programmer = programmer
-        self._services = services
         self._node = NodeMap(maps["kpb_node"], btf)
-        self._stats: ServiceStats[ServicePortId] = ServiceStats(maps["kpb_stats"], btf)
         self._sweeper = Sweeper(
             FlowTable(maps["kpb_flows"], btf), lambda: programmer.lingering, programmer.forget
         )
@@ -65,29 +56,11 @@ class PacketState(NoPacketState):
 
     def reading(self) -> FlowReading:
         """The state of the moment."""
-        busiest = self._stats.top(self._programmer.planner.owners, self._services)
-        return FlowReading(
-            self._sweeper.entries,
-            self._sweeper.capacity,
-            self._sweeper.removed,
-            tuple(_service(port, counts) for port, counts in busiest),
-        )
-
-    def close(self) -> None:
-        """Let go of what is mapped; the maps are the instance's."""
-        self._stats.close()
+        return FlowReading(self._sweeper.entries, self._sweeper.capacity, self._sweeper.removed)
 
 
-def packet_state(
-    packets: PacketPath | None, programmer: Programmer, services: int
-) -> NoPacketState:
+def packet_state(packets: PacketPath | None, programmer: Programmer) -> NoPacketState:
     """The state of the programs that are loaded, if there are any."""
     if packets is None:
         return NoPacketState()
-    return PacketState(packets.datapath, programmer, services)
-
-
-def _service(port: ServicePortId, counts: ServiceCounts) -> ServiceReading:
-    protocol = Protocol(port.protocol).name
-    labels = port.namespace, port.name, port.port_name, protocol, f"IPv{port.family}"
-    return ServiceReading(labels, *counts)
+    return PacketState(packets.datapath, programmer)

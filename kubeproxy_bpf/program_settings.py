@@ -51,6 +51,23 @@ def reservation_of(config: Config) -> PortReservation:
     return PortReservation(Path(config.state_path) / instance / "reserved-ports.json")
 
 
+def socket_entries(config: Config) -> dict[str, int]:
+    """Entries of the maps of the socket path, which those of the packets share."""
+    sizes = config.map_sizes
+    return {
+        "kpb_vips": sizes.vips,
+        "kpb_frontends": sizes.frontends,
+        "kpb_services": sizes.services,
+        "kpb_records": sizes.records,
+        "kpb_slots": sizes.slots,
+        "kpb_backends": sizes.backends,
+        "kpb_affinity": sizes.affinity,
+        "kpb_tcp_origin": sizes.origins,
+        # It costs memory for each processor.
+        "kpb_traffic": sizes.services if config.service_traffic else 1,
+    }
+
+
 def packet_entries(config: Config) -> dict[str, int]:
     """Entries of the maps of the packet path, by map, where not those of the object."""
     flows = flows_of(config)
@@ -81,6 +98,7 @@ def flags_of(config: Config) -> ConfigFlags:
         ConfigFlags.DSR_UDP: config.forwarding == "dsr",
         ConfigFlags.REDIRECT_PEER: config.redirect_peer,
         ConfigFlags.DETECT_BY_CIDR: config.detect_local_mode in ("ClusterCIDR", "NodeCIDR"),
+        ConfigFlags.SERVICE_TRAFFIC: config.service_traffic,
     }
     flags = ConfigFlags(0)
     for flag, wanted in switches.items():

@@ -24,9 +24,11 @@ from kubeproxy_bpf.serve import (
     metrics_datapath,
     metrics_kubernetes,
     metrics_process,
+    services,
 )
 from kubeproxy_bpf.serve.flows import FlowReading
 from kubeproxy_bpf.serve.metrics_datapath import DatapathReading, MapReading
+from kubeproxy_bpf.service_counts import CountedServices
 from kubeproxy_bpf.sync import SyncLoop
 from kubeproxy_bpf.takeover.meters import TakeoverMeters
 from kubeproxy_bpf.threads import in_thread
@@ -51,10 +53,20 @@ class Telemetry:
         self._reading = asyncio.Lock()
 
     def follow(
-        self, instance: Instance, programmer: Programmer, sync: SyncLoop, packets: NoPacketState
+        self,
+        instance: Instance,
+        programmer: Programmer,
+        sync: SyncLoop,
+        packets: NoPacketState,
+        counted: CountedServices,
     ) -> None:
         """The maps are open: from now on there is a datapath to be read."""
-        self._datapath = lambda: _datapath(instance, programmer, sync, packets)
+
+        def read() -> Iterator[Family]:
+            yield from _datapath(instance, programmer, sync, packets)
+            yield from services.families(counted.reading())
+
+        self._datapath = read
 
     async def leave(self) -> None:
         """The maps are about to be closed."""

@@ -253,6 +253,7 @@ def _from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         "redirect_peer": settings["bpf-redirect-peer"],
         "max_flows": settings["bpf-max-flows"],
         "service_metrics": settings["bpf-service-metrics"],
+        "service_traffic": settings["bpf-service-traffic"],
         "map_sizes": MapSizes(
             vips=settings["bpf-max-frontends"],
             frontends=settings["bpf-max-frontends"],

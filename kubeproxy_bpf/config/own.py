@@ -106,6 +106,12 @@ SETTINGS = (
     ),
     Flag("bpf-max-flows", pflag.INT32, 0, "entries of flows, two or four each; 0: from memory"),
     Flag("bpf-service-metrics", pflag.INT32, 100, "services with metrics of their own; 0: none"),
+    Flag(
+        "bpf-service-traffic",
+        pflag.BOOL,
+        False,
+        "count connections, packets and bytes of services: 24 bytes of each and processor",
+    ),
     Flag("bpf-max-frontends", pflag.INT32, _SIZES.frontends, "entries of vips and frontends"),
     Flag("bpf-max-services", pflag.INT32, _SIZES.services, "entries of services"),
     Flag("bpf-max-slots", pflag.INT32, _SIZES.slots, "entries of slots"),

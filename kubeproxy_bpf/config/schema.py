@@ -89,6 +89,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Directory for notes of what was changed on the node and must be undone by a cleanup."""
     service_metrics: int = 100
     """So many service ports have metrics of their own."""
+    service_traffic: bool = False
+    """Count connections, packets and bytes of each service port."""
     verbosity: int = 0
     logging_format: str = "text"
     mode: str = "iptables"

@@ -16,6 +16,7 @@ from array import array
 from typing import Any, Generic, Iterator, Mapping, Sequence, TypeVar
 
 from kubeproxy_bpf.dataplane.layout import Codec, TypeInfo, bind, check_enum
+from kubeproxy_bpf.dataplane.stats import CountsToClear
 from kubeproxy_bpf.errors import LayoutError, MapFull
 from kubeproxy_bpf.libbpf import LibbpfError
 from kubeproxy_bpf.libbpf.abc import Map
@@ -242,7 +243,7 @@ class _FlagsCodec:
 
 
 class ServiceMaps:
-    """The seven maps of the service proxy, bound to their structs, and one of the packet path."""
+    """The seven maps of the service proxy and one of the packet path, bound to their structs."""
 
     def __init__(
         self, maps: Mapping[str, Map], btf: TypeInfo, packet_btf: TypeInfo | None = None
@@ -264,6 +265,7 @@ class ServiceMaps:
         self.node_ports = WordArray(maps["kpb_node_ports"])
         self.source_ranges = _source_ranges(maps, packet_btf or btf)
         """None without the packet path: nobody else looks at them."""
+        self.counts = CountsToClear(maps)
         self._service = bind(btf, "service", Service)
         if self.node_ports.max_entries != PORT_WORDS:
             raise LayoutError("kpb_node_ports", "port bitmap", f"needs {PORT_WORDS} words")

@@ -47,6 +47,8 @@ class Programmer:
         self._dataplane = dataplane
         self._planner = Planner(dataplane.capacity)
         self._report = report
+        self.owners: Mapping[int, ServicePortId] = {}
+        """Who has which service index, as far as it is programmed; replaced, never changed."""
         self._lock = asyncio.Lock()
         self._tokens: list[int] = []
         self._releasing: asyncio.Task[None] | None = None
@@ -71,6 +73,7 @@ class Programmer:
         async with self._lock:
             dump = await self._dataplane.dump()
             self._planner = Planner.restore(self._dataplane.capacity, dump)
+            self.owners = {}
             await self._dataplane.grace()
             self._planner.release(0)
 
@@ -111,6 +114,7 @@ class Programmer:
         plan = self._planner.plan(changes)
         applied = await self._dataplane.apply(plan)
         self._planner.settle(plan, applied.failed)
+        self.owners = dict(self._planner.owners)
         if plan.frees:
             self._tokens.append(plan.token)
             if self._releasing is None or self._releasing.done():

@@ -55,6 +55,7 @@ class Writer:
 
     async def apply(self, plan: Plan) -> Applied:
         """Execute a plan in order; return what the kernel refused."""
+        self._maps.counts.clear(plan.counts_cleared)
         writes = await self._write_arrays(plan)
         failed = await self._let_in(plan)
         await self._publish(plan)

@@ -145,6 +145,7 @@ class Planner:
         wanted = self._wanted(changes)
         gone = self._take_gone(changes)
         adopted = self._find_indexes(wanted, gone)
+        plan.counts_cleared += [self._ports[port].index for port in adopted]
         if changes.complete:
             gone.update(self._restored)
             self._restored = {}
@@ -317,6 +318,8 @@ class Planner:
         published = self._services.publish(state, desired, plan)
         if isinstance(published, str):
             return published
+        if state is None:
+            plan.counts_cleared.append(published.index)
         self._own(port, published)
         return None
 

@@ -101,6 +101,8 @@ class Plan:
     vips_unfit: list[bytes] = field(default_factory=list)
     lost: list[tuple[int, int]] = field(default_factory=list)
     """(service index, backend id) that belong together no longer: whose sockets to look at."""
+    counts_cleared: list[int] = field(default_factory=list)
+    """Service indexes with a new owner, whose counts begin anew; no program reads them."""
 
     @property
     def inserts(self) -> bool:

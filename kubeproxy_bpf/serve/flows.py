@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of the packet path's flows: how full the table is, and what single service ports do.
+"""Metrics of the packet path's flows.
 
-``packet_state`` makes the readings; ``metrics`` serves them. Service ports with metrics of their
-own are few (``--bpf-service-metrics``): a cluster may have ten thousand.
+``packet_state`` makes the readings; ``telemetry`` joins them. What single service ports do is told
+by ``services``.
 """
 
 from __future__ import annotations
@@ -10,18 +10,6 @@ from __future__ import annotations
 from typing import Iterator, NamedTuple
 
 from kubeproxy_bpf.metering import Family
-
-_LABELS = ("namespace", "service", "port", "protocol", "family")
-
-
-class ServiceReading(NamedTuple):
-    """What became of the packets to one service port."""
-
-    labels: tuple[str, str, str, str, str]
-    """Namespace, name, port name, protocol, family."""
-    flows: int
-    snat_exhausted: int
-    rejected: int
 
 
 class FlowReading(NamedTuple):
@@ -32,7 +20,6 @@ class FlowReading(NamedTuple):
     capacity: int = 0
     """0: there is no packet path."""
     removed: int = 0
-    services: tuple[ServiceReading, ...] = ()
 
 
 def families(reading: FlowReading) -> Iterator[Family]:
@@ -46,15 +33,3 @@ def families(reading: FlowReading) -> Iterator[Family]:
         (),
         {(): reading.removed},
     )
-    for field, text in (
-        ("flows", "New flows to a service port by packet"),
-        ("snat_exhausted", "New flows refused since no source port was free for the backend"),
-        ("rejected", "Packets to a service port that were refused or dropped"),
-    ):
-        yield Family(
-            f"kubeproxy_bpf_service_{field}_total",
-            "counter",
-            text,
-            _LABELS,
-            {service.labels: getattr(service, field) for service in reading.services},
-        )

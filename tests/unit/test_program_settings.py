@@ -9,7 +9,7 @@ from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
 from kubeproxy_bpf.dataplane.tracking import TICK_NS, TrackState
 from kubeproxy_bpf.instance import object_path
 from kubeproxy_bpf.libbpf import BpfObject
-from kubeproxy_bpf.program_settings import flags_of, packet_entries, settings_of
+from kubeproxy_bpf.program_settings import flags_of, packet_entries, settings_of, socket_entries
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,7 @@ from kubeproxy_bpf.program_settings import flags_of, packet_entries, settings_of
             ConfigFlags.TCP_ORIGIN | ConfigFlags.POD_SHORTCUT_IPV4,
         ),
         (["--bpf-redirect-peer"], ConfigFlags.TCP_ORIGIN | ConfigFlags.REDIRECT_PEER),
+        (["--bpf-service-traffic"], ConfigFlags.TCP_ORIGIN | ConfigFlags.SERVICE_TRAFFIC),
         (
             ["--bpf-forwarding=hybrid"],
             ConfigFlags.TCP_ORIGIN | ConfigFlags.DSR_TCP,
@@ -59,6 +60,15 @@ def test_every_flow_has_a_place_in_the_queue():
 
     assert 10000 == entries["kpb_flows"]
     assert 10000 == entries["kpb_flow_queue"]
+
+
+@pytest.mark.parametrize(("argv", "entries"), [([], 1), (["--bpf-service-traffic"], 1000)])
+def test_counts_of_traffic_cost_memory_only_where_they_are_wanted(argv, entries):
+    """An entry for each Service and processor, or the smallest map there can be."""
+    config = load(["--bpf-max-services=1000", *argv])
+
+    assert entries == socket_entries(config)["kpb_traffic"]
+    assert 1000 == socket_entries(config)["kpb_services"] == packet_entries(config)["kpb_stats"]
 
 
 def test_settings_and_states_are_those_of_the_object():

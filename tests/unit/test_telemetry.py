@@ -12,6 +12,7 @@ from kubeproxy_bpf.plan.writes import Capacity
 from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.serve.flows import FlowReading
 from kubeproxy_bpf.serve.metrics_datapath import HookReading, MapReading
+from kubeproxy_bpf.serve.services import ServiceReading, ServicesReading
 from kubeproxy_bpf.telemetry import Telemetry
 
 
@@ -35,6 +36,8 @@ class Parts:
         )
         self.sync = SimpleNamespace(unfit={"p": "slots", "q": "slots", "r": "frontends"})
         self.packets = SimpleNamespace(reading=lambda: flows)
+        web = ServiceReading(("ns", "web", "http", "TCP", "IPv4"), 1, 2, 3, 4, 5, 6)
+        self.counted = SimpleNamespace(reading=lambda: ServicesReading(True, True, (web,)))
         self.entered = threading.Event()
         self.go_on = threading.Event()
         self.go_on.set()
@@ -51,7 +54,7 @@ def telemetry(waiting=False):
 
 def following(parts):
     made = telemetry()
-    made.follow(parts.instance, parts.programmer, parts.sync, parts.packets)
+    made.follow(parts.instance, parts.programmer, parts.sync, parts.packets, parts.counted)
     return made
 
 
@@ -81,6 +84,7 @@ async def test_the_parts_of_the_datapath_are_joined():
     assert (2, 20) == (entries[("frontends",)], capacity[("frontends",)])
     assert (0, 70) == (entries[("source_ranges",)], capacity[("source_ranges",)])
     assert (9, 90) == (entries[("flows",)], capacity[("flows",)])
+    assert [6] == [*seen["kubeproxy_bpf_service_bytes_total"].values()]
     assert 8 == capacity[("affinity",)]
     assert ("affinity",) not in entries
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import struct
 from types import SimpleNamespace
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
 from kubeproxy_bpf.api.addresses import parse_address
+from kubeproxy_bpf.config.load import load
 from kubeproxy_bpf.dataplane.node import NodeFacts
 from kubeproxy_bpf.instance import object_path
 from kubeproxy_bpf.libbpf import BpfMap, BpfObject, Btf
 from kubeproxy_bpf.model.types import Protocol, ServicePortId
 from kubeproxy_bpf.packet_state import NoPacketState, PacketState, packet_state
-from kubeproxy_bpf.serve.flows import FlowReading, ServiceReading
+from kubeproxy_bpf.serve.flows import FlowReading
+from kubeproxy_bpf.serve.services import ServiceReading, ServicesReading
+from kubeproxy_bpf.service_counts import CountedServices
 
 pytestmark = pytest.mark.root
 
@@ -28,9 +31,9 @@ def datapath(packet_btf: Btf) -> Iterator[Any]:
     maps: dict[str, BpfMap] = {}
     bpf_object = BpfObject.open(object_path("packets.bpf.o"))
     try:
-        for name in ("kpb_flows", "kpb_node", "kpb_stats"):
+        for name in ("kpb_flows", "kpb_node", "kpb_stats", "kpb_traffic"):
             item = bpf_object.maps[name]
-            room = min(item.max_entries, 64)
+            room = item.max_entries if name == "kpb_node" else 64
             maps[name] = BpfMap.create(
                 item.type, name, item.key_size, item.value_size, room, int(item.flags)
             )
@@ -42,23 +45,65 @@ def datapath(packet_btf: Btf) -> Iterator[Any]:
 
 
 @pytest.fixture
-def state(datapath: Any) -> Iterator[NoPacketState]:
-    planner = SimpleNamespace(owners={3: WEB})
-    programmer: Any = SimpleNamespace(planner=planner, lingering={})
-    programmer.forget = None
+def state(datapath: Any) -> NoPacketState:
+    programmer: Any = SimpleNamespace(lingering={}, forget=None)
     packets: Any = SimpleNamespace(datapath=datapath)
-    made = packet_state(packets, programmer, 10)
+    made = packet_state(packets, programmer)
     assert isinstance(made, PacketState)
-    yield made
-    made.close()
+    return made
 
 
-def test_a_service_port_is_named_as_people_know_it(datapath: Any, state: NoPacketState) -> None:
-    """The labels are those of the Service, not of the dataplane."""
+def test_the_table_is_told_of(state: NoPacketState) -> None:
+    """Before the first sweep nothing is known but its size."""
+    assert state.reading() == FlowReading(0, 64, 0)
+
+
+@pytest.fixture
+def count(datapath: Any) -> Iterator[Callable[..., ServicesReading]]:
+    """What is read with these flags, once programs counted for WEB."""
     datapath.maps["kpb_stats"].update(struct.pack("=I", 3), struct.pack("=3Q", 7, 2, 1))
+    traffic = struct.pack("=3Q", 1, 20, 3000) + bytes(datapath.maps["kpb_traffic"].value_bytes)
+    size = datapath.maps["kpb_traffic"].value_bytes
+    datapath.maps["kpb_traffic"].update(struct.pack("=I", 3), traffic[:size])
+    programmer: Any = SimpleNamespace(owners={3: WEB})
+    made = []
 
-    labels = "ns", "web", "http", "TCP", "IPv4"
-    assert state.reading() == FlowReading(0, 64, 0, (ServiceReading(labels, 7, 2, 1),))
+    def read(*flags: str, packets: bool = True) -> ServicesReading:
+        config = load(["--hostname-override=n", *flags])
+        counted = CountedServices(config, datapath, datapath if packets else None, programmer)
+        made.append(counted)
+        return counted.reading()
+
+    yield read
+    for counted in made:
+        counted.close()
+
+
+LABELS = "ns", "web", "http", "TCP", "IPv4"
+
+
+def test_a_service_port_is_named_as_people_know_it(count: Callable[..., ServicesReading]) -> None:
+    """The labels are those of the Service, not of the dataplane; traffic only where asked for."""
+    services = (ServiceReading(LABELS, 7, 2, 1, 7, 0, 0),)
+
+    assert count() == ServicesReading(True, False, services)
+    assert count("--bpf-service-metrics=0") == ServicesReading(True, False)
+
+
+def test_traffic_is_read_where_it_is_asked_for(count: Callable[..., ServicesReading]) -> None:
+    """Connections are those of sockets and those by packet."""
+    (service,) = count("--bpf-service-traffic").services
+
+    assert service == ServiceReading(LABELS, 7, 2, 1, 8, 20, 3000)
+
+
+def test_without_packet_programs_sockets_still_count(
+    count: Callable[..., ServicesReading],
+) -> None:
+    """A kernel that refuses them has no stats; connections of sockets do not come from there."""
+    assert count(packets=False) == ServicesReading(False, False)
+    services = (ServiceReading(LABELS, 0, 0, 0, 1, 20, 3000),)
+    assert count("--bpf-service-traffic", packets=False) == ServicesReading(False, True, services)
 
 
 def test_the_node_is_written_where_the_programs_look(datapath: Any, state: NoPacketState) -> None:
@@ -71,8 +116,7 @@ def test_the_node_is_written_where_the_programs_look(datapath: Any, state: NoPac
 
 def test_without_programs_nothing_is_known_and_nothing_done() -> None:
     """A kernel that refuses the packet programs still gets the sockets."""
-    made = packet_state(None, None, 10)  # type: ignore[arg-type]
+    made = packet_state(None, None)  # type: ignore[arg-type]
     made.node_known(NodeFacts())
 
     assert made.reading() == FlowReading()
-    made.close()

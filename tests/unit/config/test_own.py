@@ -26,6 +26,7 @@ algorithm: maglev
 redirectPeer: true
 maxFlows: 2048
 serviceMetrics: 5
+serviceTraffic: true
 maxFrontends: 10
 maxServices: 11
 maxSlots: 12
@@ -63,6 +64,7 @@ def test_every_setting_may_stand_in_the_file(write):
     assert (False, True) == (config.tcp_origin, config.redirect_peer)
     assert ((1024, 2047), ("eth0", "ens*")) == (config.snat_ports, config.devices)
     assert (2048, 5) == (config.max_flows, config.service_metrics)
+    assert config.service_traffic
     sizes = config.map_sizes
     assert (10, 11, 22, 12, 13, 14) == (
         sizes.frontends,

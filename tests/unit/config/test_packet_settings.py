@@ -29,7 +29,7 @@ def test_without_flags_packets_go_as_behind_kube_proxy():
         config.forwarding,
         config.algorithm,
     )
-    assert not config.masquerade_all and not config.redirect_peer
+    assert not (config.masquerade_all or config.redirect_peer or config.service_traffic)
 
 
 def test_our_flags_count_beside_a_file(load_file):
@@ -42,12 +42,13 @@ def test_our_flags_count_beside_a_file(load_file):
         "--bpf-algorithm=maglev",
         "--bpf-redirect-peer",
         "--bpf-max-flows=4096",
+        "--bpf-service-traffic",
     )
 
     assert "preserve" == config.local_source
     assert (1024, 9999) == config.snat_ports
     assert ("hybrid", "maglev") == (config.forwarding, config.algorithm)
-    assert config.redirect_peer
+    assert config.redirect_peer and config.service_traffic
     assert 4096 == config.max_flows
 
 

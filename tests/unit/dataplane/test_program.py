@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from kubeproxy_bpf.dataplane.fake import FakeDataplane
 from kubeproxy_bpf.dataplane.program import Outcome, Programmer
+from kubeproxy_bpf.dataplane.protocol import Applied
 from kubeproxy_bpf.dataplane.trace import HOST, POD, Client, Reason
-from kubeproxy_bpf.model.types import Changes
+from kubeproxy_bpf.model.types import Changes, ServicePortId
 from kubeproxy_bpf.plan.records import BackendFlags, VipFlags
+from kubeproxy_bpf.plan.writes import Plan
 from tests.plan_objects import (
     PACKETS,
     SMALL,
@@ -110,3 +112,23 @@ async def test_what_lingers_is_told_and_forgotten() -> None:
     await programmer.apply(Changes({}, {new: flags}))
     assert {kept: int(VipFlags.LINGER), new: flags} == fake.vips
     assert seen == {old: seen[old], kept: seen[kept]}  # a copy: later plans do not change it
+
+
+async def test_an_owner_is_told_only_once_its_counts_are_its_own() -> None:
+    """Whoever reads counts meanwhile must not give those of the last owner to the next."""
+    seen: list[list[ServicePortId]] = []
+
+    class Watched(FakeDataplane):
+        async def apply(self, plan: Plan) -> Applied:
+            seen.append([*programmer.owners.values()])
+            return await super().apply(plan)
+
+    programmer = Programmer(Watched(SMALL))
+    await programmer.start()
+    web = desired([cluster_ip("10.96.0.1")], ["10.0.0.1"])
+    await programmer.apply(complete({WEB: web}))
+    before = programmer.owners
+    await programmer.apply(Changes({WEB: None, API: web}, {}))
+
+    assert [[], [WEB]] == seen
+    assert ([WEB], [API]) == ([*before.values()], [*programmer.owners.values()])

@@ -357,3 +357,28 @@ def test_an_empty_plan_for_no_changes(bench: Bench) -> None:
     bench.sync(complete({WEB: Desired((), (), 0, 0, 0, 0, 0)}))
 
     assert (False, True) == (bench.planner.owes, bench.planner.plan(NOTHING).empty)
+
+
+def test_counts_begin_anew_for_a_new_owner_alone(bench: Bench) -> None:
+    """Neither a change of its own nor a restart takes the counts of a service port away."""
+    web = desired([cluster_ip(VIP)], ["10.0.0.1"])
+    first = bench.sync(complete({WEB: web}))
+    (index,) = bench.planner.owners
+
+    assert [index] == first.counts_cleared
+    changed = desired([cluster_ip(VIP)], ["10.0.0.2"], affinity=9)
+    assert not bench.sync(Changes({WEB: changed}, {})).counts_cleared
+    bench.restart()
+    assert not bench.sync(complete({WEB: web})).counts_cleared
+
+
+def test_counts_of_an_index_that_is_taken_over_begin_anew(bench: Bench) -> None:
+    """One Service takes the address of another that goes: the index stays, the owner changes."""
+    web = desired([cluster_ip(VIP)], ["10.0.0.1"])
+    bench.sync(complete({WEB: web}))
+    (index,) = bench.planner.owners
+
+    plan = bench.plan(Changes({WEB: None, API: web}, {}))
+
+    assert {index: API} == bench.planner.owners
+    assert [index] == plan.counts_cleared

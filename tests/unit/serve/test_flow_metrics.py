@@ -1,26 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
 """The packet path's flows and devices in /metrics."""
 
-from kubeproxy_bpf.serve import devices, flows
+import pytest
+
+from kubeproxy_bpf.serve import devices, flows, services
 from kubeproxy_bpf.serve.devices import DeviceReading
-from kubeproxy_bpf.serve.flows import FlowReading, ServiceReading
+from kubeproxy_bpf.serve.flows import FlowReading
+from kubeproxy_bpf.serve.services import ServiceReading, ServicesReading
 
 
 def series(families):
     return {family.name: family.series for family in families}
 
 
-def test_the_busiest_services_are_shown():
-    """Per service port what was made, refused, and why."""
-    web = ("ns", "web", "http", "TCP", "IPv4")
-    shown = series(flows.families(FlowReading(10, 100, 3, (ServiceReading(web, 7, 2, 1),))))
+def test_what_the_sweep_removed_is_shown():
+    """How full the table is stands among the other maps."""
+    shown = series(flows.families(FlowReading(10, 100, 3)))
 
-    assert {
-        "kubeproxy_bpf_flows_swept_total": {(): 3},
-        "kubeproxy_bpf_service_flows_total": {web: 7},
-        "kubeproxy_bpf_service_snat_exhausted_total": {web: 2},
-        "kubeproxy_bpf_service_rejected_total": {web: 1},
-    } == shown
+    assert {"kubeproxy_bpf_flows_swept_total": {(): 3}} == shown
+
+
+@pytest.mark.parametrize(
+    ("packet_path", "traffic", "names"),
+    [
+        (False, False, ()),
+        (True, False, ("flows", "snat_exhausted", "rejected")),
+        (False, True, ("connections",)),
+        (
+            True,
+            True,
+            ("flows", "snat_exhausted", "rejected", "connections", "packets", "bytes"),
+        ),
+    ],
+)
+def test_of_services_is_shown_what_somebody_counts(packet_path, traffic, names):
+    """A zero that nobody counted would be a lie; sockets are served without a packet path too."""
+    web = ("ns", "web", "http", "TCP", "IPv4")
+    counts = {
+        "flows": 7,
+        "snat_exhausted": 2,
+        "rejected": 1,
+        "connections": 9,
+        "packets": 40,
+        "bytes": 5000,
+    }
+    reading = ServicesReading(packet_path, traffic, (ServiceReading(web, **counts),))
+
+    shown = series(services.families(reading))
+
+    assert {f"kubeproxy_bpf_service_{n}_total": {web: counts[n]} for n in names} == shown
 
 
 def test_without_a_packet_path_nothing_is_claimed():

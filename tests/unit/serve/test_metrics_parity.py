@@ -15,11 +15,13 @@ from kubeproxy_bpf.serve import (
     metrics_datapath,
     metrics_kubernetes,
     metrics_process,
+    services,
 )
 from kubeproxy_bpf.serve.devices import DeviceReading
-from kubeproxy_bpf.serve.flows import FlowReading, ServiceReading
+from kubeproxy_bpf.serve.flows import FlowReading
 from kubeproxy_bpf.serve.metrics_datapath import DatapathReading, HookReading
 from kubeproxy_bpf.serve.metrics_health import CheckMeters
+from kubeproxy_bpf.serve.services import ServicesReading
 from kubeproxy_bpf.telemetry import Telemetry
 from tests.metrics_table import DOCS, ROWS, SHOWN, Row
 
@@ -123,12 +125,12 @@ def test_the_document_says_of_kube_proxys_metrics_what_the_table_says():
 def test_the_document_names_every_metric_of_our_own():
     """With type and labels, and none that does not exist."""
     ours, _ = (DOCS / "metrics.md").read_text().split("\n## kube-proxy's\n")
-    service = ServiceReading(("ns", "web", "http", "TCP", "IPv4"), 1, 1, 1)
     families = [
         *read(),
         *metrics_datapath.families(DatapathReading(hooks=HookReading(proved=True))),
         *devices.families(DeviceReading()),
-        *flows.families(FlowReading(1, 2, 3, (service,))),
+        *flows.families(FlowReading(1, 2, 3)),
+        *services.families(ServicesReading(packet_path=True, traffic=True)),
     ]
     declared = {f.name: (f.kind, frozenset(f.labels)) for f in families}
     expected = {name: what for name, what in declared.items() if name.startswith("kubeproxy_bpf_")}
