@@ -61,12 +61,18 @@ def go_on(opened: list[Open]) -> None:
 
 
 @contextmanager
-def busy(world: World, service: str = "all", via: Via = Via.NODE1) -> Iterator[None]:
-    """Offer connections of the outside client while the block runs; none may fail or break."""
+def busy(
+    world: World,
+    service: str = "all",
+    via: Via = Via.NODE1,
+    place: Place = Place.CLIENT,
+) -> Iterator[None]:
+    """Offer connections of the outside client, or of a place, while the block runs; none may fail
+    or break."""
     target = world.target("TCP", service, via, 0)
     argv = [sys.executable, "-I", "-S", str(LOAD), target.address, str(target.port)]
     argv += ["--rate", str(RATE), "--held", str(HELD)]
-    spot = world.spot(Place.CLIENT)
+    spot = world.spot(place)
     process = subprocess.Popen(spot.launch(argv), stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

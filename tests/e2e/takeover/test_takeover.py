@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.packets.asking import again
 from tests.e2e.packets.held import busy, connections, go_on
-from tests.e2e.packets.table import ALL, Via
+from tests.e2e.packets.table import ALL, Place, Via
 from tests.e2e.packets.world import MASQUERADE, World, standing, wait
 from tests.e2e.takeover.clusters import HEALTH_PORT, close, listening, load, logged, rules
 
@@ -60,7 +60,7 @@ def survives(world: World) -> None:
     ):
         assert len(before) == 200
         assert {each.told.name for each in before} == set(ALL)
-        with busy(world):
+        with busy(world), busy(world, via=Via.CLUSTER_IP, place=Place.HOOKED_POD):
             world.start_proxies("--logging-format=json")
             for node in world.layout.node_names:
                 wait(lambda node=node: taken_over(world, node), True)
