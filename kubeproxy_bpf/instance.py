@@ -32,10 +32,9 @@ from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.pinning import drop_maps, drop_pins, links_in, pin_directory
 from kubeproxy_bpf.dataplane.probe import probe_kernel, require
 from kubeproxy_bpf.dataplane.settings import Settings, netns_cookie
-from kubeproxy_bpf.dataplane.sock_diag import Peer
 from kubeproxy_bpf.dataplane.terminator import Terminator
 from kubeproxy_bpf.dataplane.writer import Writer
-from kubeproxy_bpf.errors import DataplaneError, UnsupportedKernel, WriterBusy
+from kubeproxy_bpf.errors import UnsupportedKernel, WriterBusy
 from kubeproxy_bpf.inspection import Inspection
 from kubeproxy_bpf.libbpf import LibbpfError, Link, ObjectProgram
 from kubeproxy_bpf.node.devices import Device
@@ -50,10 +49,9 @@ from kubeproxy_bpf.program_settings import (
 )
 from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.threads import in_thread
+from kubeproxy_bpf.udp_aborts import UdpAborts
 
 _log = structlog.get_logger(__name__)
-
-_SECOND_LOOK_S = 1.0
 
 
 class Instance:
@@ -73,13 +71,10 @@ class Instance:
         self.packets: PacketPath | None = None
         """None: not open yet, or the kernel refused the packet programs."""
         self._root = Path(config.cgroup_root)
-        self._terminator: Terminator | None = None
-        self._lost: set[Peer] = set()
-        self._sockets_lost = asyncio.Event()
+        self._aborts: UdpAborts | None = None
         self._at_work = asyncio.Event()
         self.inspection: Inspection | None = None
         """What is known of hooks and maps; None until the instance is open."""
-        self.sockets_aborted = 0
         self.attached = False
         """Whether the programs are at work."""
 
@@ -108,7 +103,8 @@ class Instance:
 
         await self._lock.acquire(busy)
         self._datapath = await in_thread(self._load)
-        self._terminator = Terminator.load(object_path("sock_destroy.bpf.o"), self._datapath.maps)
+        terminator = Terminator.load(object_path("sock_destroy.bpf.o"), self._datapath.maps)
+        self._aborts = UdpAborts(terminator)
         packets = self.packets.datapath if self.packets else None
         maps = {**self._datapath.maps, **(packets.maps if packets else {})}
         self.inspection = Inspection(self._datapath.programs, self._root, maps)
@@ -130,38 +126,19 @@ class Instance:
 
         On kernels whose programs can look at sockets the maps tell which; others need the ids.
         """
+        assert self._aborts is not None
         # At once: the ids may be given to other backends soon.
-        self._lost.update(self.writer.backend_peer(number) for number in backends)
-        self._sockets_lost.set()
+        self._aborts.ask(self.writer.backend_peer(number) for number in backends)
 
     async def run_terminator(self) -> None:
         """Abort UDP sockets of removed backends whenever asked; runs for ever."""
-        # A socket that was just connecting shows up in its table a moment later: look twice.
-        second_look: set[Peer] | None = None
-        while True:
-            try:
-                async with asyncio.timeout(None if second_look is None else _SECOND_LOOK_S):
-                    await self._sockets_lost.wait()
-            except TimeoutError:
-                await self._terminate(second_look or set())
-                second_look = None
-                continue
-            self._sockets_lost.clear()
-            lost, self._lost = self._lost, set()
-            await self._terminate(lost)
-            second_look = lost | (second_look or set())
+        assert self._aborts is not None
+        await self._aborts.run()
 
-    async def _terminate(self, lost: set[Peer]) -> None:
-        assert self._terminator is not None
-        run = partial(self._terminator.run, lost)
-        try:
-            aborted = await in_thread(run)
-        except (OSError, DataplaneError) as error:
-            _log.warning("udp_sockets_not_aborted", error=str(error))
-            return
-        self.sockets_aborted += aborted.sockets
-        if aborted.sockets:
-            _log.info("udp_sockets_aborted", **aborted._asdict())
+    @property
+    def sockets_aborted(self) -> int:
+        """UDP sockets of removed backends, since the start."""
+        return self._aborts.sockets if self._aborts is not None else 0
 
     def devices_changed(self, devices: tuple[Device, ...]) -> None:
         """The node's devices, all of them."""
@@ -209,8 +186,8 @@ class Instance:
         hooks.close_all(self._links.values())
         if self._writer is not None:
             self._writer.close()
-        if self._terminator is not None:
-            self._terminator.close()
+        if self._aborts is not None:
+            self._aborts.close()
         if self.packets is not None:
             self.packets.close()
             self.packets.datapath.close()

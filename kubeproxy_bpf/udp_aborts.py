@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When UDP sockets of removed backends are looked for, and what came of it.
+
+Who is aborted, and how, is the business of ``dataplane.terminator``; which backends are lost, that
+of the plan. Owned by ``instance``, run by ``app``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Iterable, NoReturn
+
+import structlog
+
+from kubeproxy_bpf.dataplane.sock_diag import Peer
+from kubeproxy_bpf.dataplane.terminator import Terminator
+from kubeproxy_bpf.errors import DataplaneError
+from kubeproxy_bpf.threads import in_thread
+
+_log = structlog.get_logger(__name__)
+
+_SECOND_LOOK_S = 1.0
+
+
+class UdpAborts:
+    """Looks whenever it is asked, and once more a moment later."""
+
+    def __init__(self, terminator: Terminator) -> None:
+        self._terminator = terminator
+        self._lost: set[Peer] = set()
+        self._asked = asyncio.Event()
+        self.sockets = 0
+        """Aborted since the start."""
+
+    def ask(self, lost: Iterable[Peer]) -> None:
+        """UDP services changed, and lost these backends."""
+        self._lost.update(lost)
+        self._asked.set()
+
+    async def run(self) -> NoReturn:
+        """Abort whenever asked; runs for ever."""
+        # A socket that was just connecting shows up in its table a moment later: look twice.
+        second_look: set[Peer] | None = None
+        while True:
+            try:
+                async with asyncio.timeout(None if second_look is None else _SECOND_LOOK_S):
+                    await self._asked.wait()
+            except TimeoutError:
+                await self._look(second_look or set())
+                second_look = None
+                continue
+            self._asked.clear()
+            lost, self._lost = self._lost, set()
+            await self._look(lost)
+            second_look = lost | (second_look or set())
+
+    async def _look(self, lost: set[Peer]) -> None:
+        try:
+            aborted = await in_thread(partial(self._terminator.run, lost))
+        except (OSError, DataplaneError) as error:
+            _log.warning("udp_sockets_not_aborted", error=str(error))
+            return
+        self.sockets += aborted.sockets
+        if aborted.sockets:
+            _log.info("udp_sockets_aborted", **aborted._asdict())
+
+    def close(self) -> None:
+        """Give the program back."""
+        self._terminator.close()

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When sockets of removed backends are looked for."""
+
+import asyncio
+
+import pytest
+
+from kubeproxy_bpf import udp_aborts as module
+from kubeproxy_bpf.dataplane.terminator import Aborted
+from kubeproxy_bpf.udp_aborts import UdpAborts
+
+PEER = (bytes(16), 53)
+
+
+class Looks:
+    """A terminator that counts how often sockets are looked at, and aborts one each time."""
+
+    def __init__(self):
+        self.lost = []
+        self.refusing = False
+
+    def run(self, lost):
+        self.lost.append(set(lost))
+        if self.refusing:
+            raise OSError("no")
+        return Aborted(1, 0)
+
+    async def until(self, count):
+        async with asyncio.timeout(10):
+            while len(self.lost) < count:
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def looks():
+    return Looks()
+
+
+@pytest.fixture
+async def aborts(looks):
+    aborts = UdpAborts(looks)
+    task = asyncio.create_task(aborts.run())
+    yield aborts
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_sockets_are_looked_at_twice(aborts, looks, monkeypatch):
+    """A socket that was connecting during the first look is found by the second."""
+    monkeypatch.setattr(module, "_SECOND_LOOK_S", 0.01)
+    aborts.ask([PEER])
+    await looks.until(2)
+    await asyncio.sleep(0.05)
+
+    assert [{PEER}, {PEER}] == looks.lost
+    assert 2 == aborts.sockets
+
+
+async def test_a_request_does_not_wait_for_the_second_look(aborts, looks, monkeypatch):
+    """Backends that leave one after the other are each acted on at once."""
+    monkeypatch.setattr(module, "_SECOND_LOOK_S", 3600)
+    for count in (1, 2, 3):
+        aborts.ask([])
+        await looks.until(count)
+
+
+async def test_a_refusal_ends_nothing(aborts, looks, monkeypatch):
+    """What could not be looked at now is looked at with the next request."""
+    monkeypatch.setattr(module, "_SECOND_LOOK_S", 3600)
+    looks.refusing = True
+    aborts.ask([PEER])
+    await looks.until(1)
+    looks.refusing = False
+    aborts.ask([])
+    await looks.until(2)
+
+    assert 1 == aborts.sockets
