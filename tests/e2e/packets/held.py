@@ -57,7 +57,8 @@ def connections(
 def go_on(opened: list[Open]) -> None:
     """Each connection is still with its backend, which sees it as before."""
     for each in opened:
-        assert again(each.sock) == each.told, each.target
+        told = again(each.sock)
+        assert told == each.told, (each.target, told, each.told)
 
 
 @contextmanager
