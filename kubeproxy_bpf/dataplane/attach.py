@@ -63,8 +63,8 @@ def attach(
     """Attach all programs to a cgroup and its descendants.
 
     The caller holds the links; without ``links_dir`` closing them detaches. After a failure
-    nothing is attached that was not before. What ``owned`` recognises as of an earlier process,
-    and stands at the cgroup beside these, ends.
+    nothing is attached to a hook that had nothing of ours before. What ``owned`` recognises as of
+    an earlier process, and stands at the cgroup beside these, ends.
     """
     if links_dir:
         ensure_bpffs(links_dir)
@@ -122,9 +122,8 @@ def _attach_all(
                 program = programs[name]
                 attach_one(name, _Hook(program, cgroup_fd, there(program)), undo)
                 # At once: two programs at one hook translate twice, and the second forgets.
-                for other in there(program):
-                    if other.program_id != program.info().id:
-                        other.end()
+                current = program.info().id
+                _end_old(each for each in there(program) if each.program_id != current)
             undo.pop_all()
     finally:
         os.close(cgroup_fd)
@@ -188,11 +187,22 @@ def _attach_one(hook: _Hook, pin: Path | None, undo: ExitStack) -> Link:
     with _refusal_named(hook.program.name):
         link = hook.program.attach_cgroup(hook.cgroup_fd)
     undo.callback(link.close)
-    undo.callback(link.detach)
+    if not hook.before:
+        undo.callback(link.detach)
     if pin:
         _replace_pin(link, pin)
-        undo.callback(pin.unlink)
+        if not hook.before:
+            undo.callback(pin.unlink)
     return link
+
+
+def _end_old(attachments: Iterable[Attachment]) -> None:
+    """What refuses to end is no reason to stop; ``inventory.end_strays`` tries it again."""
+    for each in attachments:
+        try:
+            each.end()
+        except OSError as error:
+            _log.warning("old_program_kept", attachment=str(each), error=str(error))
 
 
 def _detach_others(links_dir: Path, links: Mapping[str, Link]) -> None:

@@ -38,7 +38,8 @@ def attach_to_cgroup(
 ) -> None:
     """Attach a program, in place of one of those that stood there ``before`` if that has no link.
 
-    The others of them are the caller's to end.
+    The others of them are the caller's to end; therefore only a hook that had none is emptied again
+    by ``undo``.
     """
     hook = AttachType(program.expected_attach_type)
     for old in before:
@@ -49,7 +50,8 @@ def attach_to_cgroup(
                 )
             return
     prog_attach(program.fd, cgroup_fd, hook, AttachFlag.ALLOW_MULTI)
-    undo.callback(Attachment(hook, program.info().id, 0, cgroup).end)
+    if not before:
+        undo.callback(Attachment(hook, program.info().id, 0, cgroup).end)
 
 
 class UnlinkedTcxHold(Hold):

@@ -157,23 +157,45 @@ def test_links_that_nobody_sees_end_after_the_new_hooks_work(
     assert {each.link_id > 0 for each in inventory.attachments(Owned(OWNER), [cgroup])} == {True}
 
 
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Lets the kernel refuse to attach one program."""
+    prog_attach = unlinked.prog_attach
+
+    def refuse(refused: int) -> None:
+        def attach(fd: int, *arguments: int, **options: int) -> None:
+            if fd == refused:
+                raise LibbpfError(errno.EPERM, "bpf_prog_attach")
+            prog_attach(fd, *arguments, **options)
+
+        monkeypatch.setattr(unlinked, "prog_attach", attach)
+
+    return refuse
+
+
 def test_a_failed_first_attach_leaves_nothing(
-    load: Load, cgroup: Path, monkeypatch: pytest.MonkeyPatch
+    load: Load, cgroup: Path, refuse: Callable[[int], None]
 ) -> None:
     """When one hook is refused those before it are detached again."""
     datapath = load()
-    last = datapath.programs["kpb_connect6"].fd
-    prog_attach = unlinked.prog_attach
-
-    def refuse(fd: int, *arguments: int, **options: int) -> None:
-        if fd == last:
-            raise LibbpfError(errno.EPERM, "bpf_prog_attach")
-        prog_attach(fd, *arguments, **options)
-
-    monkeypatch.setattr(unlinked, "prog_attach", refuse)
+    refuse(datapath.programs["kpb_connect6"].fd)
     with pytest.raises(UnsupportedKernel, match="socket hook kpb_connect6"):
         attach_unlinked(datapath.programs, cgroup, Owned(OWNER))
     assert set(running(datapath, cgroup).values()) == {()}
+
+
+def test_a_failed_change_over_leaves_no_hook_empty(
+    load: Load, cgroup: Path, pin_dir: Path, refuse: Callable[[int], None]  # noqa: F811
+) -> None:
+    """Hooks that have changed over keep the new programs, all others the old ones."""
+    first, second = load(pins=pin_dir), load()
+    close_all(attach(first.programs, cgroup, pin_dir / "links", Owned(OWNER)).values())
+    refuse(second.programs["kpb_connect4"].fd)
+    with pytest.raises(UnsupportedKernel, match="socket hook kpb_connect4"):
+        attach_unlinked(second.programs, cgroup, Owned(OWNER))
+
+    old = {name: only(first)[name] for name in ("kpb_connect4", "kpb_connect6")}
+    assert running(second, cgroup) == only(second) | old
 
 
 # ---- what is there, and ending it ----
