@@ -16,7 +16,7 @@ from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
 from kubeproxy_bpf.errors import UnsupportedKernel
-from kubeproxy_bpf.libbpf import LibbpfError
+from kubeproxy_bpf.libbpf import BpfObject, LibbpfError
 
 from .conftest import OBJECT, SIZES
 from .places import Places
@@ -78,6 +78,14 @@ def test_programs_tell_whose_they_are(load: Load) -> None:
     owned = Owned(OWNER)
     assert ours.programs["kpb_release"].info().id in owned
     assert 0 not in owned
+
+
+@pytest.mark.parametrize("name", ["kube_proxy.bpf.o", "packets.bpf.o"])
+def test_names_of_maps_differ_where_the_kernel_cuts_them(name: str) -> None:
+    """Maps are found by what the kernel keeps of their names: 15 characters."""
+    with BpfObject.open(OBJECT.with_name(name)) as bpf_object:
+        names = [each for each in bpf_object.maps if not each.startswith(".")]
+    assert len({each[:15] for each in names}) == len(names)
 
 
 def test_maps_of_running_programs_are_taken(load: Load, cgroup: Path) -> None:
