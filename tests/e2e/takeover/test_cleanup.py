@@ -12,6 +12,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Iterator
 
 import pytest
@@ -43,6 +44,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 PROGRAM = str(Path(sys.executable).with_name("kube-proxy"))
 RESERVED = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+STATE = "--bpf-state-path="
 PORTS = "--bpf-snat-ports=40000-40999"
 HELD = 10
 
@@ -51,14 +53,29 @@ HELD = 10
 def cluster(*flags: str) -> Iterator[World]:
     """Two nodes with a proxy each, and nothing else."""
     name = f"kpbt-t{os.getpid()}-clean"
-    with standing(name, "routed", [MASQUERADE, PORTS, *flags]) as world:
+    with (
+        TemporaryDirectory(prefix=name) as state,
+        standing(name, "routed", [MASQUERADE, PORTS, STATE + state, *flags]) as world,
+    ):
         yield world
+
+
+def state_of(world: World) -> Path:
+    """Where the proxies of both nodes keep their notes."""
+    (path,) = (each.removeprefix(STATE) for each in world.flags if each.startswith(STATE))
+    return Path(path)
+
+
+def config_of(world: World, node: str) -> Config:
+    pins = str(world.sandbox.pin_path(node))
+    return Config(hostname=node, pin_path=pins, state_path=str(state_of(world)))
 
 
 def clean(world: World, node: str) -> subprocess.CompletedProcess[str]:
     """The command, as an operator runs it on a node whose proxy has stopped."""
     argv = [PROGRAM, "--cleanup", f"--bpf-pin-path={world.sandbox.pin_path(node)}"]
-    return world.sandbox.exec(node, [*argv, "--logging-format=json"])
+    argv += [f"{STATE}{state_of(world)}", "--logging-format=json"]
+    return world.sandbox.exec(node, argv)
 
 
 def events(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -140,6 +157,7 @@ def test_nothing_of_one_node_is_left_and_the_other_serves(pins: str) -> None:
         assert not maps & map_ids()
         assert not world.sandbox.pin_path("node1").exists()
         assert "40000" not in inside(world.layout, "node1", ["cat", RESERVED])
+        assert len(list(state_of(world).iterdir())) == 1
         assert "40000-40999" in inside(world.layout, "node2", ["cat", RESERVED])
         assert attached(world, "node2") == other
         go_on(opened)
@@ -157,7 +175,7 @@ def test_a_proxy_that_runs_is_left_alone() -> None:
     """Its lock is held: nothing changes, the exit code is 1, and it serves on."""
     with cluster() as world:
         mine = attached(world, "node1")
-        config = Config(hostname="node1", pin_path=str(world.sandbox.pin_path("node1")))
+        config = config_of(world, "node1")
         code = world.sandbox.run_in("node1", partial(cleanup.run, config, writer_ends_s=0.1))
         assert code == 1
         assert attached(world, "node1") == mine
@@ -176,7 +194,7 @@ def test_what_stays_is_named_and_the_rest_goes(monkeypatch: pytest.MonkeyPatch) 
         world.end_proxy("node1", signal.SIGTERM)
         monkeypatch.setattr(cleanup, "_KERNEL_FREES_S", 1.0)
         monkeypatch.setattr(cleanup, "remove_forward_accept", refused)
-        config = Config(hostname="node1", pin_path=str(world.sandbox.pin_path("node1")))
+        config = config_of(world, "node1")
 
         def told() -> tuple[int, list[str]]:
             with structlog.testing.capture_logs() as logs:
