@@ -90,6 +90,13 @@ class World:
         per_cpu = self.maps["kpb_counters"].value_bytes
         for number in self.counters.values():
             self.maps["kpb_counters"].update(u32(number), bytes(per_cpu))
+        if not names:
+            self.clear_traffic()
+
+    def clear_traffic(self) -> None:
+        traffic = self.maps["kpb_traffic"]
+        for index in range(traffic.max_entries):
+            traffic.update(u32(index), bytes(traffic.value_bytes))
 
     def clear_node_ports(self) -> None:
         for number in range(1024):
@@ -198,6 +205,12 @@ class World:
         """A counter, summed over the processors."""
         raw = self.maps["kpb_counters"].lookup(u32(self.counters[name])) or b""
         return sum(struct.unpack(f"={len(raw) // 8}Q", raw))
+
+    def traffic(self, index: int) -> tuple[int, ...]:
+        """Connections, packets and bytes of a service, summed over the processors."""
+        raw = self.maps["kpb_traffic"].lookup(u32(index)) or b""
+        words = struct.unpack(f"={len(raw) // 8}Q", raw)
+        return tuple(sum(words[field::3]) for field in range(3))
 
     def entries(self, name: str) -> int:
         return sum(1 for _ in self.maps[name].keys())

@@ -36,6 +36,7 @@ SIZES = {
     "kpb_devices": 64,
     "kpb_source_ranges": 256,
     "kpb_stats": 256,
+    "kpb_traffic": 256,
 }
 DETECTOR = ConfigFlags.POD_SHORTCUT_IPV4 | ConfigFlags.POD_SHORTCUT_IPV6
 SNAT_FIRST, SNAT_COUNT = 20000, 4096

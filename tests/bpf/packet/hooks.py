@@ -12,7 +12,7 @@ from kubeproxy_bpf.libbpf import ObjectProgram
 from .node import Node
 
 _SKB_BYTES = 192
-_SKB_MARK, _SKB_INGRESS, _SKB_IFINDEX, _SKB_GSO_SIZE = 8, 36, 40, 176
+_SKB_MARK, _SKB_INGRESS, _SKB_IFINDEX, _SKB_GSO_SEGS, _SKB_GSO_SIZE = 8, 36, 40, 164, 176
 _ETHERNET = 14
 
 
@@ -74,11 +74,12 @@ class Hooks:
         return Seen(_TC[result.retval], result.data)
 
 
-def skb(ifindex: int, mark: int = 0, gso_size: int = 0) -> bytes:
+def skb(ifindex: int, mark: int = 0, gso_size: int = 0, gso_segs: int = 0) -> bytes:
     """The context of a TC program for a packet that came by, or leaves by, a device."""
     raw = bytearray(_SKB_BYTES)
     struct.pack_into("=I", raw, _SKB_IFINDEX, ifindex)
     struct.pack_into("=I", raw, _SKB_INGRESS, ifindex)
     struct.pack_into("=I", raw, _SKB_MARK, mark)
     struct.pack_into("=I", raw, _SKB_GSO_SIZE, gso_size)
+    struct.pack_into("=I", raw, _SKB_GSO_SEGS, gso_segs)
     return bytes(raw)

@@ -27,6 +27,7 @@ SIZES = {
     "kpb_affinity": 256,
     "kpb_sock_flows": 4096,
     "kpb_tcp_origin": 1024,
+    "kpb_traffic": 256,
 }
 
 

@@ -45,6 +45,14 @@ def test_unconnected(
     assert world.count("REPLY") == 1
 
 
+def test_nothing_is_counted_where_nobody_asks(places: Places, world: World) -> None:
+    """Connections of Services cost nothing by default, and are not counted."""
+    index = world.serve(VIP, [B1], protocol=UDP)
+    places.run(clients.udp, VIP)
+    assert world.count("TRANSLATED") == 1
+    assert world.traffic(index) == (0, 0, 0)
+
+
 def test_a_socket_keeps_its_backend(places: Places, world: World) -> None:
     """All datagrams of a socket go one way, also after endpoints are added."""
     index = world.serve(VIP, [B1, B2], protocol=UDP)
