@@ -50,7 +50,7 @@ LABEL org.opencontainers.image.title="kubeproxy-bpf" \
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
-        ca-certificates ipset iptables ipvsadm kmod libbpf1 libyaml-0-2 nftables python3 \
+        ca-certificates iptables ipvsadm kmod libbpf1 libyaml-0-2 nftables python3 \
     && rm -rf /var/lib/apt/lists/*
 
 COPY --from=build /opt/kubeproxy-bpf /opt/kubeproxy-bpf
