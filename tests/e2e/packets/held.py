@@ -67,9 +67,13 @@ def busy(
     service: str = "all",
     via: Via = Via.NODE1,
     place: Place = Place.CLIENT,
+    failures: int = 0,
 ) -> Iterator[None]:
     """Offer connections of the outside client, or of a place, while the block runs; none may fail
-    or break."""
+    or break.
+
+    ``failures`` allows so many new ones not to come about; what is held must not break.
+    """
     target = world.target("TCP", service, via, 0)
     argv = [sys.executable, "-I", "-S", str(LOAD), target.address, str(target.port)]
     argv += ["--rate", str(RATE), "--held", str(HELD)]
@@ -85,5 +89,5 @@ def busy(
         process.terminate()
         output, _ = process.communicate(timeout=30)
     result = json.loads(output)
-    assert (result["failures"], result["held_lost"]) == ({}, []), result
+    assert sum(result["failures"].values()) <= failures and result["held_lost"] == [], result
     assert result["held"] == HELD and result["held_exchanges"] > 0, result
