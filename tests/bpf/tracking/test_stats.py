@@ -7,6 +7,7 @@ import struct
 from typing import Iterator
 
 import pytest
+import structlog
 
 from kubeproxy_bpf.dataplane.stats import (
     CountsToClear,
@@ -149,5 +150,19 @@ def test_a_map_for_nobody_is_left_alone(programs: Programs, packet_btf: Btf) -> 
     """Without --bpf-service-traffic the map has one entry, whatever the number of Services."""
     size = packet_btf.structs["service_traffic"].size
     with BpfMap.create(MapType.PERCPU_ARRAY, "kpbt_traffic", 4, size, 1) as smallest:
-        CountsToClear({"kpb_traffic": smallest}).clear([5])
-        CountsToClear({}).clear([5])
+        with structlog.testing.capture_logs() as logs:
+            CountsToClear({"kpb_traffic": smallest}).clear([5])
+            CountsToClear({}).clear([5])
+    assert not logs
+
+
+def test_counts_that_stay_end_nothing(programs: Programs, traffic: TrafficMap) -> None:
+    """A map that the kernel does not let us write is told of; the other is cleared all the same."""
+    programs.count(1, 5)
+    programs.pass_by(1, (1, 2, 3))
+    programs.stats.freeze()
+    with structlog.testing.capture_logs() as logs:
+        CountsToClear({"kpb_stats": programs.stats, "kpb_traffic": programs.traffic}).clear([1])
+
+    assert ["counts_not_cleared"] == [log["event"] for log in logs]
+    assert not traffic.read(ENTRIES)
