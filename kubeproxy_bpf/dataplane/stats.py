@@ -70,13 +70,14 @@ class StatsMap:
     def __init__(self, source: Map, btf: TypeInfo) -> None:
         self._columns = _columns(btf, "service_stats", ServiceStats)
         self._words = source.value_size // _WORD
-        self._length = source.max_entries * self._words * _WORD
+        self._max_entries = source.max_entries
         self._memory: mmap.mmap = source.mmap(writable=False)
 
-    def read(self) -> dict[int, _Counts]:
-        """Counts by index where anything but zero stands; most of the map never was written."""
+    def read(self, stop: int) -> dict[int, _Counts]:
+        """Counts by index below ``stop`` where anything but zero stands."""
         # Plain tuples: there may be ten thousand, and all but a few are dropped again.
-        with memoryview(self._memory) as raw, raw[: self._length] as used, used.cast("Q") as view:
+        length = min(stop, self._max_entries) * self._words * _WORD
+        with memoryview(self._memory) as raw, raw[:length] as used, used.cast("Q") as view:
             columns = [view[column :: self._words].tolist() for column in self._columns]
         return {i: counts for i, counts in enumerate(zip(*columns)) if any(counts)}
 
@@ -99,7 +100,7 @@ class TrafficMap:
         """Counts by index below ``stop`` where anything but zero stands."""
         counted: dict[int, _Counts] = {}
         first = 0
-        for _, values, count in self._source.batches(_at_once(self._source)):
+        for _, values, count in self._source.batches(min(stop, _at_once(self._source))):
             sums = zip(*(self._sums(values, column) for column in self._columns))
             counted.update((i, counts) for i, counts in enumerate(sums, first) if any(counts))
             first += count
@@ -118,8 +119,10 @@ def busiest(
     owners: Mapping[int, Owner], stats: StatsMap | None, traffic: TrafficMap | None, count: int
 ) -> list[tuple[Owner, ServiceCounts]]:
     """Who has most new flows and connections, but before all those that ran out of source ports."""
-    by_packet = stats.read() if stats is not None else {}
-    all_traffic = traffic.read(max(owners, default=0) + 1) if traffic is not None else {}
+    # Indexes are given out from below: most of the maps never was written.
+    stop = max(owners, default=0) + 1
+    by_packet = stats.read(stop) if stats is not None else {}
+    all_traffic = traffic.read(stop) if traffic is not None else {}
     busy = []
     for index in by_packet.keys() | all_traffic.keys():
         owner = owners.get(index)

@@ -142,7 +142,8 @@ def test_counts_begin_anew_where_they_are_cleared(
     maps = {"kpb_stats": programs.stats, "kpb_traffic": programs.traffic}
     CountsToClear(maps).clear([3, 1])
 
-    assert stats.read() == {2: (5, 1, 2)}
+    assert stats.read(ENTRIES) == {2: (5, 1, 2)}
+    assert not stats.read(2)
     assert traffic.read(ENTRIES) == {2: (5, 7, 9)}
 
 
