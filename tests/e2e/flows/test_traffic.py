@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kubeproxy_bpf.sandbox.cluster import Options, Sandbox
 from tests.e2e.endpoints.asking import ask
 from tests.e2e.flows.conftest import PORT, TCP, UDP, Cluster, wait
-from tests.e2e.flows.ways import Seen, Way
+from tests.e2e.flows.ways import Seen, Way, exchange
 
 pytestmark = pytest.mark.root
 
@@ -100,18 +100,47 @@ def test_a_new_service_inherits_nothing(cluster: Cluster) -> None:
     assert not counts(cluster, "node1", "old")
 
 
+def end_proxy(cluster: Cluster) -> None:
+    old = cluster.sandbox._started.pop("kube-proxy-node1")
+    old.terminate()
+    old.wait(timeout=30)
+
+
+def start_proxy(cluster: Cluster, *flags: str) -> None:
+    cluster.sandbox.start_proxy("node1", flags=flags)
+    cluster.sandbox.wait_ready()
+    cluster.settle()
+
+
 def test_counts_outlive_the_process(cluster: Cluster) -> None:
     """A restarted proxy shows what was counted before, and what was while it was away."""
     vip, _ = cluster.service("lasting", ["web-1"])
     for number in (1, 2, 3):
         assert cluster.dial("shell-1", TCP, vip).answer == "web-1"
         if number == 1:
-            old = cluster.sandbox._started.pop("kube-proxy-node1")
-            old.terminate()
-            old.wait(timeout=30)
+            end_proxy(cluster)
         if number == 2:
-            cluster.sandbox.start_proxy("node1", flags=["--bpf-service-traffic"])
-            cluster.sandbox.wait_ready()
-            cluster.settle()
+            start_proxy(cluster, "--bpf-service-traffic")
 
     assert counts(cluster, "node1", "lasting") == {"connections": 3}
+
+
+def test_it_can_be_switched_off_and_on(cluster: Cluster) -> None:
+    """The flag changes the size of a map: a connection goes on, counts begin anew."""
+    vip, _ = cluster.service("switched", ["web-1"], type="NodePort")
+    address = cluster.layout.addresses("node1").v4
+    held = cluster.open("client", TCP, address)
+    assert exchange(held, TCP, address, cluster.node_port).answer == "web-1"
+    for flag in ("--bpf-service-traffic=false", "--bpf-service-traffic"):
+        end_proxy(cluster)
+        start_proxy(cluster, flag)
+        assert cluster.dial("shell-1", TCP, vip).answer == "web-1"
+        held.sendall(b"name\n")
+        assert held.recv(4096).decode().strip() == "web-1"
+        if flag.endswith("=false"):
+            assert not counts(cluster, "node1", "switched").keys() - {"flows"}
+
+    found = counts(cluster, "node1", "switched", protocol="TCP")
+    assert found["flows"] == 1
+    assert found["connections"] == 2
+    assert 1 < found["packets"] < 50
