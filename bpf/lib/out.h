@@ -20,6 +20,21 @@ static __always_inline bool out_is_own(context *ctx, const struct flow *flow)
 	return flow->flags & TRACK_EGRESS || ctx_ifindex(ctx) == LOOPBACK;
 }
 
+/* What goes on its way, for its Service; of two pairs the first counts. */
+static __noinline int out_count(context *ctx, const struct packet *p, const struct flow *flow)
+{
+	if (!track_is_second(flow))
+		traffic_packets(flow->flags & TRACK_REPLY ? flow->record : flow->service,
+				ctx_packets(ctx), ctx_length(ctx) - p->l3);
+	return 0;
+}
+
+static __always_inline int out_counted(context *ctx, const struct packet *p,
+				       const struct flow *flow)
+{
+	return kpb_config.flags & CONFIG_SERVICE_TRAFFIC ? out_count(ctx, p, flow) : 0;
+}
+
 #ifndef KPB_XDP
 
 enum { OUT_LEAVE = TC_ACT_UNSPEC, OUT_DROP = TC_ACT_SHOT };
@@ -27,7 +42,9 @@ enum { PACKET_FOR_HOST = 0 };
 
 static __always_inline int out_rewrite(context *ctx, struct packet *p, const struct flow *flow)
 {
-	return p->inner_l3 ? icmp_rewrite(ctx, p, flow) : rewrite(ctx, p, flow);
+	if (p->inner_l3 ? icmp_rewrite(ctx, p, flow) : rewrite(ctx, p, flow))
+		return -1;
+	return out_counted(ctx, p, flow);
 }
 
 /* What undoes the change of destination, should netfilter masquerade the packet before we do. */
@@ -72,7 +89,7 @@ static __noinline int out_through_stack(context *ctx, struct packet *p, struct f
 		return OUT_DROP;
 	flow->source = p->tuple.source;
 	flow->source_port = p->tuple.source_port;
-	return rewrite(ctx, p, flow) ? OUT_DROP : OUT_LEAVE;
+	return out_rewrite(ctx, p, flow) ? OUT_DROP : OUT_LEAVE;
 }
 
 static __always_inline int out_too_big(context *ctx, struct packet *p, struct flow *flow, __u32 mtu)
@@ -176,8 +193,10 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 	}
 	if (!own && rewrite_hops(ctx, p))
 		return OUT_DROP;
-	if (flow->flags & TRACK_DSR)
+	if (flow->flags & TRACK_DSR) {
+		out_counted(ctx, p, flow);
 		return out_next_hop(ctx, p, &route);
+	}
 	if (out_rewrite(ctx, p, flow))
 		return OUT_DROP;
 	if (ifindex && (!route_is_found(found) || ifindex != route.ifindex))
@@ -239,7 +258,7 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 		if (!device || !(device->flags & DEVICE_XDP_TARGET))
 			return OUT_LEAVE;
 	}
-	if (rewrite(ctx, p, flow) || rewrite_hops(ctx, p))
+	if (rewrite(ctx, p, flow) || rewrite_hops(ctx, p) || out_counted(ctx, p, flow))
 		return OUT_DROP;
 	eth = ctx_at(ctx, 0, sizeof(*eth));
 	if (!eth)
@@ -263,18 +282,10 @@ static __always_inline int out_stack(context *ctx, struct packet *p, const struc
 {
 	if (flow->flags & TRACK_HOST || kpb_config.forward_mark || !out_is_for_us(ctx))
 		return OUT_LEAVE;
-	return rewrite(ctx, p, flow) ? OUT_DROP : OUT_LEAVE;
+	return rewrite(ctx, p, flow) || out_counted(ctx, p, flow) ? OUT_DROP : OUT_LEAVE;
 }
 
 #endif
-
-/* Of two pairs the first counts. */
-static __noinline void out_count(context *ctx, const struct packet *p, const struct flow *flow)
-{
-	if (!track_is_second(flow))
-		traffic_packets(flow->flags & TRACK_REPLY ? flow->record : flow->service,
-				ctx_packets(ctx), ctx_length(ctx) - p->l3);
-}
 
 /* By the flow that the packet follows, or by the one that it has just opened. */
 __weak __noinline int BY_LAYER(out)(context *ctx, __u32 opened)
@@ -287,8 +298,6 @@ __weak __noinline int BY_LAYER(out)(context *ctx, __u32 opened)
 		return OUT_DROP;
 	p = &work->packet;
 	flow = opened ? &work->pair[0].flow : &work->flow;
-	if (kpb_config.flags & CONFIG_SERVICE_TRAFFIC)
-		out_count(ctx, p, flow);
 	if (p->fragment == FRAGMENT_FIRST)
 		packet_remember_fragment(p);
 	if (flow->flags & TRACK_HOST && flow->flags & TRACK_DIRECT)

@@ -54,7 +54,6 @@ pytestmark = pytest.mark.root
 VIP = ("10.96.0.1", "fd00:10:96::1")
 OUTER_VIP = ("203.0.113.1", "2001:db8::1")
 NOTHING = (0, 0, 0)
-counted_twice = pytest.mark.xfail(reason="XDP counts what it hands up untouched", strict=True)
 DSR = ConfigFlags.SERVICE_TRAFFIC | ConfigFlags.DSR_TCP | ConfigFlags.DSR_UDP
 
 
@@ -324,7 +323,6 @@ def leave_to_tc(hooks: Hooks, world: PacketWorld, pod: str, vip: str, protocol: 
     assert world.stats(index) == (1, 0, 0)
 
 
-@counted_twice
 @families
 @both
 def test_what_xdp_leaves_to_tc_counts_once(
@@ -335,7 +333,6 @@ def test_what_xdp_leaves_to_tc_counts_once(
     leave_to_tc(hooks, world, FAR_POD[family], OUTER_VIP[family], protocol)
 
 
-@counted_twice
 @families
 @both
 @pytest.mark.parametrize("switches", [DSR])
