@@ -73,10 +73,6 @@ struct flow {
 	__u8 turn;    /* of both partners, chosen when they are made: tells lives apart */
 };
 
-/* Both addresses are written, and summed up, as one run of 32 bytes. */
-_Static_assert(offsetof(struct flow, destination) == offsetof(struct flow, source) + 16, "");
-_Static_assert(offsetof(struct tuple, destination) == offsetof(struct tuple, source) + 16, "");
-
 /* Who waits in the queue: a flow by its key, as long as it has the same turn. */
 struct track_place {
 	struct tuple key;
