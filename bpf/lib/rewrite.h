@@ -22,6 +22,10 @@ static __always_inline bool rewrite_has_transport(const struct packet *p)
 	return p->fragment != FRAGMENT_LATER && p->tuple.protocol != KPB_IPPROTO_SCTP;
 }
 
+/* Both addresses are written, and summed up, as one run of 32 bytes. */
+_Static_assert(offsetof(struct flow, destination) == offsetof(struct flow, source) + 16, "");
+_Static_assert(offsetof(struct tuple, destination) == offsetof(struct tuple, source) + 16, "");
+
 /* bpf_csum_diff() of one word, without a call. */
 static __always_inline __u32 rewrite_difference(__be32 from, __be32 to, __u32 seed)
 {
