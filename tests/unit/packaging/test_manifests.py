@@ -107,13 +107,12 @@ def test_a_change_of_configuration_rolls_out(objects: dict[str, list[Manifest]])
 
 
 def test_the_swap_changes_the_image_and_nothing_else(tmp_path: Path) -> None:
-    """kubeadm's DaemonSet with the component is kubeadm's DaemonSet with another image."""
+    """kubeadm's DaemonSet with the patch is kubeadm's DaemonSet with another image."""
     before = yaml.safe_load(KUBEADM.read_text())
     (tmp_path / "daemonset.yaml").write_text(KUBEADM.read_text())
-    for path in (MANIFESTS / "swap").iterdir():
-        (tmp_path / "swap").mkdir(exist_ok=True)
-        (tmp_path / "swap" / path.name).write_text(path.read_text())
-    kustomization = {"resources": ["daemonset.yaml"], "components": ["swap"]}
+    (tmp_path / "patch.yaml").write_text((MANIFESTS / "swap" / "patch.yaml").read_text())
+    # The old word for `patches`: kubectl of Debian 12 knows no other, and new ones know it too.
+    kustomization = {"resources": ["daemonset.yaml"], "patchesStrategicMerge": ["patch.yaml"]}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
 
     (after,) = kustomized(tmp_path)
