@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.packaging.conftest import kube  # noqa: F401
 from tests.e2e.packaging.container import Rootfs
+from tests.mounting import own_mounts
 
 _BUILDER = Path(__file__).with_name("builder.py")
 
@@ -19,7 +20,7 @@ _BUILDER = Path(__file__).with_name("builder.py")
 @pytest.fixture(scope="session")
 def rootfs() -> Rootfs:
     """What the Dockerfile's steps leave; steps that nothing changed for are not run again."""
-    argv = ["unshare", "--mount", "--propagation=private", sys.executable, str(_BUILDER)]
+    argv = [*own_mounts(), sys.executable, str(_BUILDER)]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
     assert not done.returncode, "the Dockerfile's steps failed; see the output above"
     stage = json.loads(done.stdout)

@@ -17,6 +17,7 @@ import pytest
 from kubeproxy_bpf.config.schema import ConntrackSysctls
 from kubeproxy_bpf.host.sysctls import HASH_SIZE, SYSCTLS, apply_conntrack
 from kubeproxy_bpf.sandbox import namespace
+from tests.mounting import own_mounts
 
 pytestmark = pytest.mark.root
 
@@ -59,7 +60,7 @@ def test_limits_of_the_machine_are_left_and_told(scene):
 def test_read_only_proc_sys_is_the_end(scene):
     """As in a container without privileges: the process says which file, and ends with 1 [J10]."""
     program = Path(sys.executable).with_name("kube-proxy")
-    command = ["unshare", "--mount", "sh", "-ec", READ_ONLY, "sh", str(program), "--init-only"]
+    command = [*own_mounts(), "sh", "-ec", READ_ONLY, "sh", str(program), "--init-only"]
 
     done = subprocess.run(
         ["nsenter", f"--net={namespace.path_of(scene.name('node'))}", *command],
@@ -83,9 +84,7 @@ def test_read_only_proc_sys_is_no_matter_where_nothing_is_to_be_written(scene):
         "a(C(max_per_core=0)); a(C(0, 0, 0.0, 0.0))"
     )
 
-    scene.run(
-        "node", "unshare", "--mount", "sh", "-ec", READ_ONLY, "sh", sys.executable, "-c", code
-    )
+    scene.run("node", *own_mounts(), "sh", "-ec", READ_ONLY, "sh", sys.executable, "-c", code)
 
 
 def test_init_only_leaves_a_node_for_a_proxy_with_less(scene, tmp_path):

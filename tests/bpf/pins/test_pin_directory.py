@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.mounting import own_mounts
+
 pytestmark = pytest.mark.root
 
-CONTAINER = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--mount-proc"]
-HOST_PID = ["unshare", "--mount", "--propagation=private"]
+CONTAINER = [*own_mounts(), "--pid", "--fork", "--mount-proc"]
+HOST_PID = own_mounts()
 WITHOUT_BPFFS = (
     'while umount -l -t bpf -a 2>/dev/null && grep -q " bpf bpf " /proc/mounts; do :; done'
 )

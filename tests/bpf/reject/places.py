@@ -140,16 +140,18 @@ class Wire:
 
     def receive(self) -> tuple[bytes, Offload | None]:
         """The next frame that leaves by the device, and what is left to do for it."""
-        ready, _, _ = select.select([self._fd], [], [], LIMIT_S)
-        assert ready, "no frame came"
+        assert self.waiting(LIMIT_S), "no frame came"
         data = os.read(self._fd, 1 << 17)
         flags, kind, header, segment, start, offset = _VNET.unpack_from(data)
         offload = Offload(start, offset, kind, header, segment)
         return data[_VNET.size :], offload if flags & _NEEDS_CHECKSUM else None
 
-    def waiting(self) -> bool:
+    def waiting(self, limit_s: float = 0.0) -> bool:
         """Whether a frame has left. A program ends before the ``send`` that it is called by."""
-        return bool(select.select([self._fd], [], [], 0)[0])
+        # Not select(), which knows no descriptors beyond 1,024.
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(limit_s * 1000))
 
 
 def _own_namespace() -> int:

@@ -22,9 +22,10 @@ from typing import Callable
 
 from kubeproxy_bpf.sandbox.cluster import Sandbox
 from kubeproxy_bpf.sandbox.process import Place
+from tests.mounting import own_mounts
 
 _INIT = Path(__file__).with_name("container_init.py")
-_UNSHARE = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"]
+_UNSHARE = [*own_mounts(), "--pid", "--fork", "--kill-child"]
 _UNSHARE += ["--uts", "--ipc", "--cgroup"]
 
 

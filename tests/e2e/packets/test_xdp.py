@@ -39,7 +39,9 @@ BY_XDP = [row for row in FROM_OUTSIDE if row not in BY_TC]
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """Strict nodes with a program at their uplinks, on a wire that is fit for XDP."""
     mode = request.param
-    name, flags = f"kpbt-p{os.getpid()}-{mode}", [PRESERVE, f"--bpf-xdp={mode}"]
+    # A mark for FORWARD is TC's to set: the CNI's rules do here.
+    flags = [PRESERVE, "--bpf-forward-accept=off", f"--bpf-xdp={mode}"]
+    name = f"kpbt-p{os.getpid()}-{mode}"
     with standing(name, "routed", flags, strict=True, proxies=False) as made:
         made.stack.enter_context(ready_for_native_xdp(made.layout))
         made.start_proxies()

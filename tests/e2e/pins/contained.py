@@ -11,6 +11,7 @@ Needs nothing but Python, since it stands before each start of a proxy.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -40,7 +41,9 @@ def main(argv: list[str]) -> int:
 
 def _furnish(without_bpffs: bool) -> None:
     """Nothing that is mounted here is seen outside, and the other way round."""
-    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount /")
+    private = _libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    if private < 0 and ctypes.get_errno() != errno.EINVAL:  # a chroot's root is no mount point
+        _check(private, "mount /")
     if without_bpffs:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         points = [line.split()[4] for line in lines if " - bpf " in line]
