@@ -98,6 +98,11 @@ static __always_inline bool ctx_is_finished(context *ctx)
 	return false;
 }
 
+static __always_inline void ctx_begin(context *ctx)
+{
+	(void)ctx;
+}
+
 static __always_inline bool ctx_is_tagged(context *ctx)
 {
 	(void)ctx;
@@ -165,7 +170,10 @@ static __always_inline __u32 ctx_segment(context *ctx)
 
 enum { CTX_FINISHED = 0x6b70 };
 
-/* Redirected packets meet our own egress next: it shall not look at them again. */
+/*
+ * Redirected packets meet our own egress next, and while a program takes another's place two of
+ * ours stand at one hook: what is done shall not be looked at again.
+ */
 static __always_inline void ctx_finish(context *ctx)
 {
 	ctx->tc_index = CTX_FINISHED;
@@ -173,11 +181,13 @@ static __always_inline void ctx_finish(context *ctx)
 
 static __always_inline bool ctx_is_finished(context *ctx)
 {
-	bool finished = ctx->tc_index == CTX_FINISHED;
+	return ctx->tc_index == CTX_FINISHED;
+}
 
-	if (finished)
-		ctx->tc_index = 0;
-	return finished;
+/* A mark that came along from another node of this kernel means nothing. */
+static __always_inline void ctx_begin(context *ctx)
+{
+	ctx->tc_index = 0;
 }
 
 #endif

@@ -209,10 +209,11 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 
 	if (!work)
 		return OUT_LEAVE;
-	/* What we delivered to the host comes by lo; elsewhere a mark that came along means
-	 * nothing. */
-	if (ctx_is_finished(ctx) && ctx_ifindex(ctx) == LOOPBACK)
-		return OUT_LEAVE;
+	if (ctx_is_finished(ctx)) {
+		if (ctx_ifindex(ctx) == LOOPBACK) /* we delivered it to the host */
+			return OUT_LEAVE;
+		ctx_begin(ctx);
+	}
 	vip_flags = ethernet ? engine_peek(ctx) : PEEK_UNKNOWN;
 	if (vip_flags == PEEK_LEAVE)
 		return OUT_LEAVE;

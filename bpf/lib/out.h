@@ -225,6 +225,8 @@ static __always_inline int out_stack(context *ctx, struct packet *p, const struc
 		return OUT_DROP;
 	if (flow->flags & TRACK_EGRESS && flow->ifindex && flow->ifindex != ctx_ifindex(ctx))
 		return out_back(ctx, p, flow);
+	if (flow->flags & TRACK_EGRESS)
+		ctx_finish(ctx);
 	ctx->mark |= kpb_config.forward_mark;
 	return OUT_LEAVE;
 }
