@@ -58,6 +58,8 @@ static __always_inline long out_note_answer(const struct packet *p, const struct
 	pair->partner.destination = p->tuple.source;
 	pair->partner.destination_port = p->tuple.source_port;
 	pair->partner.flags = TRACK_EGRESS | TRACK_REPLY;
+	pair->partner.record = flow->service;
+	pair->partner.ifindex = 0;
 	pair->partner.state = STATE_OTHER;
 	return track_put_alone(&pair->partner_key, &pair->partner);
 }
@@ -89,6 +91,7 @@ static __noinline int out_through_stack(context *ctx, struct packet *p, struct f
 		return OUT_DROP;
 	flow->source = p->tuple.source;
 	flow->source_port = p->tuple.source_port;
+	ctx->mark |= kpb_config.forward_mark;
 	return out_rewrite(ctx, p, flow) ? OUT_DROP : OUT_LEAVE;
 }
 
@@ -227,7 +230,8 @@ static __always_inline int out_stack(context *ctx, struct packet *p, const struc
 		return out_back(ctx, p, flow);
 	if (flow->flags & TRACK_EGRESS)
 		ctx_finish(ctx);
-	ctx->mark |= kpb_config.forward_mark;
+	else
+		ctx->mark |= kpb_config.forward_mark;
 	return OUT_LEAVE;
 }
 

@@ -93,10 +93,10 @@ class LinkTable:
             if info.type == LinkType.CGROUP and (info.cgroup_id, info.attach_type) == (inode, hook)
         ]
 
-    def of_xdp(self, program_id: int) -> int:
+    def of_xdp(self, ifindex: int, program_id: int) -> int:
         """The id of the link that holds this program at a device; 0 if none does."""
         for info in self.all:
-            if info.type == LinkType.XDP and info.prog_id == program_id:
+            if info.type == LinkType.XDP and (info.ifindex, info.prog_id) == (ifindex, program_id):
                 return info.id
         return 0
 
@@ -131,7 +131,9 @@ def at_xdp(ifindex: int, owned: Owned) -> list[Attachment]:
         return []
     links = LinkTable(owned)
     return [
-        Attachment(AttachType.XDP, number, links.of_xdp(number), ifindex=ifindex, xdp_mode=mode)
+        Attachment(
+            AttachType.XDP, number, links.of_xdp(ifindex, number), ifindex=ifindex, xdp_mode=mode
+        )
         for mode, number in ours
     ]
 

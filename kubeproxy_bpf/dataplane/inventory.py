@@ -68,7 +68,8 @@ def left(owned: Owned) -> list[ProgramInfo]:
     Without those that are attached nowhere and hang on links that are pinned, maybe where this
     process cannot see it: these end with their file system.
     """
-    dead = {info.prog_id for info in LinkTable(owned).dead}
+    links = LinkTable(owned)
+    dead = {info.prog_id for info in links.dead} - {info.prog_id for info in links.all}
     return [program for program in owned.programs() if program.id not in dead]
 
 

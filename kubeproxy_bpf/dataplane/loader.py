@@ -182,7 +182,9 @@ def _load(
         if past is not None:
             undo.callback(past.close)
         maps_dir = pin_dir / digest(bpf_object, btf) if pin_dir else None
-        missing = _not_pinned(bpf_object, maps_dir, {*given, *taken})
+        # Where what runs has other maps, pins of these sizes and layouts are of an earlier time.
+        pinned = maps_dir if past is None else None
+        missing = _not_pinned(bpf_object, pinned, {*given, *taken})
         load_object(bpf_object)
         datapath = Datapath(bpf_object, btf, maps_dir, past)
         if past is not None:

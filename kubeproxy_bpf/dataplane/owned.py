@@ -95,9 +95,12 @@ class Owned:
                     if name is None or name in found:
                         opened.close()
                         continue
-                    found[name] = undo.enter_context(opened)
                     types = types_of(program.btf_id)
-                    if types is None or not fits(name, RunningMap(opened, types)):
+                    if types is None:  # the program is just ending
+                        opened.close()
+                        continue
+                    found[name] = undo.enter_context(opened)
+                    if not fits(name, RunningMap(opened, types)):
                         return {}
             undo.pop_all()
         return found

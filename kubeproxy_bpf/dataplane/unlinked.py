@@ -16,7 +16,7 @@ from typing import Sequence
 from kubeproxy_bpf.dataplane.attachments import Attachment, at_tcx, at_xdp
 from kubeproxy_bpf.dataplane.devicelink import TCX
 from kubeproxy_bpf.dataplane.owned import Owned
-from kubeproxy_bpf.dataplane.places import Hold, Place
+from kubeproxy_bpf.dataplane.places import NO_LONGER_FIRST, Hold, Place
 from kubeproxy_bpf.libbpf import (
     AttachFlag,
     AttachType,
@@ -68,7 +68,7 @@ class UnlinkedTcxHold(Hold):
         first = device_chain(place.ifindex, TCX[place.hook])[:1]
         hold = cls(place, program.info().id)
         hook = TCX[place.hook]
-        if before and before[0].program_id == first[0].prog_id and not before[0].link_id:
+        if before and first and before[0].program_id == first[0].prog_id and not before[0].link_id:
             with Program.from_id(before[0].program_id) as replaced:
                 prog_attach(program.fd, place.ifindex, hook, replace_fd=replaced.fd)
         else:
@@ -80,7 +80,7 @@ class UnlinkedTcxHold(Hold):
         programs = [entry.prog_id for entry in chain if not entry.link_id]
         if self._attachment.program_id not in programs:
             return "detached"
-        return None if chain[0].prog_id == self._attachment.program_id else "no longer first"
+        return None if chain[0].prog_id == self._attachment.program_id else NO_LONGER_FIRST
 
     def detach(self) -> None:
         self._attachment.end()
