@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from socket import if_indextoname, if_nameindex
 from typing import Any, Callable, Iterable, Iterator
 
-from kubeproxy_bpf.dataplane.places import Hold, Hook, Place
+from kubeproxy_bpf.dataplane.places import NO_LONGER_FIRST, Hold, Hook, Place
 from kubeproxy_bpf.libbpf import ObjectProgram
 
 _PARENT = {Hook.INGRESS: 0xFFFFFFF2, Hook.EGRESS: 0xFFFFFFF3}
@@ -74,7 +74,7 @@ class ClsactFilters:
             return "detached"
         if _name(ours[0]) != name:
             return "replaced"
-        return None if found[0] is ours[0] else "no longer first"
+        return None if found[0] is ours[0] else NO_LONGER_FIRST
 
     def remove_all(self) -> int:
         """Delete all our filters, and the qdiscs that are empty then; return how many filters.

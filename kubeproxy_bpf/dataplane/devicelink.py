@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from kubeproxy_bpf.dataplane.places import Hold, Hook, Place
+from kubeproxy_bpf.dataplane.places import NO_LONGER_FIRST, Hold, Hook, Place
 from kubeproxy_bpf.libbpf import (
     AttachFlag,
     AttachType,
@@ -73,7 +73,7 @@ class TcxHold(Hold):
         links = [entry.link_id for entry in chain]
         if self._id not in links:
             return "detached"
-        return None if links[0] == self._id else "no longer first"
+        return None if links[0] == self._id else NO_LONGER_FIRST
 
     def detach(self) -> None:
         _end(self._link)

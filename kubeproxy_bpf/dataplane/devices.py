@@ -2,17 +2,19 @@
 """Keeps the packet programs attached to devices: what is wanted, no more, and before all others.
 
 ``sync`` is given every place that shall have a program. It attaches what is missing, puts back what
-somebody removed or stood before, and ends what is not wanted any more; programs and qdiscs of
-others are never touched. One device that refuses does not concern the others, and XDP is never a
-reason to fail. Links are pinned as ``<links_dir>/dev-<ifindex>-<hook>``; without a directory the
-programs are attached without links, if it is known which are ours (``owned``). What an earlier
-process attached in the other way ends when the new program works. Which device is wanted is decided
-by ``node.attachment``; called by ``packets``, in a thread.
+somebody removed or stood before (the latter with patience: ``contest``), and ends what is not
+wanted any more; programs and qdiscs of others are never touched. One device that refuses does not
+concern the others, and XDP is never a reason to fail. Links are pinned as
+``<links_dir>/dev-<ifindex>-<hook>``; without a directory the programs are attached without links,
+if it is known which are ours (``owned``). What an earlier process attached in the other way ends
+when the new program works. Which device is wanted is decided by ``node.attachment``; called by
+``packets``, in a thread.
 """
 
 from __future__ import annotations
 
 import errno
+import time
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +26,7 @@ import structlog
 from kubeproxy_bpf.dataplane.attach import DEVICE_PIN
 from kubeproxy_bpf.dataplane.attachments import at_device, at_tcx, at_xdp
 from kubeproxy_bpf.dataplane.clsact import ClsactFilters
+from kubeproxy_bpf.dataplane.contest import Clock, FirstPlaces
 from kubeproxy_bpf.dataplane.devicelink import (
     XDP_GENERIC,
     XDP_NATIVE,
@@ -34,7 +37,7 @@ from kubeproxy_bpf.dataplane.devicelink import (
     pinned_id,
 )
 from kubeproxy_bpf.dataplane.owned import Owned
-from kubeproxy_bpf.dataplane.places import XDP_PROGRAMS, Hold, Hook, Place
+from kubeproxy_bpf.dataplane.places import NO_LONGER_FIRST, XDP_PROGRAMS, Hold, Hook, Place
 from kubeproxy_bpf.dataplane.unlinked import UnlinkedTcxHold, UnlinkedXdpHold
 from kubeproxy_bpf.libbpf import ObjectProgram
 
@@ -64,6 +67,7 @@ class DeviceHooks:
         *,
         tcx: bool | None = None,
         owned: Owned | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         """``tcx`` False makes use of clsact; None asks the kernel.
 
@@ -76,6 +80,7 @@ class DeviceHooks:
         self._filters = None if tcx or (tcx is None and has_tcx()) else ClsactFilters()
         self._holds: dict[Place, Hold] = {}
         self._wishes: dict[Place, Wish] = {}
+        self._first_places = FirstPlaces(clock)
         self._began = False
         self.refused: dict[Place, str] = {}
         """Places that could not be served, and why."""
@@ -119,6 +124,7 @@ class DeviceHooks:
             self._forget(place)
             self.reattached.pop(place, None)
         self.refused = {p: why for p, why in self.refused.items() if wanted.get(p) is not None}
+        self._first_places.keep(wanted)
         for place, wish in wanted.items():
             if place in self._holds and self._wishes.get(place) != wish:
                 self._forget(place)
@@ -136,7 +142,7 @@ class DeviceHooks:
         return not (known and place.hook == Hook.XDP)
 
     def _check(self, place: Place) -> None:
-        """Let go of a place that has lost its program, or its rank."""
+        """Let go of a place that has lost its program, or its rank and shall have it again."""
         hold = self._holds.get(place)
         if hold is None:
             return
@@ -148,7 +154,12 @@ class DeviceHooks:
                 return
             self._forget(place)
             return
-        if fault is not None:
+        if fault == NO_LONGER_FIRST:
+            overdue = self._first_places.take_back(place)
+        else:
+            self._first_places.held(place)
+            overdue = fault is not None
+        if overdue:
             self.reattached[place] += 1
             _log.warning("program_put_back", place=str(place), fault=fault)
             self._forget(place)

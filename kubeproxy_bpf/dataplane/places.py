@@ -15,6 +15,9 @@ XDP_PROGRAMS = ("kpb_xdp", "kpb_xdp_linear")
 BARE_IP_PROGRAMS = ("kpb_tc_ingress_l3", "kpb_tc_egress_l3")
 """For devices without Ethernet header."""
 
+NO_LONGER_FIRST = "no longer first"
+"""The fault of a program that works, but behind others."""
+
 
 class Hook(Enum):
     INGRESS = "ingress"

@@ -157,6 +157,48 @@ def test_who_pushes_in_front_is_overtaken_and_left_alone(node, process, foreign)
     assert {places(index, "v0")[0]: 1} == ours.hooks.reattached
 
 
+def test_who_comes_back_to_the_front_is_borne(node, process, foreign):
+    """Moving breaks connections, so only the first loss is made good at once."""
+    now = [0.0]
+    index = node.wire("v0")
+    place, _ = places(index, "v0")
+    ours = process(clock=lambda: now[0])
+    ours.sync(place)
+    theirs = [foreign(index, flags=AttachFlag.BEFORE)]
+    ours.sync(place)
+    assert [ours.ingress, *theirs] == node.chain(place)
+
+    theirs.insert(0, foreign(index, flags=AttachFlag.BEFORE))
+    ours.sync(place)
+    now[0] = 9.9
+    ours.sync(place)
+    assert [theirs[0], ours.ingress, theirs[1]] == node.chain(place)
+    assert {place: 1} == ours.hooks.reattached
+    now[0] = 10.0
+    ours.sync(place)
+
+    assert [ours.ingress, *theirs] == node.chain(place)
+    assert {place: 2} == ours.hooks.reattached
+
+
+def test_a_removed_program_is_put_back_at_once_whoever_is_in_front(node, process, foreign, pins):
+    """Patience is for those who stand before a program that works."""
+    index = node.wire("v0")
+    place, _ = places(index, "v0")
+    ours = process(clock=lambda: 0.0)
+    ours.sync(place)
+    theirs = []
+    for _ in range(2):
+        theirs.insert(0, foreign(index, flags=AttachFlag.BEFORE))
+        ours.sync(place)
+    assert [theirs[0], ours.ingress, theirs[1]] == node.chain(place)
+    with Link.open_pinned(pins / f"dev-{index}-ingress") as link:
+        link.detach()
+    ours.sync(place)
+
+    assert [ours.ingress, *theirs] == node.chain(place)
+
+
 def test_a_device_that_is_gone_takes_its_pins_along(node, process, pins):
     """Nothing is left for another device that gets the same number."""
     index = node.wire("v0")
