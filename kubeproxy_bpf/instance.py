@@ -28,6 +28,7 @@ from kubeproxy_bpf.dataplane.inventory import end_strays
 from kubeproxy_bpf.dataplane.loader import Datapath, load_bare_ip, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.lock import WriterLock
 from kubeproxy_bpf.dataplane.mounts import find_cgroup_root, is_real_root
+from kubeproxy_bpf.dataplane.others import Others
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.pinning import drop_maps, drop_pins, links_in, pin_directory
 from kubeproxy_bpf.dataplane.probe import probe_kernel, require
@@ -287,6 +288,8 @@ class Instance:
             in_use.add(self.packets.datapath.maps_dir)
         self._datapath.take_over(last=True)
         self._end_past(in_use)
+        if self._owned is not None:
+            report_others(owner_of(self._config, netns_cookie()), root)
 
     def _end_past(self, in_use: Collection[Path | None]) -> None:
         """End what earlier processes left that is of no use any more."""
@@ -330,6 +333,25 @@ class Instance:
             return False
         _log.info("hooks_proved", cgroup=str(root))
         return True
+
+
+def report_others(ours: Owner, cgroup: Path) -> None:
+    """Say which programs at our hooks belong to another instance; ending them is not ours to do."""
+    try:
+        found = Others(ours).at_cgroup(cgroup)
+    except LibbpfError as error:
+        _log.warning("other_instances_unknown", error=str(error))
+        return
+    for owner, programs in found.items():
+        _log.error(
+            "other_instance_attached",
+            programs=programs,
+            instance=f"{owner.instance:016x}",
+            netns_cookie=owner.host_netns,
+            cgroup=str(cgroup),
+            action="unless its proxy runs, end it: --cleanup with the --bpf-pin-path and in the "
+            "network namespace that it was started with",
+        )
 
 
 def object_path(name: str) -> Path:
