@@ -7,6 +7,7 @@ Knows no field. Called by ``decode`` and ``own``.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Hashable, NamedTuple
 
@@ -32,6 +33,8 @@ class _Loader(yaml.CSafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
             if key.value in seen:
                 line = key.start_mark.line + 1
                 self.duplicates.append(f'line {line}: key "{key.value}" already set in map')
@@ -43,6 +46,11 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def read_mapping(path: str) -> Mapping:
@@ -58,7 +66,7 @@ def read_mapping(path: str) -> Mapping:
         raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
     if not isinstance(content, dict):
         raise ConfigError([f"{path}: is not an object"])
-    return Mapping(_without_nulls(content), duplicates)
+    return Mapping(_plain(content), duplicates)
 
 
 def _parse(text: str) -> tuple[Any, list[str]]:
@@ -70,7 +78,8 @@ def _parse(text: str) -> tuple[Any, list[str]]:
             pass
     loader = _Loader(text)
     try:
-        return loader.get_single_data(), loader.duplicates
+        # As Go's reader: the first document counts, whatever follows it.
+        return loader.get_data(), loader.duplicates
     finally:
         loader.dispose()
 
@@ -89,8 +98,12 @@ def _parse_json(text: str) -> tuple[Any, list[str]]:
     return json.loads(text, object_pairs_hook=mapping), duplicates
 
 
-def _without_nulls(value: Any) -> Any:
-    """kubeadm writes every field, unset ones as null."""
+def _plain(value: Any) -> Any:
+    """kubeadm writes every field, unset ones as null; to JSON 10.0 is the number 10."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return int(value)
     return value

@@ -238,11 +238,14 @@ class DeviceHooks:
             _log.warning("program_not_detached", place=str(place), error=str(error))
 
     def _end_leftovers(self, wanted: Mapping[Place, Wish]) -> None:
-        """End what an earlier process attached and nobody wants any more."""
+        """End what an earlier process attached where nobody wants it any more.
+
+        A wanted place keeps what it has, also where the kernel refuses what should come there.
+        """
         if self._links_dir is not None:
-            end_pins(self._links_dir, {self._pin(p, wanted[p]) for p in self._holds})
+            end_pins(self._links_dir, {self._pin(p, wish) for p, wish in wanted.items()})
         if self._filters is not None:
-            count = self._filters.remove_others(self._holds)
+            count = self._filters.remove_others(wanted)
             if count:
                 _log.info("old_filters_removed", count=count)
         if self._owned is not None:

@@ -31,8 +31,9 @@ class Mount(NamedTuple):
 def read_mounts(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[Mount]:
     """Return all mounts in the order in which they were made."""
     mounts = []
-    for line in mountinfo.read_text().splitlines():
-        fields = line.split()
+    # Paths may hold any bytes, and what Python takes for the end of a line.
+    for line in mountinfo.read_text(errors="surrogateescape").rstrip("\n").split("\n"):
+        fields = line.split(" ")
         kind = fields[fields.index("-") + 1]
         mounts.append(Mount(Path(_unescape(fields[4])), _unescape(fields[3]), kind))
     return mounts

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lets forwarded traffic of Services pass where netfilter's FORWARD drops by default [E12].
 
-A few static rules in one chain, jumped to from the head of FORWARD, nothing per Service: accept
-what belongs to a known connection, and what bears the mark that our programs give to packets which
-they translated and hand to the stack. kube-proxy's iptables mode has such rules too, which go when
-it is removed. Where FORWARD is open nothing is touched. The mark stays on the packet: while rules
-of a kube-proxy are still there, they masquerade by it. Base chains of others that drop cannot be
-overruled from elsewhere; they are named in the log. ``app`` looks before the programs are loaded,
-which carry the mark, and keeps looking; ``remove_forward_accept`` is for a cleanup.
+A few static rules in one chain, which FORWARD jumps to behind the rules of others, nothing per
+Service: accept what belongs to a known connection, and what bears the mark that our programs give
+to packets which they translated and hand to the stack. kube-proxy's iptables mode has such rules
+too, which go when it is removed. Where FORWARD is open nothing is touched. The mark stays on the
+packet: while rules of a kube-proxy are still there, they masquerade by it. Base chains of others
+that drop cannot be overruled from elsewhere; they are named in the log. ``app`` looks before the
+programs are loaded, which carry the mark, and keeps looking; ``remove_forward_accept`` is for a
+cleanup.
 """
 
 from __future__ import annotations
@@ -188,8 +189,12 @@ def _missing(table: Table, forward: Sequence[str], rules: Sequence[str]) -> list
     if table.chain(CHAIN) != rules:
         lines += [f":{CHAIN} - [0:0]", *rules[1:]]
     if _JUMP not in forward:
-        # First once; if others put theirs before it later, so be it: both cannot be the first.
-        lines.append(f"-I {_FORWARD} 1 -j {CHAIN}")
+        # Behind what others refuse (policies of a CNI), before a rule that refuses all the rest.
+        rules = [line for line in forward if line.startswith("-A ")]
+        last = next(
+            (n for n, line in enumerate(rules, 1) if _DROPS_ALL.match(line)), len(rules) + 1
+        )
+        lines.append(f"-I {_FORWARD} {last} -j {CHAIN}")
     return lines
 
 

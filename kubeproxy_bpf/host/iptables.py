@@ -97,6 +97,13 @@ def _legacy_tables(family: Family) -> list[str]:
 def _run(argv: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program; one that cannot be run, or hangs, has failed."""
     try:
-        return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        return subprocess.run(
+            argv,
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # comments of others hold any bytes, and may be cut within a letter
+            timeout=_TIMEOUT_S,
+        )
     except (OSError, subprocess.SubprocessError) as error:
         return subprocess.CompletedProcess(argv, 1, "", str(error))

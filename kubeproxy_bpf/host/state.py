@@ -39,7 +39,9 @@ class HostState:
         Raises:
             SysctlRefused: something that was asked for cannot be.
         """
-        self.kept = await in_thread(partial(apply_conntrack, self._config.conntrack_sysctls))
+        self.kept = await in_thread(
+            partial(apply_conntrack, self._config.conntrack_sysctls, serve_anyway=True)
+        )
         set_oom_score(self._config.oom_score_adj)
         self.forward_mark = await in_thread(self._forward.start)
 

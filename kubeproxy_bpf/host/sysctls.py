@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import structlog
 
@@ -73,8 +74,13 @@ def apply_conntrack(
     sysctls: Path = SYSCTLS,
     hash_size: Path = HASH_SIZE,
     cpus: int | None = None,
+    serve_anyway: bool = False,
 ) -> list[Kept]:
     """Set what is wanted in the network namespace of the calling thread; return what could not be.
+
+    With ``serve_anyway`` a read-only /proc/sys is no error: in a container without the privilege
+    ``--init-only`` set the values, and somebody changed one since. A proxy that ended for that
+    would not come back by itself.
 
     Raises:
         SysctlRefused: as for kube-proxy this is the end: /proc/sys is read-only, or there is no
@@ -84,21 +90,24 @@ def apply_conntrack(
     others = time_outs(wanted)
     if (limit or others) and not (sysctls / _MAX).exists():
         ask_for_module()
-    kept = _apply_limits(limit, sysctls / _MAX, hash_size) if limit else []
+    write = partial(_set, serve_anyway=serve_anyway)
+    kept = _apply_limits(limit, sysctls / _MAX, hash_size, write) if limit else []
     for name, value in others.items():
-        _set(sysctls / name, value)
+        kept += write(sysctls / name, value)
     for item in kept:
         _log.warning("sysctl_kept", path=str(item.path), wanted=item.wanted, reason=item.reason)
     return kept
 
 
-def _apply_limits(limit: int, path: Path, hash_size: Path) -> list[Kept]:
+def _apply_limits(
+    limit: int, path: Path, hash_size: Path, write: Callable[[Path, int], list[Kept]]
+) -> list[Kept]:
     kept = []
     if _is_foreign(path):
         if _read(path) != limit:
             kept.append(Kept(path, limit, "belongs to the initial network namespace"))
     else:
-        _set(path, limit)
+        kept += write(path, limit)
     buckets = _read(hash_size)
     if buckets is None:
         raise SysctlRefused(str(hash_size), limit // 4, os.strerror(errno.ENOENT))
@@ -127,13 +136,16 @@ def _is_foreign(path: Path) -> bool:
         return False
 
 
-def _set(path: Path, value: int) -> None:
+def _set(path: Path, value: int, *, serve_anyway: bool) -> list[Kept]:
     if _read(path) == value:
-        return
+        return []
     try:
         _write(path, value)
     except OSError as error:
+        if serve_anyway and error.errno == errno.EROFS:
+            return [Kept(path, value, "/proc/sys is read-only")]
         raise SysctlRefused(str(path), value, os.strerror(error.errno or 0)) from error
+    return []
 
 
 def _read(path: Path) -> int | None:

@@ -48,6 +48,11 @@ class IptablesError(OSError):
     """A program of iptables said no."""
 
 
+def installed() -> bool:
+    """Whether there is any build of iptables to ask."""
+    return any(shutil.which(f"iptables{build}-save") for build in ("-nft", "-legacy", ""))
+
+
 def backends() -> list[Backend]:
     """Those of this node; the plain name where the tools do not tell the builds apart."""
     found = []

@@ -10,13 +10,15 @@ is imported late, since it weighs 10 MB.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import shutil
 import socket
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Sequence
 
+from kubeproxy_bpf.config.gotext import sloppy_cidr
 from kubeproxy_bpf.takeover.names import IPSETS, IPVS_DEVICE
 
 _SERVERS = Path("/proc/thread-self/net/ip_vs")
@@ -61,26 +63,42 @@ def sets() -> list[str]:
     return sorted(names & IPSETS)
 
 
-def remove(index: int, servers: int) -> None:
-    """Remove all virtual servers, then kube-proxy's device: it tells whose the servers are.
+def remove(index: int, servers: int, spared: Sequence[str] = ()) -> None:
+    """Remove all virtual servers but those in the ``spared`` CIDRs (ipvs.excludeCIDRs), then
+    kube-proxy's device: it tells whose the servers are.
 
     Raises:
         IpvsError: virtual servers stay, and so does the device.
     """
     if servers:
-        _clear()
+        _clear(spared)
     from pyroute2 import IPRoute
 
     with _refusals(), IPRoute() as route:
         route.link("del", index=index)
 
 
-def _clear() -> None:
+def _clear(spared: Sequence[str]) -> None:
     if shutil.which(_TOOL) is None:
         raise IpvsError(errno.ENOENT, f"virtual servers stay: there is no {_TOOL}")
-    done = subprocess.run([_TOOL, "--clear"], capture_output=True, text=True)
+    if not spared:
+        _run("--clear")
+        return
+    networks = [ipaddress.ip_network(sloppy_cidr(cidr)) for cidr in spared]
+    for line in _run("--save", "--numeric").splitlines():
+        command, kind, server, *_ = [*line.split(), "", "", ""]
+        if command != "-A" or kind == "-f":  # kube-proxy makes none for firewall marks
+            continue
+        address = ipaddress.ip_address(server.rpartition(":")[0].strip("[]"))
+        if not any(address in network for network in networks):
+            _run("--delete-service", kind, server)
+
+
+def _run(*arguments: str) -> str:
+    done = subprocess.run([_TOOL, *arguments], capture_output=True, text=True)
     if done.returncode:
         raise IpvsError(done.returncode, f"{_TOOL}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def remove_set(name: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from functools import partial
-from typing import Callable, Iterator, NamedTuple, TypeVar
+from typing import Callable, Iterator, NamedTuple, Sequence, TypeVar
 
 from kubeproxy_bpf.takeover import iptables, ipvs, nftables
 from kubeproxy_bpf.takeover.iptables import Backend
@@ -57,6 +57,12 @@ class Leftovers(NamedTuple):
         ]
 
 
+def missing_tools() -> list[str]:
+    """Without these nothing can be said about their rules."""
+    tools = {"iptables": iptables.installed(), "nft": nftables.present()}
+    return [tool for tool, there in tools.items() if not there]
+
+
 def find() -> Leftovers:
     """Look for all of it."""
     problems: list[str] = []
@@ -86,12 +92,13 @@ def find() -> Leftovers:
     )
 
 
-def remove(found: Leftovers, accepts_needed: bool = False) -> list[str]:
+def remove(found: Leftovers, accepts_needed: bool = False, spared: Sequence[str] = ()) -> list[str]:
     """Remove what was found, as far as it goes; returns a sentence for each thing that stays.
 
-    With ``accepts_needed`` nothing goes that forwarded traffic of Services still needs to pass.
+    With ``accepts_needed`` nothing goes that forwarded traffic of Services still needs to pass;
+    virtual servers in the ``spared`` CIDRs are somebody else's.
     """
-    return run(_steps(found, accepts_needed))
+    return run(_steps(found, accepts_needed, spared))
 
 
 def stop_tracking() -> list[str]:
@@ -120,7 +127,7 @@ def _refuse(reason: str) -> None:
     raise OSError(errno.EBUSY, reason)
 
 
-def _steps(found: Leftovers, accepts_needed: bool) -> Iterator[Step]:
+def _steps(found: Leftovers, accepts_needed: bool, spared: Sequence[str]) -> Iterator[Step]:
     for backend, name, what in found.tables:
         step = partial(iptables.remove, backend, what)
         if what.exposed and accepts_needed:
@@ -129,7 +136,7 @@ def _steps(found: Leftovers, accepts_needed: bool) -> Iterator[Step]:
     if found.nftables:
         yield "nftables", partial(nftables.remove, found.nftables)
     if found.device is not None:
-        yield "ipvs", partial(ipvs.remove, found.device, found.servers)
+        yield "ipvs", partial(ipvs.remove, found.device, found.servers, spared)
     # Rules looked into the sets, so these go last.
     for name in found.sets:
         yield f"ip set {name}", partial(ipvs.remove_set, name)

@@ -68,7 +68,7 @@ def _tables() -> set[tuple[str, str]]:
 
 
 def _run(argv: list[str], text: str = "") -> str:
-    done = subprocess.run(argv, input=text, capture_output=True, text=True)
+    done = subprocess.run(argv, input=text, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise NftablesError(done.returncode, f"{' '.join(argv)}: {done.stderr.strip()}")
     return done.stdout

@@ -42,6 +42,8 @@ def unserved(reading: DeviceReading) -> str:
         return "packet programs are loaded"
     if not reading.attached:
         return "packet programs are attached"
+    if not reading.xdp_modes:
+        return "an uplink is found"
     for device in reading.xdp_modes:
         if (device, "ingress") not in reading.attached:
             return f"uplink {device} has its programs"

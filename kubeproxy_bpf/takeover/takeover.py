@@ -50,11 +50,18 @@ class Takeover:
         self._ports = ports_of(config)
         self._accepts_needed = config.forward_accept != "off"
         self._found = found
+        self._spared = spared_by(config)
         self._comes_back_s = comes_back_s
         self._devices = devices
 
     async def run(self) -> None:
-        """Do what the configuration says, and return when it is done; never raises an OSError."""
+        """Do what the configuration says, and return when it is done; raises no error."""
+        try:
+            await self._run()
+        except Exception as error:  # the proxy serves, whatever stands in rules of others
+            _log.exception("takeover_failed", error=str(error), kind=type(error).__name__)
+
+    async def _run(self) -> None:
         if self._mode == "off":
             return
         await serving(self._devices)
@@ -100,7 +107,7 @@ class Takeover:
             if attempt:
                 await asyncio.sleep(_RETRY_S)
             found = await in_thread(leftovers.find)
-            problems = await in_thread(lambda: leftovers.remove(found, self._accepts_needed))
+            problems = await in_thread(lambda: self._remove(found))
             left = await in_thread(leftovers.find)
             self._found(left.counts)
             if not (problems or left.counts):
@@ -110,8 +117,16 @@ class Takeover:
         _log.error("takeover_given_up", problems=problems)
         return False
 
+    def _remove(self, found: Leftovers) -> list[str]:
+        return leftovers.remove(found, self._accepts_needed, self._spared)
+
     async def _look_again(self) -> None:
         found = await in_thread(leftovers.find)
         self._found(found.counts)
         if found.counts:
             _log.error("leftovers_came_back", **found.counts, hint="is a kube-proxy still running?")
+
+
+def spared_by(config: Config) -> tuple[str, ...]:
+    """CIDRs whose virtual servers are not kube-proxy's: ipvs.excludeCIDRs."""
+    return tuple(config.document.get("ipvs", {}).get("excludeCIDRs") or ())

@@ -149,11 +149,11 @@ def test_all_wrong_types_are_told_at_once(problems):
         ("[1]", "is not an object"),
         ("", "is not an object"),
         ("a: [", "while parsing"),
-        ("a: 1\n---\nb: 2", "expected a single document"),
+        ("a: 1\n---\nkind: KubeProxyConfiguration", "apiVersion: must be"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(problems, head, problem):
-    """There is one version of it, and one document in a file."""
+    """There is one version of it; of several documents the first counts, as in kube-proxy."""
     assert problem in problems("", head)[0]
 
 

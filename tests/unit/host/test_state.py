@@ -15,7 +15,7 @@ def done(monkeypatch):
     """What was done, in order, in place of doing it."""
     done = []
 
-    def apply(wanted):
+    def apply(wanted, *, serve_anyway):
         done.append(("sysctls", wanted.udp_s))
         return []
 
@@ -54,7 +54,7 @@ async def test_sysctls_come_first_then_the_score_then_forward(done):
 async def test_sysctl_that_cannot_be_set_ends_it(done, monkeypatch):
     """Nothing else is touched then [J10]."""
 
-    def refuse(wanted):
+    def refuse(wanted, *, serve_anyway):
         raise SysctlRefused("/proc/sys/x", 1, "Read-only file system")
 
     monkeypatch.setattr(module, "apply_conntrack", refuse)

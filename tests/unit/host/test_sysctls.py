@@ -31,8 +31,9 @@ class Files:
             path = self.hash_size if name == "hashsize" else self.directory / f"nf_conntrack_{name}"
             path.write_text(f"{value}\n")
 
-    def apply(self, wanted, cpus=2):
-        return apply_conntrack(wanted, sysctls=self.directory, hash_size=self.hash_size, cpus=cpus)
+    def apply(self, wanted, cpus=2, **options):
+        places = {"sysctls": self.directory, "hash_size": self.hash_size}
+        return apply_conntrack(wanted, cpus=cpus, **places, **options)
 
 
 @pytest.fixture
@@ -164,6 +165,16 @@ def test_read_only_sysctls_are_the_end(files, monkeypatch, name):
 
     with pytest.raises(SysctlRefused, match=f"{name} cannot .* Read-only file system"):
         files.apply(ConntrackSysctls())
+
+
+def test_a_proxy_serves_with_sysctls_that_it_may_not_write(files, monkeypatch):
+    """What --init-only set was changed since: told, and all else is set."""
+    refuse(monkeypatch, "tcp_timeout_close_wait", errno.EROFS)
+
+    (kept,) = files.apply(ConntrackSysctls(), serve_anyway=True)
+
+    assert "/proc/sys is read-only" == kept.reason
+    assert ("tcp_timeout_established", 86400) in files.written
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Sequence
 
 import pytest
 import structlog
@@ -43,7 +43,7 @@ class Node:
     def _next(answers: list[Any]) -> Any:
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
-    def _remove(self, found: Leftovers, accepts_needed: bool) -> list[str]:
+    def _remove(self, found: Leftovers, accepts_needed: bool, spared: Sequence[str]) -> list[str]:
         assert self.held == [[]], "a kube-proxy is alive"
         self.removals += 1
         answer: list[str] = self._next(self.problems)
