@@ -22,10 +22,12 @@ import structlog
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane import inventory
 from kubeproxy_bpf.dataplane.lock import WriterLock
+from kubeproxy_bpf.dataplane.mounts import find_cgroup_root
+from kubeproxy_bpf.dataplane.others import Others
 from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.pinning import drop_pins
 from kubeproxy_bpf.dataplane.settings import netns_cookie
-from kubeproxy_bpf.errors import KubeProxyError, WriterBusy
+from kubeproxy_bpf.errors import KubeProxyError, UnsupportedKernel, WriterBusy
 from kubeproxy_bpf.host.forward import remove_forward_accept
 from kubeproxy_bpf.libbpf import BpfMap, LibbpfError
 from kubeproxy_bpf.node.reservation import format_ports
@@ -81,6 +83,7 @@ def _acquired(lock: WriterLock, wait_s: float) -> bool:
 def _all(config: Config) -> Problems:
     steps: tuple[tuple[str, Callable[[Config], Problems]], ...] = (
         ("datapath", _datapath),
+        ("other instances", _others),
         ("reserved ports", _reservation),
         ("rules of FORWARD", _forward),
         ("rules of kube-proxy", _kube_proxy),
@@ -109,6 +112,34 @@ def _datapath(config: Config) -> Problems:
         yield f"map {number} {_HELD}"
     yield from _pins_in(directory)
     _log.info("datapath_removed", programs=len(before), maps=len(maps))
+
+
+def _others(config: Config) -> Problems:
+    """Programs that share our name or our node but are not ours: a wrong pin path, a wrong netns.
+
+    Those that have neither in common belong to somebody else, who shares the control group.
+    """
+    ours = owner_of(config, netns_cookie())
+    others = Others(ours)
+    root = _cgroup_root(config)
+    places = [("devices", others.at_devices())]
+    if root is not None:
+        places.append((str(root), others.at_cgroup(root)))
+    for place, found in places:
+        for owner, programs in found.items():
+            if owner.instance == ours.instance or owner.host_netns == ours.host_netns:
+                ids = " ".join(map(str, programs))
+                name = f"{owner.instance:016x} of netns cookie {owner.host_netns}"
+                yield f"programs of another instance are attached: {ids} at {place}, of {name}"
+
+
+def _cgroup_root(config: Config) -> Path | None:
+    if config.cgroup_root:
+        return Path(config.cgroup_root)
+    try:
+        return find_cgroup_root()
+    except UnsupportedKernel:
+        return None
 
 
 def _until_gone(left: Callable[[], object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -37,7 +38,7 @@ from tests.e2e.packets.asking import Target, again, made
 from tests.e2e.packets.held import Open, go_on
 from tests.e2e.packets.netfilter import inside
 from tests.e2e.packets.table import ALL, Place, Via
-from tests.e2e.packets.world import MASQUERADE, World, standing
+from tests.e2e.packets.world import MASQUERADE, World, standing, wait
 from tests.e2e.takeover.clusters import listening, load, rules
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -71,15 +72,21 @@ def config_of(world: World, node: str) -> Config:
     return Config(hostname=node, pin_path=pins, state_path=str(state_of(world)))
 
 
-def clean(world: World, node: str) -> subprocess.CompletedProcess[str]:
+def clean(world: World, node: str, *flags: str) -> subprocess.CompletedProcess[str]:
     """The command, as an operator runs it on a node whose proxy has stopped."""
     argv = [PROGRAM, "--cleanup", f"--bpf-pin-path={world.sandbox.pin_path(node)}"]
-    argv += [f"{STATE}{state_of(world)}", "--logging-format=json"]
+    argv += [f"{STATE}{state_of(world)}", "--logging-format=json", *flags]
     return world.sandbox.exec(node, argv)
 
 
 def events(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [json.loads(line)["event"] for line in done.stderr.splitlines()]
+
+
+def problems(done: subprocess.CompletedProcess[str]) -> list[dict[str, str]]:
+    """What a cleanup could not take away."""
+    lines = map(json.loads, done.stderr.splitlines())
+    return [each for each in lines if each["event"] == "cleanup_left"]
 
 
 def attached(world: World, node: str) -> set[int]:
@@ -252,3 +259,28 @@ def test_back_to_a_kube_proxy_that_runs_already() -> None:
         for family in (0, 1):
             target = world.target("TCP", "all", Via.CLUSTER_IP, family)
             assert world.ask(Place.HOOKED_POD, target).name in ALL
+
+
+def test_programs_of_another_pin_path_are_named() -> None:
+    """Whoever starts or cleans up with a wrong pin path is told what else is attached."""
+    with cluster() as world:
+        mine = attached(world, "node1")
+        world.end_proxy("node1", signal.SIGTERM)
+        wrong = f"--bpf-pin-path={world.sandbox.pin_path('wrong')}"
+        group = f"--bpf-cgroup-root={cgroup.mount_point() / world.layout.node_cgroup('node1')}"
+        done = clean(world, "node1", wrong, group)
+        assert done.returncode == 1
+        told = " ".join(each["what"] for each in problems(done))
+        assert "programs of another instance are attached" in told
+        assert mine <= set(map(int, re.findall(r"\b\d+\b", told)))
+        assert attached(world, "node1") == mine
+
+        world.sandbox.start_proxy("node1", "", (*world.flags, wrong))
+        log = world.sandbox.directory / "log" / "kube-proxy-node1.log"
+        wait(lambda: "other_instance_attached" in log.read_text(), True)
+        world.sandbox.wait_ready()
+        world.end_proxy("node1", signal.SIGTERM)
+        assert clean(world, "node1", wrong, group).returncode == 1
+        assert attached(world, "node1") == mine
+        assert clean(world, "node1", group).returncode == 0
+        assert attached(world, "node1") == set()
