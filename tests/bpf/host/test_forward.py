@@ -38,14 +38,14 @@ def has_chain(scene, program):
 
 
 @EACH
-def test_rules_stand_first_where_forward_drops(scene, program):
-    """In the table that drops and in no other; the programs get their mark."""
+def test_rules_stand_behind_others_where_forward_drops(scene, program):
+    """Policies of a CNI are asked first. In the table that drops and in no other; with a mark."""
     scene.run("node", program, "-P", "FORWARD", "DROP")
     scene.run("node", program, "-A", "FORWARD", "-j", "LOG")
 
     assert MARK == start(scene)
 
-    assert ["-P FORWARD DROP", f"-A FORWARD -j {CHAIN}", "-A FORWARD -j LOG"] == show(
+    assert ["-P FORWARD DROP", "-A FORWARD -j LOG", f"-A FORWARD -j {CHAIN}"] == show(
         scene, program
     )
     assert RULES == show(scene, program, CHAIN)
@@ -54,6 +54,27 @@ def test_rules_stand_first_where_forward_drops(scene, program):
     assert listed == (["filter"] if "legacy" in program else [])
     others = [each for each in PROGRAMS if each.endswith("-nft") and each != program]
     assert not any(has_chain(scene, other) for other in others)
+
+
+@EACH
+def test_rules_stand_before_a_rule_that_refuses_all_the_rest(scene, program):
+    """Behind it nobody would ask them."""
+    scene.run("node", program, "-A", "FORWARD", "-j", "LOG")
+    scene.run("node", program, "-A", "FORWARD", "-j", "DROP")
+
+    assert MARK == start(scene)
+
+    wanted = ["-P FORWARD ACCEPT", "-A FORWARD -j LOG", f"-A FORWARD -j {CHAIN}"]
+    assert [*wanted, "-A FORWARD -j DROP"] == show(scene, program)
+
+
+@EACH
+def test_comments_of_others_hold_any_bytes(scene, program):
+    """One that is no text keeps nobody from starting."""
+    rule = f"{program} -A FORWARD -m comment --comment \"$(printf 'b\\374ro')\" -j ACCEPT"
+    scene.run("node", "sh", "-c", f"{rule}; {program} -P FORWARD DROP")
+
+    assert MARK == start(scene)
 
 
 def test_open_forward_is_left_alone(scene):
