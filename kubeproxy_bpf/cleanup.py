@@ -21,8 +21,8 @@ import structlog
 
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane import inventory
-from kubeproxy_bpf.dataplane.lock import WriterLock
-from kubeproxy_bpf.dataplane.mounts import find_cgroup_root
+from kubeproxy_bpf.dataplane.lock import PinLock, WriterLock
+from kubeproxy_bpf.dataplane.mounts import find_cgroup_root, has_bpffs
 from kubeproxy_bpf.dataplane.others import Others
 from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.pinning import drop_pins
@@ -49,14 +49,15 @@ Problems = Iterator[str]
 
 def run(config: Config, *, writer_ends_s: float = WRITER_ENDS_S) -> int:
     """Clean up; returns the exit code: 1 if anything is left, or a proxy of this instance runs."""
-    lock = WriterLock(config.pin_path)
-    if not _acquired(lock, writer_ends_s):
-        _log.error("cleanup_refused", reason="a proxy of this instance runs: stop it first")
-        return 1
+    locks = _locks(Path(config.pin_path))
     try:
+        if not _acquired(locks, writer_ends_s):
+            _log.error("cleanup_refused", reason="a proxy of this instance runs: stop it first")
+            return 1
         problems = list(_all(config))
     finally:
-        lock.release()
+        for lock in locks:
+            lock.release()
     for problem in problems:
         _log.error("cleanup_left", what=problem)
     if problems:
@@ -65,13 +66,22 @@ def run(config: Config, *, writer_ends_s: float = WRITER_ENDS_S) -> int:
     return 0
 
 
-def _acquired(lock: WriterLock, wait_s: float) -> bool:
+def _locks(pins: Path) -> list[WriterLock | PinLock]:
+    """Those that a proxy of this instance would hold; one may be in another network namespace."""
+    locks: list[WriterLock | PinLock] = [WriterLock(str(pins))]
+    if has_bpffs(pins) and pins.is_dir():
+        locks.append(PinLock(pins))
+    return locks
+
+
+def _acquired(locks: Iterable[WriterLock | PinLock], wait_s: float) -> bool:
     def busy(error: WriterBusy) -> None:
         _log.warning("writer_awaited", instance=error.instance, seconds=wait_s)
 
     async def acquire() -> None:
         async with asyncio.timeout(wait_s):
-            await lock.acquire(busy)
+            for lock in locks:
+                await lock.acquire(busy)
 
     try:
         asyncio.run(acquire())

@@ -26,7 +26,7 @@ from kubeproxy_bpf.dataplane.canary import prove_hooks
 from kubeproxy_bpf.dataplane.devices import end_pins
 from kubeproxy_bpf.dataplane.inventory import end_strays
 from kubeproxy_bpf.dataplane.loader import Datapath, load_bare_ip, load_datapath, load_packets
-from kubeproxy_bpf.dataplane.lock import WriterLock
+from kubeproxy_bpf.dataplane.lock import PinLock, WriterLock
 from kubeproxy_bpf.dataplane.mounts import find_cgroup_root, is_real_root
 from kubeproxy_bpf.dataplane.others import Others
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
@@ -66,6 +66,7 @@ class Instance:
         """None: nothing is pinned, the kernel keeps what is attached."""
         self._owned: Owned | None = None
         self._lock = WriterLock(config.pin_path)
+        self._pin_lock = PinLock(Path(config.pin_path))
         self._datapath: Datapath | None = None
         self._writer: Writer | None = None
         self._links: dict[str, Link] = {}
@@ -103,6 +104,9 @@ class Instance:
             waiting()
 
         await self._lock.acquire(busy)
+        self._pins = await in_thread(self._prepare)
+        if self._pins is not None:
+            await self._pin_lock.acquire(busy)
         self._datapath = await in_thread(self._load)
         terminator = Terminator.load(object_path("sock_destroy.bpf.o"), self._datapath.maps)
         self._aborts = UdpAborts(terminator)
@@ -194,16 +198,20 @@ class Instance:
             self.packets.datapath.close()
         if self._datapath is not None:
             self._datapath.close()
+        self._pin_lock.release()
         self._lock.release()
 
-    def _load(self) -> Datapath:
+    def _prepare(self) -> Path | None:
+        """Where to pin, once it is known that the programs can run here."""
         self._root = self._find_root()
         features = probe_kernel()
         require(features)
         for feature in features:
             if not feature.present:
                 _log.warning("kernel_feature_missing", feature=feature.name, use=feature.purpose)
-        self._pins = pin_directory(self._config.pins, Path(self._config.pin_path))
+        return pin_directory(self._config.pins, Path(self._config.pin_path))
+
+    def _load(self) -> Datapath:
         settings = settings_of(self._config, netns_cookie(), self._forward_mark)
         self._owned = self._recognition(owner_of(self._config, settings.host_netns))
         datapath = load_datapath(

@@ -4,19 +4,28 @@
 The name goes away with the process, however it ends, and needs no file system: it works in the
 stock DaemonSet too. Who comes second connects to the holder's socket, which nobody accepts, and so
 learns from the kernel when the holder ends. It writes nothing before it holds the name itself.
+
+Such a name says nothing to another network namespace, whose proxy may see the same pins: nodes that
+are containers, say, with the file system of their machine. So who pins also holds a lock on the
+directory of pins.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import hashlib
+import os
 import socket
+from pathlib import Path
 from typing import Callable
 
 from kubeproxy_bpf.errors import WriterBusy
 
 _RETRY_S = 1.0
+_PINS_RETRY_S = 0.2
+"""Nobody tells when a lock on a directory is given up."""
 _WAITERS = 64
 
 
@@ -78,3 +87,47 @@ class WriterLock:
             await asyncio.sleep(_RETRY_S)  # more waiters than the holder's queue takes
         finally:
             waiting.close()
+
+
+class PinLock:
+    """The right to use a directory of pins, among all processes that see it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._fd = -1
+
+    def try_acquire(self) -> bool:
+        """Take the directory if it is free; make it if somebody has just removed it."""
+        if self._fd >= 0:
+            return True
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A cleanup may have removed it meanwhile, and another proxy made a new one.
+            current = os.path.samestat(os.fstat(fd), os.stat(self._directory))
+        except (BlockingIOError, FileNotFoundError):
+            current = False
+        except OSError:
+            os.close(fd)
+            raise
+        if not current:
+            os.close(fd)
+            return False
+        self._fd = fd
+        return True
+
+    async def acquire(self, busy: Callable[[WriterBusy], None] = lambda error: None) -> None:
+        """Wait until the directory is ours; ``busy`` is told once if somebody else has it."""
+        told = False
+        while not self.try_acquire():
+            if not told:
+                busy(WriterBusy(str(self._directory)))
+                told = True
+            await asyncio.sleep(_PINS_RETRY_S)
+
+    def release(self) -> None:
+        """Give it up; a process that ends does so too."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

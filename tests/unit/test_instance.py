@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the instance decides without a kernel: which pins are ours, and what it must see."""
 
+import asyncio
 import errno
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import structlog
 
 from kubeproxy_bpf import instance as module
 from kubeproxy_bpf.config.load import load
+from kubeproxy_bpf.dataplane.lock import PinLock
 from kubeproxy_bpf.dataplane.owned import Owner
 from kubeproxy_bpf.dataplane.pinning import drop_maps
 from kubeproxy_bpf.errors import UnsupportedKernel
@@ -59,3 +61,31 @@ def test_with_pins_an_instance_does_without(instance, blind, tmp_path):
     with structlog.testing.capture_logs() as logged:
         assert instance._recognition(Owner(1, 1)) is None
     assert ["running_programs_unknown"] == [each["event"] for each in logged]
+
+
+async def test_pins_that_another_proxy_holds_are_waited_for(instance, monkeypatch, tmp_path):
+    """It may be in another network namespace: nothing is loaded before it ends."""
+    loaded = []
+
+    def load_nothing():
+        loaded.append(tmp_path)
+        raise UnsupportedKernel("nothing", "of the test")
+
+    monkeypatch.setattr(instance, "_prepare", lambda: tmp_path)
+    monkeypatch.setattr(instance, "_load", load_nothing)
+    holder, told = PinLock(tmp_path), asyncio.Event()
+    try:
+        assert holder.try_acquire()
+        opening = asyncio.create_task(instance.open(told.set))
+        await told.wait()
+        assert not loaded
+        holder.release()
+        with pytest.raises(UnsupportedKernel):
+            await opening
+        assert loaded
+        assert not holder.try_acquire()
+        await instance.close()
+        assert holder.try_acquire()
+    finally:
+        holder.release()
+        await instance.close()

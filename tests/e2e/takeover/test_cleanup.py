@@ -178,13 +178,16 @@ def test_nothing_of_one_node_is_left_and_the_other_serves(pins: str) -> None:
         )
 
 
-def test_a_proxy_that_runs_is_left_alone() -> None:
-    """Its lock is held: nothing changes, the exit code is 1, and it serves on."""
+@pytest.mark.parametrize("place", ["node1", "node2"])
+def test_a_proxy_that_runs_is_left_alone(place: str) -> None:
+    """Its locks are held, one of them in all network namespaces: nothing changes, it serves on."""
     with cluster() as world:
         mine = attached(world, "node1")
+        pins = sorted(world.sandbox.pin_path("node1").rglob("*"))
         config = config_of(world, "node1")
-        code = world.sandbox.run_in("node1", partial(cleanup.run, config, writer_ends_s=0.1))
+        code = world.sandbox.run_in(place, partial(cleanup.run, config, writer_ends_s=0.1))
         assert code == 1
+        assert sorted(world.sandbox.pin_path("node1").rglob("*")) == pins
         assert attached(world, "node1") == mine
         assert world.ask(Place.CLIENT, world.target("TCP", "all", Via.NODE1, 0)).name in ALL
 
@@ -259,6 +262,22 @@ def test_back_to_a_kube_proxy_that_runs_already() -> None:
         for family in (0, 1):
             target = world.target("TCP", "all", Via.CLUSTER_IP, family)
             assert world.ask(Place.HOOKED_POD, target).name in ALL
+
+
+def test_proxies_of_two_network_namespaces_do_not_share_pins() -> None:
+    """Who comes second waits until the first one ends, and writes nothing before."""
+    with cluster() as world:
+        mine = attached(world, "node1")
+        world.end_proxy("node2", signal.SIGTERM)
+        shared = f"--bpf-pin-path={world.sandbox.pin_path('node1')}"
+        log = world.sandbox.directory / "log" / "kube-proxy-node2.log"
+        begun = len(log.read_text())
+        world.sandbox.start_proxy("node2", "", (*world.flags, shared))
+        wait(lambda: "writer_awaited" in log.read_text()[begun:], True)
+        assert "datapath_loaded" not in log.read_text()[begun:]
+        assert attached(world, "node1") == mine
+        world.end_proxy("node1", signal.SIGKILL)
+        wait(lambda: "datapath_loaded" in log.read_text()[begun:], True)
 
 
 def test_programs_of_another_pin_path_are_named() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 import pytest
 
-from kubeproxy_bpf.dataplane.lock import WriterLock
+from kubeproxy_bpf.dataplane.lock import PinLock, WriterLock
 from kubeproxy_bpf.errors import WriterBusy
 
 
@@ -59,3 +60,53 @@ async def test_giving_up_the_wait_leaves_nothing(instance: str) -> None:
         assert not second.held
     finally:
         first.release()
+
+
+# ---- the directory of pins ----
+
+
+def test_only_one_holds_the_directory(tmp_path: Path) -> None:
+    """A second one is refused until the first gives it up, whatever namespace it is in."""
+    first, second, other = PinLock(tmp_path), PinLock(tmp_path), PinLock(tmp_path / "other")
+    try:
+        assert [True, False, True] == [lock.try_acquire() for lock in (first, second, other)]
+        assert first.try_acquire()
+        first.release()
+        assert second.try_acquire()
+    finally:
+        for lock in (first, second, other):
+            lock.release()
+
+
+async def test_who_waits_for_the_directory_is_told_once(tmp_path: Path) -> None:
+    """It gets the lock when the holder ends, also where the holder removed the directory."""
+    path = tmp_path / "pins"
+    first, second, told = PinLock(path), PinLock(path), list[WriterBusy]()
+    try:
+        assert first.try_acquire()
+        waiting = asyncio.create_task(second.acquire(told.append))
+        while not told:
+            await asyncio.sleep(0)
+        path.rmdir()
+        await waiting
+        assert path.is_dir()
+        assert [each.instance for each in told] == [str(path)]
+        first.release()
+        assert not PinLock(path).try_acquire()
+    finally:
+        first.release()
+        second.release()
+
+
+def test_a_directory_that_is_removed_while_it_is_locked_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise two would hold a lock, each on a directory of the same name."""
+    path, lock = tmp_path / "pins", PinLock(tmp_path / "pins")
+
+    def replaced(fd: int, how: int) -> None:
+        path.rename(tmp_path / "past")
+        path.mkdir()
+
+    monkeypatch.setattr("fcntl.flock", replaced)
+    assert not lock.try_acquire()
