@@ -27,7 +27,7 @@ from kubeproxy_bpf.dataplane.devices import end_pins
 from kubeproxy_bpf.dataplane.inventory import end_strays
 from kubeproxy_bpf.dataplane.loader import Datapath, load_bare_ip, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.lock import PinLock, WriterLock
-from kubeproxy_bpf.dataplane.mounts import find_cgroup_root, is_real_root
+from kubeproxy_bpf.dataplane.mounts import find_cgroup_root, has_bpffs, is_real_root
 from kubeproxy_bpf.dataplane.others import Others
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.pinning import drop_maps, drop_pins, links_in, pin_directory
@@ -305,12 +305,22 @@ class Instance:
             current = {program.info().id for program in self._programs()}
             end_strays(self._owned, current, packets=self.packets is None)
         if self._pins is None:
-            drop_pins(Path(self._config.pin_path))
+            self._drop_past_pins(Path(self._config.pin_path))
             return
         if self.packets is None:
             # Those of an earlier version would go on with maps that nobody writes any more.
             end_pins(links_in(self._pins))
         drop_maps(self._pins, in_use)
+
+    def _drop_past_pins(self, directory: Path) -> None:
+        """They may also be those of a proxy that runs in another network namespace."""
+        if not has_bpffs(directory) or not directory.is_dir():
+            return
+        if self._pin_lock.try_acquire():
+            drop_pins(directory)
+            self._pin_lock.release()
+        else:
+            _log.warning("old_pins_kept", path=str(directory), error="another proxy uses them")
 
     def _programs(self) -> Iterator[ObjectProgram]:
         assert self._datapath is not None

@@ -89,3 +89,20 @@ async def test_pins_that_another_proxy_holds_are_waited_for(instance, monkeypatc
     finally:
         holder.release()
         await instance.close()
+
+
+def test_unwanted_pins_stay_while_another_proxy_uses_them(instance, monkeypatch, tmp_path):
+    """Without pins of its own a proxy drops those of earlier times, and no others."""
+    dropped, holder = [], PinLock(tmp_path)
+    monkeypatch.setattr(module, "has_bpffs", lambda path: True)
+    monkeypatch.setattr(module, "drop_pins", dropped.append)
+    try:
+        assert holder.try_acquire()
+        instance._drop_past_pins(tmp_path)
+        assert not dropped
+        holder.release()
+        instance._drop_past_pins(tmp_path)
+        assert dropped == [tmp_path]
+        assert holder.try_acquire()
+    finally:
+        holder.release()
