@@ -297,6 +297,7 @@ def test_programs_of_another_pin_path_are_named() -> None:
         world.sandbox.start_proxy("node1", "", (*world.flags, wrong))
         log = world.sandbox.directory / "log" / "kube-proxy-node1.log"
         wait(lambda: "other_instance_attached" in log.read_text(), True)
+        assert "other_instance_attached" not in log.with_stem("kube-proxy-node2").read_text()
         world.sandbox.wait_ready()
         world.end_proxy("node1", signal.SIGTERM)
         assert clean(world, "node1", wrong, group).returncode == 1
