@@ -25,7 +25,13 @@ from kubeproxy_bpf.dataplane import attach as hooks
 from kubeproxy_bpf.dataplane.canary import prove_hooks
 from kubeproxy_bpf.dataplane.devices import end_pins
 from kubeproxy_bpf.dataplane.inventory import end_strays
-from kubeproxy_bpf.dataplane.loader import Datapath, load_bare_ip, load_datapath, load_packets
+from kubeproxy_bpf.dataplane.loader import (
+    Datapath,
+    load_bare_ip,
+    load_copy,
+    load_datapath,
+    load_packets,
+)
 from kubeproxy_bpf.dataplane.lock import PinLock, WriterLock
 from kubeproxy_bpf.dataplane.mounts import find_cgroup_root, has_bpffs, is_real_root
 from kubeproxy_bpf.dataplane.others import Others
@@ -257,7 +263,14 @@ class Instance:
             return None
         self._reserve_ports()
         bare_ip = partial(load_bare_ip, path, settings, datapath)
-        return PacketPath(datapath, bare_ip, self._links_dir, self._config, owned=self._owned)
+        return PacketPath(
+            datapath,
+            bare_ip,
+            self._links_dir,
+            self._config,
+            owned=self._owned,
+            load_copy=partial(load_copy, path, settings, datapath),
+        )
 
     @property
     def _links_dir(self) -> Path | None:

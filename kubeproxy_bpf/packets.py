@@ -21,6 +21,7 @@ from kubeproxy_bpf.dataplane.devices import DeviceHooks, Wish
 from kubeproxy_bpf.dataplane.loader import Datapath
 from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.places import Hook, Place
+from kubeproxy_bpf.dataplane.spare import LoadCopy
 from kubeproxy_bpf.errors import UnsupportedKernel
 from kubeproxy_bpf.libbpf import LibbpfError
 from kubeproxy_bpf.node.attachment import (
@@ -64,13 +65,16 @@ class PacketPath:
         *,
         tcx: bool | None = None,
         owned: Owned | None = None,
+        load_copy: LoadCopy | None = None,
     ) -> None:
         """``load_bare_ip`` gives the programs for devices without Ethernet header."""
         self.datapath = datapath
         self._load_bare_ip: Callable[[], Datapath] | None = load_bare_ip
         self._bare_ip: Datapath | None = None
         self._config = config
-        self._hooks = DeviceHooks(datapath.programs, links_dir, tcx=tcx, owned=owned)
+        self._hooks = DeviceHooks(
+            datapath.programs, links_dir, tcx=tcx, owned=owned, load_copy=load_copy
+        )
         self._map = DeviceMap(datapath.maps["kpb_devices"], datapath.btf)
         self._local = _local_devices(config)
         self._devices: tuple[Device, ...] | None = None

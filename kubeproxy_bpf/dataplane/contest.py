@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decides when a program that is no longer first at its hook takes the first place back.
 
-To move to the front it has to be detached, and until the kernel's grace period is over the device
-has no program of ours: connections break. So the first loss is made good at once, and whoever comes
-back meets more and more patience: two who both want to be first must not break connections for
-ever. Behind others ours still gets what they let pass. Does not look at devices; asked by
+To move to the front costs a second copy of it, or, where there is none, connections: until the
+kernel's grace period is over the device has no program of ours. So the first loss is made good at
+once, and whoever comes back meets more and more patience: two who both want to be first must not
+go on for ever. Behind others ours still gets what they let pass. Does not look at devices; asked by
 ``devices`` at each of its looks.
 """
 

@@ -68,6 +68,16 @@ class TcxHold(Hold):
             _end(old)
         return cls(place, link, pin)
 
+    def to_front(self, program: ObjectProgram, copy: ObjectProgram) -> None:
+        """Move before all others; the copy does the work until the old link has ended."""
+        link = Link.create(
+            copy.fd, self._place.ifindex, TCX[self._place.hook], AttachFlag.BEFORE, relative_fd=0
+        )
+        _keep(link, self._pin)
+        old, self._link, self._id = self._link, link, link.info().id
+        _end(old)
+        _swap(link, program)
+
     def fault(self) -> str | None:
         chain = device_chain(self._place.ifindex, TCX[self._place.hook])
         links = [entry.link_id for entry in chain]

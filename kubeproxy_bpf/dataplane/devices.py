@@ -38,6 +38,7 @@ from kubeproxy_bpf.dataplane.devicelink import (
 )
 from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.places import NO_LONGER_FIRST, XDP_PROGRAMS, Hold, Hook, Place
+from kubeproxy_bpf.dataplane.spare import LoadCopy, Spares
 from kubeproxy_bpf.dataplane.unlinked import UnlinkedTcxHold, UnlinkedXdpHold
 from kubeproxy_bpf.libbpf import ObjectProgram
 
@@ -67,12 +68,14 @@ class DeviceHooks:
         *,
         tcx: bool | None = None,
         owned: Owned | None = None,
+        load_copy: LoadCopy | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         """``tcx`` False makes use of clsact; None asks the kernel.
 
         ``owned`` knows what earlier processes attached; without it, it is not looked for, and links
-        that are not pinned end with this process.
+        that are not pinned end with this process. Without ``load_copy`` there is a moment without a
+        program when it moves to the front.
         """
         self._programs = dict(programs)
         self._links_dir = links_dir
@@ -81,6 +84,7 @@ class DeviceHooks:
         self._holds: dict[Place, Hold] = {}
         self._wishes: dict[Place, Wish] = {}
         self._first_places = FirstPlaces(clock)
+        self._spares = Spares(load_copy)
         self._began = False
         self.refused: dict[Place, str] = {}
         """Places that could not be served, and why."""
@@ -111,7 +115,10 @@ class DeviceHooks:
     def sync(self, wanted: Mapping[Place, Wish]) -> None:
         """Make everything as it is wanted; what is refused is logged and tried again."""
         with self._filters.session() if self._filters else nullcontext():
-            self._sync(wanted)
+            try:
+                self._sync(wanted)
+            finally:
+                self._spares.close()
 
     def close(self) -> None:
         """Let go of everything; what is pinned, and filters, go on."""
@@ -162,7 +169,23 @@ class DeviceHooks:
         if overdue:
             self.reattached[place] += 1
             _log.warning("program_put_back", place=str(place), fault=fault)
-            self._forget(place)
+            if fault != NO_LONGER_FIRST or not self._moved(place, hold):
+                self._forget(place)
+
+    def _moved(self, place: Place, hold: Hold) -> bool:
+        """Whether a program could move to the front without a gap."""
+        if not isinstance(hold, (TcxHold, UnlinkedTcxHold)):
+            return False
+        name = _program_name(place, self._wishes[place])
+        copy = self._spares.get(name)
+        if copy is None:
+            return False
+        try:
+            hold.to_front(self._programs[name], copy)
+        except OSError as error:
+            _log.warning("program_not_moved", place=str(place), error=str(error))
+            return False
+        return True
 
     def _attach(self, place: Place, wish: Wish) -> None:
         try:
@@ -180,7 +203,7 @@ class DeviceHooks:
     def _made(self, place: Place, wish: Wish) -> Hold:
         if place.hook == Hook.XDP:
             return self._made_xdp(place, wish)
-        name = f"kpb_tc_{place.hook.value}" + ("" if wish.ethernet else "_l3")
+        name = _program_name(place, wish)
         program = self._programs.get(name)
         if program is None:
             raise OSError(errno.EOPNOTSUPP, f"the kernel refused {name}")
@@ -250,6 +273,10 @@ class DeviceHooks:
                 _log.info("old_filters_removed", count=count)
         if self._owned is not None:
             _end_elsewhere(self._owned, wanted, tcx=self._filters is None)
+
+
+def _program_name(place: Place, wish: Wish) -> str:
+    return f"kpb_tc_{place.hook.value}" + ("" if wish.ethernet else "_l3")
 
 
 def _end_elsewhere(owned: Owned, wanted: Collection[Place], *, tcx: bool) -> None:

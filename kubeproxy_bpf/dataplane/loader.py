@@ -148,9 +148,20 @@ def load_packets(
 
 def load_bare_ip(object_path: Path, settings: Settings, packets: Datapath) -> Datapath:
     """Load the programs for devices without Ethernet header on the maps of the others."""
+    return _load_only(BARE_IP_PROGRAMS, object_path, settings, packets)
+
+
+def load_copy(object_path: Path, settings: Settings, packets: Datapath, name: str) -> Datapath:
+    """Load a packet program once more on the maps that it has."""
+    return _load_only((name,), object_path, settings, packets)
+
+
+def _load_only(
+    names: Collection[str], object_path: Path, settings: Settings, packets: Datapath
+) -> Datapath:
     bpf_object = BpfObject.open(object_path)
     for name, program in bpf_object.programs.items():
-        program.set_autoload(name in BARE_IP_PROGRAMS)
+        program.set_autoload(name in names)
     return _load(bpf_object, None, {}, settings, packets.maps)
 
 

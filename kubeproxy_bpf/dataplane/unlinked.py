@@ -75,6 +75,13 @@ class UnlinkedTcxHold(Hold):
             prog_attach(program.fd, place.ifindex, hook, AttachFlag.BEFORE)
         return hold
 
+    def to_front(self, program: ObjectProgram, copy: ObjectProgram) -> None:
+        """Move before all others; the copy does the work until the program has left its place."""
+        ifindex, hook = self._place.ifindex, self._attachment.hook
+        prog_attach(copy.fd, ifindex, hook, AttachFlag.BEFORE)
+        self._attachment.end()
+        prog_attach(program.fd, ifindex, hook, replace_fd=copy.fd)
+
     def fault(self) -> str | None:
         chain = device_chain(self._place.ifindex, self._attachment.hook)
         programs = [entry.prog_id for entry in chain if not entry.link_id]

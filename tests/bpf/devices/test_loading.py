@@ -11,7 +11,7 @@ import structlog
 import kubeproxy_bpf
 from kubeproxy_bpf import instance as instance_module
 from kubeproxy_bpf.config.load import load as load_config
-from kubeproxy_bpf.dataplane.loader import load_bare_ip, load_datapath, load_packets
+from kubeproxy_bpf.dataplane.loader import load_bare_ip, load_copy, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.settings import Settings
 from kubeproxy_bpf.errors import UnsupportedKernel
 from kubeproxy_bpf.instance import Instance
@@ -74,6 +74,19 @@ def test_xdp_that_is_not_wanted_is_not_loaded(sockets, refusing):
             same = {name: item.info().id for name, item in packets.maps.items()}
             assert same == {name: item.info().id for name, item in bare_ip.maps.items()}
     assert "packet_programs_refused" not in {entry["event"] for entry in logged}
+
+
+def test_a_copy_of_one_program_has_the_same_maps(sockets, refusing):
+    """It works beside the first: nothing else is loaded."""
+    path = refusing()
+    with load_packets(path, None, {}, SETTINGS, sockets, xdp=False) as packets, load_copy(
+        path, SETTINGS, packets, "kpb_tc_ingress"
+    ) as copy:
+        assert {"kpb_tc_ingress"} == set(copy.programs)
+        same = {name: item.info().id for name, item in packets.maps.items()}
+        assert same == {name: item.info().id for name, item in copy.maps.items()}
+        ids = {each.programs["kpb_tc_ingress"].info().id for each in (packets, copy)}
+        assert 2 == len(ids)
 
 
 def test_a_kernel_that_refuses_tc_is_told_by_name(sockets, refusing):

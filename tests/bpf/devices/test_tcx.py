@@ -3,9 +3,10 @@
 
 import pytest
 
+from kubeproxy_bpf.dataplane import devicelink
 from kubeproxy_bpf.dataplane.devices import DeviceHooks, Wish
 from kubeproxy_bpf.dataplane.places import Hook, Place
-from kubeproxy_bpf.libbpf import AttachFlag, AttachType, Link
+from kubeproxy_bpf.libbpf import AttachFlag, AttachType, Link, device_chain, program_ids
 
 pytestmark = pytest.mark.root
 
@@ -155,6 +156,39 @@ def test_who_pushes_in_front_is_overtaken_and_left_alone(node, process, foreign)
 
     assert [ours.ingress, theirs] == node.chain(places(index, "v0")[0])
     assert {places(index, "v0")[0]: 1} == ours.hooks.reattached
+
+
+def test_there_is_no_moment_without_a_program(node, process, load, foreign, monkeypatch):
+    """A copy stands in front while the program moves; then it is gone, and the pin is the new."""
+    index = node.wire("v0")
+    place, _ = places(index, "v0")
+    copies, seen = [], []
+
+    def load_copy(name):
+        copy = load()
+        copies.append(program_id(copy, name))
+        return copy
+
+    def end(link):
+        ended(link)
+        seen.append([entry.prog_id for entry in device_chain(index, AttachType.TCX_INGRESS)])
+
+    ours = process(load_copy=load_copy)
+    ours.sync(place)
+    theirs = foreign(index, flags=AttachFlag.BEFORE)
+    ended = devicelink._end
+    monkeypatch.setattr(devicelink, "_end", end)
+    ours.sync(place)
+    monkeypatch.undo()
+
+    assert [[*copies, theirs]] == seen
+    assert copies[0] not in program_ids()
+    assert [ours.ingress, theirs] == node.chain(place)
+    assert {place: 1} == ours.hooks.reattached
+    ours.end()
+    second = process()
+    second.sync(place)
+    assert [second.ingress, theirs] == node.chain(place)
 
 
 def test_who_comes_back_to_the_front_is_borne(node, process, foreign):

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from kubeproxy_bpf.dataplane.attachments import Attachment
 from kubeproxy_bpf.dataplane.devices import DeviceHooks, Wish
 from kubeproxy_bpf.dataplane.places import Hook, Place
 from kubeproxy_bpf.libbpf import AttachFlag, AttachType, Link, device_chain
@@ -91,6 +92,34 @@ def test_a_restart_takes_the_first_place_again(node, process, load, v0):
     second, new = process()
     node.do(lambda: second.sync({place: Wish()}))
     assert [new["kpb_tc_ingress"], theirs] == node.chain(place)
+    link.close()
+
+
+def test_who_pushes_in_front_is_overtaken(node, load, ours, v0, monkeypatch):
+    """A copy stands in front while the program moves; the program alone is left."""
+    place, hook = v0[Hook.INGRESS], AttachType.TCX_INGRESS
+    programs, copies, seen = load().programs, [], []
+    ours.add(programs["kpb_tc_ingress"].info().id)
+
+    def load_copy(name):
+        copy = load()
+        copies.append(copy.programs[name].info().id)
+        return copy
+
+    def end(attachment):
+        ended(attachment)
+        seen.append([entry.prog_id for entry in device_chain(place.ifindex, hook)])
+
+    hooks = node.do(lambda: DeviceHooks(programs, None, owned=ours, load_copy=load_copy))
+    node.do(lambda: hooks.sync({place: Wish()}))
+    link, theirs = foreign(node, load, place, AttachFlag.BEFORE)
+    ended = Attachment.end
+    monkeypatch.setattr(Attachment, "end", end)
+    node.do(lambda: hooks.sync({place: Wish()}))
+    monkeypatch.undo()
+
+    assert [[*copies, theirs]] == seen
+    assert [programs["kpb_tc_ingress"].info().id, theirs] == node.chain(place)
     link.close()
 
 
