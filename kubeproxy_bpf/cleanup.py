@@ -34,6 +34,7 @@ from kubeproxy_bpf.node.reservation import format_ports
 from kubeproxy_bpf.program_settings import owner_of, reservation_of
 from kubeproxy_bpf.takeover import leftovers
 from kubeproxy_bpf.takeover.ports import held_by_others, ports_of
+from kubeproxy_bpf.takeover.takeover import spared_by
 
 _log = structlog.get_logger(__name__)
 
@@ -104,6 +105,8 @@ def _all(config: Config) -> Problems:
             yield from step(config)
         except (KubeProxyError, OSError) as error:
             yield f"{name}: {error}"
+        except Exception as error:  # whatever it is: the steps behind are tried, too
+            yield f"{name}: {type(error).__name__}: {error}"
 
 
 def _datapath(config: Config) -> Problems:
@@ -210,8 +213,10 @@ def _kube_proxy(config: Config) -> Problems:
     if held:
         _log.info("kube_proxy_alive", ports=held, action="its rules stay")
         return
+    if missing := leftovers.missing_tools():
+        yield f"rules of kube-proxy: not looked at, there is no {' and no '.join(missing)} here"
     found = leftovers.find()
-    yield from leftovers.remove(found)
+    yield from leftovers.remove(found, spared=spared_by(config))
     left = leftovers.find()
     yield from left.problems
     yield from (f"{count} {kind} of kube-proxy" for kind, count in left.counts.items())
