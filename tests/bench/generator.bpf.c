@@ -97,6 +97,7 @@ static __always_inline bool write_frame(void *data, void *data_end)
 SEC("tc")
 int drive_tc(struct __sk_buff *ctx)
 {
+	ctx->tc_index = 0; /* of the packet before, in the same buffer */
 	if (write_frame((void *)(long)ctx->data, (void *)(long)ctx->data_end))
 		bpf_tail_call(ctx, &under_test_tc, 0);
 	return NOT_CALLED;
