@@ -8,6 +8,7 @@ from the network of the control plane.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -116,10 +117,15 @@ def machine_rootfs() -> Rootfs:
     script = f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -B -m kubeproxy_bpf "$@"\n'
     return Rootfs(
         ["/"],
-        [str(ROOT), sys.base_prefix, sys.prefix],
+        # A layer ends where another file system is mounted.
+        [path for path in (str(ROOT), sys.base_prefix, sys.prefix) if not _is_in_root(path)],
         {"PATH": PATH},
         {"/usr/local/bin/kube-proxy": script},
     )
+
+
+def _is_in_root(path: str) -> bool:
+    return os.stat(path).st_dev == os.stat("/").st_dev
 
 
 @contextmanager
