@@ -165,7 +165,7 @@ def test_sockets_in_pods_are_aborted_when_their_backend_goes(
         kube.delete_pod(backend)
 
         assert "ECONNABORTED" == client.stdout.readline().strip()
-    assert "udp_sockets_aborted" in proxy.log.read_text()
+    proxy.until("abortion told", lambda: "udp_sockets_aborted" in proxy.log.read_text())
 
 
 @pytest.mark.parametrize("missing", ["bpf", "perfmon"])
