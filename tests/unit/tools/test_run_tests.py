@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -52,3 +53,41 @@ def test_a_skip_is_listed_with_its_reason(
     run_tests.summarise()
 
     assert "skipped: bpf: d: needs a kernel with nothing" == capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize(("again", "status"), [('<testcase name="b"/>', 0), (FAILED, 1)])
+def test_the_second_attempt_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    again: str,
+    status: int,
+) -> None:
+    """Who passes only then is named; who fails again has failed."""
+    (tmp_path / "e2e.xml").write_text(f"<testsuite>{PASSED}{FAILED}</testsuite>")
+    (tmp_path / "e2e-again.xml").write_text(f"<testsuite>{again}</testsuite>")
+    monkeypatch.setattr(run_tests, "RESULTS", tmp_path)
+
+    assert status == run_tests.summarise()
+    unstable, totals = capsys.readouterr().out.splitlines()[-2:] if not status else ("", "")
+    assert status or "unstable" in unstable
+    assert status or totals == "2 passed, 0 failed, 0 skipped"
+
+
+@pytest.mark.parametrize(("failing", "runs"), [(run_tests.FEW, 1), (run_tests.FEW + 1, 0)])
+def test_few_failures_are_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, runs: int
+) -> None:
+    """Many are no matter of a busy machine."""
+    ran: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> CompletedProcess[str]:
+        ran.append(command)
+        return CompletedProcess(command, 0)
+
+    (tmp_path / "e2e.xml").write_text(f"<testsuite>{FAILED * failing}</testsuite>")
+    monkeypatch.setattr(run_tests, "RESULTS", tmp_path)
+    monkeypatch.setattr(run_tests.subprocess, "run", run)
+
+    assert run_tests.run_again("e2e", ["tests/e2e"]) == 1 - runs
+    assert len(ran) == runs
