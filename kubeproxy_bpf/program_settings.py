@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.config.validate_own import NODE_PORTS
 from kubeproxy_bpf.dataplane.owned import Owner
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
 from kubeproxy_bpf.dataplane.tracking import (
@@ -29,6 +30,7 @@ def settings_of(config: Config, host_netns: int, forward_mark: int = 0) -> Setti
     ``forward_mark`` is what netfilter's FORWARD is told to accept, or 0.
     """
     first, last = config.snat_ports
+    middle_first, middle_last = ports_beside(first, last)
     return Settings(
         host_netns,
         _instance_id(config.pin_path),
@@ -37,7 +39,20 @@ def settings_of(config: Config, host_netns: int, forward_mark: int = 0) -> Setti
         snat_count=last - first + 1,
         timeout=encode_timeouts(timeouts(_configured(config))),
         forward_mark=forward_mark,
+        middle_first=middle_first,
+        middle_count=middle_last - middle_first + 1,
     )
+
+
+def ports_beside(first: int, last: int) -> tuple[int, int]:
+    """The largest range of ports below the node ports that shares none with ``first``-``last``.
+
+    Where that leaves none: the ports above those that kernels give to sockets of themselves.
+    """
+    lowest, highest = 1024, NODE_PORTS[0] - 1
+    ranges = ((lowest, min(first - 1, highest)), (max(last + 1, lowest), highest))
+    found = max(ranges, key=lambda ports: ports[1] - ports[0])
+    return found if found[0] <= found[1] else (61000, 65535)
 
 
 def owner_of(config: Config, host_netns: int) -> Owner:

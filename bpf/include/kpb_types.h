@@ -287,4 +287,7 @@ struct kpb_config {
 	__u32 rejects_per_s;		/* ICMP errors and RSTs, for each processor */
 	__u32 timeout[CONFIG_TIMEOUTS]; /* ticks, by enum track_state */
 	__u32 forward_mark;		/* of packets that FORWARD shall accept, or 0 */
+	__u16 middle_first; /* source ports of clients' packets that need another than their own */
+	__u16 middle_count;
+	__u32 pad0;
 };

@@ -25,15 +25,20 @@ __weak __noinline int nat_try_port(__u32 which, __u32 number)
 	return track_make(pair);
 }
 
-/* The pair under any free port of the range, tried in turn from a random one on. */
+/* The pair under any free port of work's range, tried in turn from a random one on. */
 __weak __noinline int nat_make_dynamic(__u32 which)
 {
-	__u32 count = kpb_config.snat_count;
-	__u32 start = lb_random_below(count);
+	struct scratch *work = scratch();
 	int error = -KPB_EEXIST;
+	__u32 first, count, start;
 
+	if (!work || !work->port_count)
+		return -KPB_E2BIG;
+	first = work->first_port;
+	count = work->port_count;
+	start = lb_random_below(count);
 	for (__u32 i = 0; i < NAT_PORT_TRIES && i < count; i++) {
-		error = nat_try_port(which, kpb_config.snat_first + (start + i) % count);
+		error = nat_try_port(which, first + (start + i) % count);
 		if (error != -KPB_EEXIST)
 			break;
 	}
@@ -53,17 +58,40 @@ static __always_inline int nat_make_forced(struct scratch *work, __u32 which)
 	return error;
 }
 
-/* As wanted, or under another port if somebody has the reply's tuple already. */
-static __always_inline int nat_make(struct scratch *work, __u32 which, bool dynamic)
+/* In the node's name: a port of those that are ours to give. */
+static __always_inline int nat_make_own(struct scratch *work, __u32 which)
 {
 	struct track_pair *pair = &work->pair[which];
+
+	if (pair->key.protocol == KPB_IPPROTO_SCTP)
+		return track_make(pair);
+	work->first_port = kpb_config.snat_first;
+	work->port_count = kpb_config.snat_count;
+	return nat_make_forced(work, which);
+}
+
+/*
+ * In the client's name, under another port if somebody has the reply's tuple already, or if
+ * `apart` wants one that the client does not use. Not one that is ours to give: the client may be
+ * another node, which sends its own clients' packets to the same backend from just those.
+ */
+static __always_inline int nat_make_client(struct scratch *work, __u32 which, bool apart)
+{
+	struct track_pair *pair = &work->pair[which];
+	__be16 port = pair->flow.source_port;
 	int error = -KPB_EEXIST;
 
-	if (!dynamic || pair->key.protocol == KPB_IPPROTO_SCTP)
+	if (!apart || pair->key.protocol == KPB_IPPROTO_SCTP)
 		error = track_make(pair);
 	if (error != -KPB_EEXIST || pair->key.protocol == KPB_IPPROTO_SCTP)
 		return error;
-	return nat_make_forced(work, which);
+	work->first_port = kpb_config.middle_first;
+	work->port_count = kpb_config.middle_count;
+	error = nat_make_forced(work, which);
+	if (error != -KPB_EEXIST || !apart)
+		return error;
+	pair->flow.source_port = port;
+	return track_make(pair);
 }
 
 static __always_inline void nat_undo(const struct track_pair *pair)
@@ -81,7 +109,7 @@ static __always_inline int nat_make_apart(context *ctx, const struct packet *p,
 	struct track_pair *pair = &work->pair[which];
 
 	for (int i = 0; i < NAT_APART_TRIES; i++) {
-		int error = nat_make(work, which, true);
+		int error = nat_make_own(work, which);
 
 		if (error || !known_to_netfilter(ctx, &pair->partner_key, p->ipv4))
 			return error;
@@ -173,7 +201,7 @@ static __always_inline int nat_direct(context *ctx, const struct packet *p, cons
 		pair->partner.ifindex = r->ifindex;
 	nat_remember_way(ctx, p, r, &pair->partner);
 	if (!r->masquerade)
-		return nat_make(work, 0, false);
+		return nat_make_client(work, 0, false);
 	if (route_own_address(ctx, p, &pair->flow)) {
 		verdict_count(COUNT_NO_ROUTE);
 		return -KPB_E2BIG;
@@ -223,7 +251,7 @@ static __always_inline int nat_stack(context *ctx, const struct packet *p, const
 	nat_remember_way(ctx, p, r, &pair->partner);
 	/* Nothing tells a datagram of the client's to the backend itself apart from those that were
 	 * translated: these get a port that no client has. */
-	error = nat_make(work, 0, r->masquerade && p->tuple.protocol == KPB_IPPROTO_UDP);
+	error = nat_make_client(work, 0, r->masquerade && p->tuple.protocol == KPB_IPPROTO_UDP);
 	if (error || !r->masquerade)
 		return error;
 	error = nat_masquerade(ctx, p, work);

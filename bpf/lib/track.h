@@ -46,8 +46,9 @@ struct scratch {
 	struct flow flow; /* that the packet follows */
 	struct request request;
 	struct track_pair pair[2];
-	__u32 force; /* bool: take the place of flows that a full table can do without */
-	__u32 pad0;
+	__u32 force;	  /* bool: take the place of flows that a full table can do without */
+	__u16 first_port; /* of the range that a new flow gets its source port from */
+	__u16 port_count;
 };
 
 struct {

@@ -42,6 +42,9 @@ class Settings(NamedTuple):
     """Ticks by enum track_state, each of 4 bytes."""
     forward_mark: int = 0
     """Set on what is translated and handed to the host's FORWARD; 0: no mark."""
+    middle_first: int = 1024
+    middle_count: int = 8976
+    """Source ports under which clients' packets pass netfilter that cannot keep their own."""
 
 
 def netns_cookie() -> int:

@@ -9,7 +9,13 @@ from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings
 from kubeproxy_bpf.dataplane.tracking import TICK_NS, TrackState
 from kubeproxy_bpf.instance import object_path
 from kubeproxy_bpf.libbpf import BpfObject
-from kubeproxy_bpf.program_settings import flags_of, packet_entries, settings_of, socket_entries
+from kubeproxy_bpf.program_settings import (
+    flags_of,
+    packet_entries,
+    ports_beside,
+    settings_of,
+    socket_entries,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,26 @@ def test_ports_and_time_outs_reach_the_programs():
 
     assert (7, 1000, 1000) == (settings.host_netns, settings.snat_first, settings.snat_count)
     assert 10.0 <= ticks * TICK_NS / 1e9 < 10.2
+
+
+@pytest.mark.parametrize(
+    ("ports", "beside"),
+    [
+        ("10000-29999", (1024, 9999)),
+        ("1024-9999", (10000, 29999)),
+        ("5000-9000", (9001, 29999)),
+        ("40000-49999", (1024, 29999)),
+        ("1000-29999", (61000, 65535)),
+        ("1-1100", (1101, 29999)),
+    ],
+)
+def test_clients_that_need_another_port_get_none_of_ours(ports, beside):
+    """Whatever range masqueraded flows have, packets in a client's name have one of their own."""
+    first, last = map(int, ports.split("-"))
+    assert beside == ports_beside(first, last)
+    settings = settings_of(load([f"--bpf-snat-ports={ports}"]), 7)
+
+    assert beside == (settings.middle_first, settings.middle_first + settings.middle_count - 1)
 
 
 def test_every_flow_has_a_place_in_the_queue():

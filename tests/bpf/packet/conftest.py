@@ -41,6 +41,8 @@ SIZES = {
 DETECTOR = ConfigFlags.POD_SHORTCUT_IPV4 | ConfigFlags.POD_SHORTCUT_IPV6
 SNAT_FIRST, SNAT_COUNT = 20000, 4096
 SNAT = range(SNAT_FIRST, SNAT_FIRST + SNAT_COUNT)
+MIDDLE = range(2000, 3000)
+"""Ports of clients' packets that cannot keep their own."""
 
 TICKS_PER_S = 1e9 / (1 << 27)
 TIMEOUTS_S = (0, 60, 60, 3600, 60, 60, 10, 30, 120, 60)
@@ -62,6 +64,8 @@ def settings(flags: int = DETECTOR, **changed: int) -> Settings:
         flags=flags,
         snat_first=SNAT_FIRST,
         snat_count=SNAT_COUNT,
+        middle_first=MIDDLE.start,
+        middle_count=len(MIDDLE),
         rejects_per_s=1000,
         timeout=_TIMEOUTS,
     )

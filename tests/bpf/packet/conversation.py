@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import frames
-from .conftest import SNAT
+from .conftest import MIDDLE, SNAT
 from .frames import TTL, Ends
 from .hooks import Hooks, Seen, Verdict
 from .node import MAC
@@ -20,7 +20,7 @@ from .node import MAC
 def masqueraded_datagram(middle: Ends, data: bytes) -> Ends:
     """The middle tuple of a frame: a masqueraded datagram has a port that no client has."""
     came = frames.ends_of(frames.read(data))
-    assert came.source_port in SNAT
+    assert came.source_port in MIDDLE
     return middle._replace(source_port=came.source_port)
 
 

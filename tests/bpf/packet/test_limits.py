@@ -13,7 +13,7 @@ from kubeproxy_bpf.dataplane.loader import Datapath
 from kubeproxy_bpf.dataplane.settings import ConfigFlags
 
 from . import frames
-from .conftest import DETECTOR, load, settings
+from .conftest import DETECTOR, MIDDLE, load, settings
 from .conversation import Conversation
 from .frames import Ends
 from .hooks import Hooks, Seen, Verdict
@@ -39,7 +39,7 @@ families = pytest.mark.parametrize("family", (0, 1), ids=("ipv4", "ipv6"))
 def small(node: Node) -> Iterator[Datapath]:
     """Programs with little of everything, and with direct server return."""
     flags = DETECTOR | ConfigFlags.DSR_TCP | ConfigFlags.DSR_UDP
-    wanted = settings(flags, snat_count=PORTS, rejects_per_s=ANSWERS)
+    wanted = settings(flags, snat_count=PORTS, middle_count=1, rejects_per_s=ANSWERS)
     with load(node, wanted, kpb_flows=ROOM, kpb_flow_queue=ROOM) as made:
         yield made
 
@@ -104,6 +104,17 @@ def test_ports_are_given_for_each_backend(
     assert send(hooks, client(family, 99).to(NODE[family], 30081), protocol).verdict is (
         Verdict.REDIRECT
     )
+
+
+@families
+def test_without_a_port_apart_a_datagram_keeps_its_own(
+    hooks: Hooks, world: PacketWorld, family: int
+) -> None:
+    """To be told apart is good, to be served is better."""
+    world.service((NODE_PORT, NODE[family], SERVED), local=[LOCAL_POD[family]], protocol=17)
+    seen = [send(hooks, client(family, number), "UDP") for number in range(2)]
+    ports = [frames.ends_of(frames.read(each.data)).source_port for each in seen]
+    assert ports == [MIDDLE.start, 1001]
 
 
 @families

@@ -33,7 +33,7 @@ from tests.flows.table import WORLD
 from tests.golden.scenario import Scenario, documents
 
 from . import frames
-from .conftest import SNAT, settings
+from .conftest import MIDDLE, SNAT, settings
 from .frames import Ends
 from .hooks import Hooks, Seen, Verdict
 from .node import MAC, NODE, POD, POD_2, UPLINK, Node
@@ -158,7 +158,7 @@ def _target(hooks: Hooks, flow: PacketFlow, ends: Ends, seen: Seen) -> Target:
     if gone != came:
         _check_masquerade(flow, gone)
     if gone != came and flow.protocol == "UDP":
-        assert came.source_port in SNAT
+        assert came.source_port in MIDDLE
     else:
         assert came.source_port == ends.source_port
     return Target(_backend(came), Way.STACK, gone != came)
