@@ -18,6 +18,7 @@ from .conversation import Conversation
 from .frames import Ends
 from .hooks import Hooks, Seen, Verdict
 from .node import (
+    LOCAL_POD,
     MAC,
     NARROW_POD,
     NODE,
