@@ -29,7 +29,6 @@ from kubeproxy_bpf.libbpf import (
     LibbpfError,
     Link,
     ObjectProgram,
-    Program,
     prog_query,
 )
 
@@ -181,8 +180,7 @@ def _attach_one(hook: _Hook, pin: Path | None, undo: ExitStack) -> Link:
     adopted = _adopt(pin, hook.cgroup_fd) if pin else None
     if adopted:
         undo.callback(adopted.close)
-        with Program.from_id(hook.program.info().id) as replacement:
-            adopted.update(replacement)
+        adopted.update(hook.program)
         return adopted
     with _refusal_named(hook.program.name):
         link = hook.program.attach_cgroup(hook.cgroup_fd)

@@ -19,7 +19,6 @@ from kubeproxy_bpf.libbpf import (
     LibbpfError,
     Link,
     ObjectProgram,
-    Program,
     device_chain,
 )
 
@@ -57,7 +56,7 @@ class TcxHold(Hold):
         if old is not None:
             held = cls(place, old, pin)
             if held.fault() is None:
-                _swap(old, program)
+                old.update(program)
                 return held
         # A link cannot move in the chain: the new one works before the old one ends.
         link = Link.create(
@@ -76,7 +75,7 @@ class TcxHold(Hold):
         _keep(link, self._pin)
         old, self._link, self._id = self._link, link, link.info().id
         _end(old)
-        _swap(link, program)
+        link.update(program)
 
     def fault(self) -> str | None:
         chain = device_chain(self._place.ifindex, TCX[self._place.hook])
@@ -111,7 +110,7 @@ class XdpHold(Hold):
         if old is not None:
             held = cls(place, old, pin)
             if held.fault() is None:
-                _swap(old, program)
+                old.update(program)
                 return held
             _end(old)
         link = Link.create(program.fd, place.ifindex, AttachType.XDP, mode)
@@ -148,11 +147,6 @@ def pinned_id(pin: Path | None) -> int:
 
 def _open(pin: Path | None) -> Link | None:
     return Link.open_pinned(pin) if pin is not None and pin.exists() else None
-
-
-def _swap(link: Link, program: ObjectProgram) -> None:
-    with Program.from_id(program.info().id) as replacement:
-        link.update(replacement)
 
 
 def _keep(link: Link, pin: Path | None) -> None:

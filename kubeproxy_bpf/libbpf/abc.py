@@ -7,11 +7,15 @@ from mmap import mmap as MemoryMap
 from typing import Iterator, Protocol
 
 
-class Descriptor(Protocol):
-    """Anything that has a file descriptor for as long as it is open."""
+class HasFd(Protocol):
+    """Anything that has a file descriptor, whoever closes it."""
 
     @property
     def fd(self) -> int: ...
+
+
+class Descriptor(HasFd, Protocol):
+    """Anything that has a file descriptor for as long as it is open."""
 
     def close(self) -> None: ...
 
@@ -45,5 +49,5 @@ class Map(Protocol):
 class Attachment(Descriptor, Protocol):
     """A program that is attached somewhere."""
 
-    def update(self, program: Descriptor, old: Descriptor | None = None) -> None: ...
+    def update(self, program: HasFd, old: HasFd | None = None) -> None: ...
     def detach(self) -> None: ...

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 
 from . import _native
 from ._structs import LinkCreateAttr, LinkInfoStruct, LinkUpdateOpts, QueryAttr
-from .abc import Descriptor
+from .abc import HasFd
 from .enums import AttachFlag, AttachType, LinkType
 from .errors import LibbpfError, check
 from .kernel import bpf_call
@@ -90,7 +90,7 @@ class Link(OwnedFd):
             attach_type = AttachType.TRACE_ITER
         return LinkInfo(raw.id, raw.type, raw.prog_id, attach_type, cgroup_id, ifindex)
 
-    def update(self, program: Descriptor, old: Descriptor | None = None) -> None:
+    def update(self, program: HasFd, old: HasFd | None = None) -> None:
         """Swap the program atomically; with ``old``, only if that one is still attached."""
         opts = LinkUpdateOpts(sz=sizeof(LinkUpdateOpts))
         if old is not None:
