@@ -44,6 +44,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--token", default="", help="require this bearer token")
     add("--tls-cert", help="serve HTTPS with this certificate chain")
     add("--tls-key")
+    add("--secure-listen", help="HTTPS here, and at --listen plain HTTP without credentials")
     add("--client-ca", help="accept client certificates of this authority")
     return parser
 
@@ -54,6 +55,8 @@ def _checked(parser: argparse.ArgumentParser) -> argparse.Namespace:
         parser.error("--tls-cert and --tls-key go together")
     if args.client_ca and not args.tls_cert:
         parser.error("--client-ca needs --tls-cert")
+    if args.secure_listen and not args.tls_cert:
+        parser.error("--secure-listen needs --tls-cert")
     versions = [cidr.version for cidr in args.service_cidr or ()]
     if len(versions) != len(set(versions)):
         parser.error("--service-cidr: at most one per family")
@@ -72,6 +75,11 @@ def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:
     return context
 
 
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _server(args: argparse.Namespace) -> ApiServer:
     server = ApiServer(
         cidrs=args.service_cidr or DEFAULT_CIDRS,
@@ -81,6 +89,7 @@ def _server(args: argparse.Namespace) -> ApiServer:
         options=Options(
             token=args.token,
             client_ca=bool(args.client_ca),
+            insecure_port=bool(args.secure_listen),
             bookmark_s=args.bookmark_interval,
             watch_list=args.watch_list,
             gzip=args.gzip,
@@ -111,8 +120,10 @@ async def _run(args: argparse.Namespace) -> None:
         loop.add_signal_handler(number, stopping.set)
     server = _server(args)
     controller = SliceController(server.store, server.registry) if args.controller else None
-    host, _, port = args.listen.rpartition(":")
-    await server.start(host.strip("[]"), int(port), _tls(args))
+    tls = _tls(args)
+    await server.start(*_address(args.listen), None if args.secure_listen else tls)
+    if args.secure_listen:
+        await server.listen_too(*_address(args.secure_listen), tls)
     if controller:
         controller.start()
     _announce(args, server)

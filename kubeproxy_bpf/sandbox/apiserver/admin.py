@@ -2,7 +2,9 @@
 """``/sandbox/faults``: the faults of a server in another process, for tests. Off unless asked for.
 
 POST a ``Fault`` to add one, or for the whole server ``{"kind": "refuse", "seconds": 2}``,
-``{"kind": "renumber", "first": 1}``, ``{"kind": "compact"}``, ``{"kind": "token", "token": "…"}``.
+``{"kind": "flap", "times": 3, "up_s": 1, "down_s": 1}``, ``{"kind": "renumber", "first": 1}``,
+``{"kind": "compact"}``, ``{"kind": "disconnect"}``, ``{"kind": "token", "token": "…"}``,
+``{"kind": "certificate", "cert": "PATH", "key": "PATH"}``.
 GET lists, DELETE clears (``?id=`` clears one). It takes no token, since that is one of the things
 that it changes.
 """
@@ -25,6 +27,12 @@ class Refuse(msgspec.Struct, tag="refuse", tag_field="kind"):
     seconds: float
 
 
+class Flap(msgspec.Struct, tag="flap", tag_field="kind"):
+    times: int
+    up_s: float
+    down_s: float
+
+
 class Renumber(msgspec.Struct, tag="renumber", tag_field="kind"):
     first: int
 
@@ -33,11 +41,20 @@ class Compact(msgspec.Struct, tag="compact", tag_field="kind"):
     pass
 
 
+class Disconnect(msgspec.Struct, tag="disconnect", tag_field="kind"):
+    pass
+
+
+class Certificate(msgspec.Struct, tag="certificate", tag_field="kind"):
+    cert: str
+    key: str
+
+
 class Token(msgspec.Struct, tag="token", tag_field="kind"):
     token: str
 
 
-Action = Refuse | Renumber | Compact | Token
+Action = Refuse | Flap | Renumber | Compact | Disconnect | Certificate | Token
 
 
 class _Kind(msgspec.Struct):
@@ -74,19 +91,26 @@ def add_admin_routes(app: web.Application, server: ApiServer) -> None:
     app.router.add_delete("/sandbox/faults", clear)
 
 
-_ACTIONS = ("refuse", "renumber", "compact", "token")
+_ACTIONS = ("refuse", "flap", "renumber", "compact", "disconnect", "certificate", "token")
 
 
 async def _later(server: ApiServer, action: Action) -> None:
     await asyncio.sleep(0.01)
-    if isinstance(action, Refuse):
-        await server.refuse(action.seconds)
-    elif isinstance(action, Renumber):
-        server.renumber(action.first)
-    elif isinstance(action, Compact):
-        server.store.compact()
-    else:
-        server.set_token(action.token)
+    match action:
+        case Refuse():
+            await server.refuse(action.seconds)
+        case Flap():
+            await server.flap(action.times, action.up_s, action.down_s)
+        case Renumber():
+            server.renumber(action.first)
+        case Compact():
+            server.store.compact()
+        case Disconnect():
+            server.disconnect()
+        case Certificate():
+            server.set_certificate(action.cert, action.key)
+        case Token():
+            server.set_token(action.token)
 
 
 def _json(value: object) -> web.Response:

@@ -23,8 +23,11 @@ Kind = Literal[
     "stall",  # a watch stays open and silent until the fault is cleared
     "truncate",  # send the first half of a body
     "slow",  # send a body in pieces of ``chunk_bytes``, ``delay_s`` apart
+    "delay",  # begin to answer only after ``delay_s``
     "duplicate",  # send each event twice
+    "reorder",  # send two events in the wrong order
     "shrink",  # a list that holds its first ``keep`` objects and claims to be whole
+    "stale",  # lists and new watches come from a replica that stopped when the fault was added
 ]
 
 
@@ -46,6 +49,8 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
     chunk_bytes: int = 1024
     delay_s: float = 0.05
     keep: int = 0
+    version: int = 0
+    """stale: where the replica stopped; filled in when it is 0."""
     id: int = 0
 
     def concerns(self, resource: str, verb: str) -> bool:
@@ -59,14 +64,20 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
 class Faults:
     """The faults in force."""
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, on_change: Callable[[], None] = lambda: None, version: Callable[[], int] = lambda: 0
+    ) -> None:
         self.active: list[Fault] = []
+        self.clearings = 0
+        """A watch that began in the past stays there until this grows."""
         self._on_change = on_change
+        self._version = version
         self._ids = itertools.count(1)
         self._changed = asyncio.Event()
 
     def add(self, fault: Fault) -> Fault:
         fault.id = next(self._ids)
+        fault.version = fault.version or self._version()
         self.active.append(fault)
         self._notify()
         return fault
@@ -76,6 +87,7 @@ class Faults:
 
     def clear(self, fault_id: int | None = None) -> None:
         """Remove one fault, or all."""
+        self.clearings += 1
         self.active = [f for f in self.active if fault_id is not None and f.id != fault_id]
         self._notify()
 

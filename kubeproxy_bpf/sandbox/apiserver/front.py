@@ -21,7 +21,7 @@ from .query import ListQuery, flag, list_query
 from .registry import Registry
 from .resources import Target, target_of
 from .sending import json_response, send_body
-from .status import StatusError, expired, invalid, not_found
+from .status import StatusError, expired, invalid, not_found, too_large_version
 from .store import Entry, Event, Store
 from .view import JSON, View, not_acceptable, view_of
 from .watching import CutConnection, Feed, Sink, serve_watch
@@ -44,6 +44,8 @@ class Options(NamedTuple):
     token: str = ""
     client_ca: bool = False
     """A client certificate is as good as a token; the TLS layer has verified it."""
+    insecure_port: bool = False
+    """Requests without TLS need no credentials, as once on a port of real servers."""
     bookmark_s: float = 60.0
     watch_timeout_s: float = 1800.0
     watch_list: str = "on"
@@ -98,6 +100,8 @@ class Front:
         if target is None:
             return self._document(request)
         verb = _verb(request, target)
+        if slow := self._faults.take("delay", target.resource.plural, verb):
+            await asyncio.sleep(slow.delay_s)
         if fault := self._faults.take("status", target.resource.plural, verb):
             raise fault.error()
         view = view_of(request.headers.get("Accept", ""), target.resource)
@@ -106,6 +110,8 @@ class Front:
     def _authenticate(self, request: web.Request) -> None:
         options = self.options
         if not options.token and not options.client_ca:
+            return
+        if options.insecure_port and not request.secure:
             return
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if options.token and scheme.lower() == "bearer":
@@ -139,6 +145,8 @@ class Front:
         query = list_query(request.query, target.resource)
         if self._faults.take("gone", target.resource.plural, "list"):
             raise expired("The provided continue parameter is too old: a fault was asked for")
+        if fault := self._faults.take("stale", target.resource.plural, "list"):
+            query = _in_the_past(query, fault.version)
         page = page_of(self._store, target, query)
         if fault := self._faults.take("shrink", target.resource.plural, "list"):
             page = page._replace(entries=page.entries[: fault.keep], token="", remaining=None)
@@ -160,7 +168,7 @@ class Front:
         self._wakers.add(woken)
         try:
             await serve_watch(
-                Feed(self._store, target, query, view),
+                Feed(self._store, target, query, view, self._ceiling_of_watch(target)),
                 Sink(response.write, self._faults, target.resource.plural),
                 woken,
                 timeout_s=query.timeout_s or self.options.watch_timeout_s,
@@ -174,6 +182,15 @@ class Front:
             observers.remove(observe)
             self._wakers.discard(woken)
         return response
+
+    def _ceiling_of_watch(self, target: Target) -> Callable[[], int | None]:
+        """None, or where a stale replica stands; it catches up when faults are cleared."""
+        faults = self._faults
+        fault = faults.take("stale", target.resource.plural, "watch")
+        if fault is None:
+            return lambda: None
+        version, clearings = fault.version, faults.clearings
+        return lambda: version if faults.clearings == clearings else None
 
     def _watch_query(self, query: ListQuery) -> ListQuery:
         if not query.initial_events or self.options.watch_list == "on":
@@ -202,6 +219,15 @@ def _verb(request: web.Request, target: Target) -> str:
     if verb in ("get", "list") and flag(request.query, "watch"):
         return "watch"
     return verb
+
+
+def _in_the_past(query: ListQuery, version: int) -> ListQuery:
+    """The same list as a replica gives it that knows of nothing after a version."""
+    if query.cursor:
+        return query
+    if query.version and query.version > version:
+        raise too_large_version(query.version, version)
+    return query._replace(version=version, match="Exact")
 
 
 def _status(error: StatusError) -> web.Response:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Sequence
 
@@ -37,6 +38,20 @@ DEFAULT_CIDRS: tuple[Network, ...] = (
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
+@dataclass
+class _Listener:
+    """Where we listen; port 0 becomes the one that was given to us."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+
+    @property
+    def url(self) -> str:
+        shown = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{shown}:{self.port}"
+
+
 class ApiServer:
     def __init__(
         self,
@@ -49,13 +64,12 @@ class ApiServer:
     ) -> None:
         self.store = Store(window)
         self.registry = Registry(self.store, ServiceRules(self.store, cidrs), validate=validate)
-        self.faults = Faults(self._wake)
+        self.faults = Faults(self._wake, lambda: self.store.version)
         self._front = Front(self.store, self.registry, self.faults, options)
         self._admin = admin
         self._runner: web.AppRunner | None = None
-        self._site: web.TCPSite | None = None
-        self._tls: ssl.SSLContext | None = None
-        self._address = ("127.0.0.1", 0)
+        self._sites: list[web.TCPSite] = []
+        self._listeners: list[_Listener] = []
         for namespace in _NAMESPACES:
             self.registry.apply(_named("v1", "Namespace", namespace))
         cidr_object = _named("networking.k8s.io/v1", "ServiceCIDR", "kubernetes")
@@ -63,9 +77,7 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        host, port = self._address
-        shown = f"[{host}]" if ":" in host else host
-        return f"{'https' if self._tls else 'http'}://{shown}:{port}"
+        return self._listeners[0].url
 
     async def start(
         self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
@@ -79,10 +91,14 @@ class ApiServer:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0
         )
         await self._runner.setup()
-        self._tls = tls
-        self._address = (host, port)
-        await self.listen()
-        return self.url
+        return await self.listen_too(host, port, tls)
+
+    async def listen_too(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> str:
+        """Listen at one more address and return its URL."""
+        listener = _Listener(host, port, tls)
+        self._listeners.append(listener)
+        await self._open(listener)
+        return listener.url
 
     async def stop(self) -> None:
         self._front.close()
@@ -91,23 +107,41 @@ class ApiServer:
             self._runner = None
 
     async def listen(self) -> None:
-        """Accept connections, after ``start`` or a ``refuse``."""
+        """Accept connections again, after ``refuse``."""
+        for listener in self._listeners:
+            await self._open(listener)
+
+    async def _open(self, listener: _Listener) -> None:
         if self._runner is None:
             raise RuntimeError("the server is not started")
-        host, port = self._address
-        self._site = web.TCPSite(self._runner, host, port, ssl_context=self._tls)
-        await self._site.start()
-        self._address = (host, self._runner.addresses[0][1])
+        site = web.TCPSite(
+            self._runner, listener.host, listener.port, ssl_context=listener.tls, reuse_address=True
+        )
+        await site.start()
+        self._sites.append(site)
+        listener.port = self._runner.addresses[-1][1]
 
     async def refuse(self, seconds: float | None = None) -> None:
         """Close every connection and refuse new ones, for a time or until ``listen``."""
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
+        while self._sites:
+            await self._sites.pop().stop()
         self.disconnect()
         if seconds is not None:
             await asyncio.sleep(seconds)
             await self.listen()
+
+    async def flap(self, times: int, up_s: float, down_s: float) -> None:
+        """Be gone and there again, so many times."""
+        for _ in range(times):
+            await self.refuse(down_s)
+            await asyncio.sleep(up_s)
+
+    def set_certificate(self, cert: str, key: str) -> None:
+        """Prove ourselves by another certificate from now on, and cut all connections."""
+        for listener in self._listeners:
+            if listener.tls is not None:
+                listener.tls.load_cert_chain(cert, key)
+        self.disconnect()
 
     def disconnect(self) -> None:
         """Reset every connection."""

@@ -22,25 +22,35 @@ from .view import View
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 _BATCH = 200
+_BOOKMARK = b'{"type":"BOOKMARK"'
 
 
 class Feed:
     """The lines that one watcher is owed."""
 
-    def __init__(self, store: Store, target: Target, query: ListQuery, view: View) -> None:
+    def __init__(
+        self,
+        store: Store,
+        target: Target,
+        query: ListQuery,
+        view: View,
+        ceiling: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        """``ceiling``: the last version that this server knows of; None: the store's."""
         self._store = store
         self._target = target
         self._query = query
         self._view = view
-        self._version = store.version
+        self._ceiling = ceiling
+        self._version = self._newest
 
     def initial(self) -> Iterator[list[bytes]]:
         """The state at the start, in batches; nothing when the watch continues from a version."""
-        if self._query.version and self._query.version > self._store.version:
+        if self._query.version and self._query.version > self._newest:
             # A real server would stay silent until it got there; failing loudly is more use here.
-            raise too_large_version(self._query.version, self._store.version)
+            raise too_large_version(self._query.version, self._newest)
         if self._starts_with_state():
-            entries = [entry for entry in self._store.snapshot(self._target.resource)]
+            entries = self._store.snapshot(self._target.resource, self._ceiling())
             entries = [entry for entry in entries if self._selects(entry)]
             for start in range(0, len(entries), _BATCH):
                 batch = entries[start : start + _BATCH]
@@ -50,6 +60,11 @@ class Feed:
         elif self._query.version:
             self._version = self._query.version
 
+    @property
+    def _newest(self) -> int:
+        ceiling = self._ceiling()
+        return self._store.version if ceiling is None else ceiling
+
     def _starts_with_state(self) -> bool:
         if self._query.initial_events is None:
             return not self._query.version
@@ -58,8 +73,8 @@ class Feed:
     def changes(self) -> list[bytes]:
         """Everything that happened since the last call; raises when the log no longer holds it."""
         events = self._store.events_after(self._target.resource, self._version)
-        self._version = self._store.version
-        lines = (self._line(event) for event in events)
+        self._version = newest = self._newest
+        lines = (self._line(event) for event in events if event.version <= newest)
         return [line for line in lines if line is not None]
 
     def bookmark(self) -> list[bytes]:
@@ -103,10 +118,12 @@ class Sink:
         self._write = write
         self._faults = faults
         self._resource = resource
+        self._held: list[bytes] = []
 
     async def send(self, lines: list[bytes]) -> None:
         while self._faults.pending("stall", self._resource, "watch"):
             await self._faults.changed()
+        lines = self._reordered(lines)
         if not lines:
             return
         if self._faults.take("duplicate", self._resource, "watch"):
@@ -116,6 +133,18 @@ class Sink:
             await self._write(b"".join(lines[:after]) + lines[after][: len(lines[after]) // 2])
             raise CutConnection
         await self._write(b"".join(lines))
+
+    def _reordered(self, lines: list[bytes]) -> list[bytes]:
+        """The lines backwards, once there are two events; until then they are held back."""
+        if not self._held and not self._faults.pending("reorder", self._resource, "watch"):
+            return lines
+        events = self._held + [line for line in lines if not line.startswith(_BOOKMARK)]
+        if len(events) < 2:
+            self._held = events
+            return []
+        self._held = []
+        self._faults.take("reorder", self._resource, "watch")
+        return events[::-1]
 
     def gone(self) -> bool:
         return self._faults.take("gone", self._resource, "watch") is not None
