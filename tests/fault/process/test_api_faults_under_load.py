@@ -7,19 +7,22 @@ import time
 
 import pytest
 
-from tests.fault.process.conftest import ALL, service, under_load
+from tests.fault.load.offered import under_load
+from tests.fault.load.stage import ALL, service
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
 SLICES = "endpointslices"
 
 
-def settle(stage):
+def settle(stage, load):
     """A change made after the fault must arrive, and so must the way back."""
-    stage.sandbox.scale("web", 3)
-    stage.until_answers(ALL - {"web-4"})
-    stage.sandbox.scale("web", 4)
-    stage.until_answers(ALL)
+    with load.recovering(), load.changing(ALL - {"web-4"}):
+        stage.sandbox.scale("web", 3)
+        stage.until_answers(ALL - {"web-4"})
+    with load.changing(ALL):
+        stage.sandbox.scale("web", 4)
+        stage.until_answers(ALL)
 
 
 ON_SLICES = {"resource": SLICES, "verbs": ["list", "watch"]}
@@ -44,13 +47,16 @@ ON_SLICES = {"resource": SLICES, "verbs": ["list", "watch"]}
 @under_load
 def test_connections_go_on_through_a_fault(stage, fault):
     """The watch is cut, whoever comes back meets the fault; nobody notices; changes arrive."""
-    with stage.load():
-        stage.fault(kind="cut", **ON_SLICES, times=2)
-        stage.fault(**fault)
-        stage.persist(lambda: stage.sandbox.scale("web", 3))
-        time.sleep(2)
-        stage.persist(stage.clear_faults)
-        settle(stage)
+    with stage.load() as load:
+        with load.changing(ALL - {"web-4"}):
+            stage.fault(kind="cut", **ON_SLICES, times=2)
+            stage.fault(**fault)
+            stage.persist(lambda: stage.sandbox.scale("web", 3))
+            time.sleep(2)
+            stage.persist(stage.clear_faults)
+            with load.recovering():
+                stage.until_answers(ALL - {"web-4"})
+        settle(stage, load)
 
 
 @under_load
@@ -60,13 +66,15 @@ def test_a_silent_stall_loses_nothing(stage):
     That a watch is given up whose silence does not end is proved in tests/fault/api/test_streams.py
     alone: the process has no flag to shorten that time.
     """
-    with stage.load():
+    with stage.load() as load:
         stage.fault(kind="stall", resource=SLICES, verbs=["watch"], times=None)
         time.sleep(0.5)
-        stage.sandbox.scale("web", 3)
-        time.sleep(1)
-        stage.clear_faults()
-        stage.until_answers(ALL - {"web-4"})
+        with load.changing(ALL - {"web-4"}):
+            stage.sandbox.scale("web", 3)
+            time.sleep(1)
+            stage.clear_faults()
+            with load.recovering():
+                stage.until_answers(ALL - {"web-4"})
 
 
 @under_load
@@ -76,7 +84,7 @@ def test_an_incomplete_list_deletes_nothing(stage):
     for vip in others:
         stage.until_answers(ALL, vip)
     before = stage.maps()
-    with stage.load():
+    with stage.load() as load:
         stage.fault(kind="truncate", verbs=["list", "watch"], times=None)
         stage.fault(kind="refuse", seconds=0.2)
         time.sleep(0.5)
@@ -84,21 +92,21 @@ def test_an_incomplete_list_deletes_nothing(stage):
             time.sleep(0.5)
             assert before == stage.maps()
         stage.persist(stage.clear_faults)
-        settle(stage)
+        settle(stage, load)
     assert before == stage.maps()
 
 
 @under_load
 def test_one_malformed_object_disturbs_nobody(stage):
     """Wrong types in one object, impossible ones in others: reported by name, the rest served."""
-    with stage.load():
+    with stage.load() as load:
         stage.put(service("bad-ip", clusterIP="10.96.0.300", clusterIPs=["10.96.0.300"]))
         stage.put(service("bad-protocol", ports=[{"protocol": "CARRIER-PIGEON", "port": 80}]))
         stage.put(service("bad-number", ports=[{"protocol": "TCP", "port": 70000}]))
         stage.put(service("bad-word", ports=[{"protocol": "TCP", "port": "eighty"}]))
         vip = stage.put(service("good"))["spec"]["clusterIP"]
         stage.until_answers(ALL, vip)
-        settle(stage)
+        settle(stage, load)
     log = stage.log()
     for name in ("bad-ip", "bad-protocol", "bad-number", "bad-word"):
         assert f"default/{name}" in log or f"name={name} namespace=default" in log

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from tests.fault.process.conftest import ALL, service, under_load
+from tests.fault.load.offered import under_load
+from tests.fault.load.stage import ALL, service
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -109,13 +110,14 @@ def test_ids_stay_and_nothing_stale_remains(stage):
 def test_changes_made_while_it_was_down_arrive(stage):
     """A restart catches up with endpoints that came and went meanwhile."""
     starts = stage.log().count("hooks_proved")
-    with stage.load():
+    with stage.load() as load:
         stage.kill_proxy()
         stage.sandbox.scale("web", 2)
         assert ALL == stage.answers(), "the old endpoints serve on"
-        stage.start_proxy()
-        await_first_sync(stage, starts + 1)
-        stage.until_answers({"web-1", "web-2"})
+        with load.changing({"web-1", "web-2"}), load.recovering():
+            stage.start_proxy()
+            await_first_sync(stage, starts + 1)
+            stage.until_answers({"web-1", "web-2"})
 
 
 @under_load
