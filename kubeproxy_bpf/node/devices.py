@@ -9,7 +9,8 @@ late, since it weighs 10 MB. Run by ``app``.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Callable, NamedTuple
+import errno
+from typing import Any, Callable, Collection, Iterable, NamedTuple
 
 import structlog
 
@@ -67,7 +68,11 @@ class Device(NamedTuple):
 
 
 class DeviceWatcher:
-    """Reports devices and local addresses at once and after each change, devices first."""
+    """Reports devices and local addresses at once and after each change, devices first.
+
+    The first read is of everything. After it a device that changed is read alone: where hundreds of
+    pods come and go, reading all devices for each of them would keep a processor busy.
+    """
 
     def __init__(
         self,
@@ -81,6 +86,14 @@ class DeviceWatcher:
         self._report_filters = report_filters
         self._last: frozenset[LocalAddress] | None = None
         self._last_devices: tuple[Device, ...] | None = None
+        self._links: dict[int, Device] = {}
+        """As last read, without their addresses."""
+        self._partners: dict[int, int] = {}
+        """What each is stacked on, or the other end of the wire, if that is here."""
+        self._addresses: dict[int, tuple[DeviceAddress, ...]] = {}
+        self._stale: set[int] = set()
+        """Devices that something happened to since they were read."""
+        self._stale_addresses = False
 
     async def run(self) -> None:
         """Follow the devices for ever; whatever netlink says, it is opened anew."""
@@ -97,6 +110,8 @@ class DeviceWatcher:
         from pyroute2 import AsyncIPRoute
         from pyroute2.netlink import rtnl
 
+        # Events may have been lost before this.
+        self._links.clear()
         async with AsyncIPRoute() as events, AsyncIPRoute() as queries:
             # A device that goes takes its addresses along, each with an event.
             addresses = rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR
@@ -108,13 +123,20 @@ class DeviceWatcher:
                 tasks.create_task(self._read_after(changed, queries))
 
     async def _drain(self, route: Any, changed: asyncio.Event) -> None:
-        """Note that something happened; what it was, the next read tells."""
+        """Note what something happened to; what it was, the next read tells.
+
+        A message does not: those of a bridge's ports speak of the bridge's view alone.
+        """
         while True:
             async for message in route.get():
                 if message["event"].endswith(_FILTER_EVENTS):
                     self._report_filters()
+                    continue
+                if message["event"].endswith("ADDR"):
+                    self._stale_addresses = True
                 else:
-                    changed.set()
+                    self._stale.add(message["index"])
+                changed.set()
 
     async def _read_after(self, changed: asyncio.Event, route: Any) -> None:
         """One read for all events of a moment: a node that starts pods sees hundreds."""
@@ -124,16 +146,61 @@ class DeviceWatcher:
                 await asyncio.sleep(_SETTLE_S)
             changed.clear()
             if not await self._read(route):
+                self._links.clear()
                 changed.set()
 
     async def _read(self, route: Any) -> bool:
-        """Dump and report; False if the dump is of no one moment and must be repeated."""
-        links = [link async for link in await route.get_links(ext_mask=_EXT_SKIP_STATS)]
-        messages = [message async for message in await route.get_addr()]
-        if any(item["header"]["flags"] & _NLM_F_DUMP_INTR for item in (*links, *messages)):
+        """Read and report; False if what was read is of no one moment and must be repeated."""
+        stale, self._stale = self._stale, set()
+        stale_addresses, self._stale_addresses = self._stale_addresses, False
+        whole = len(stale) >= len(self._links) // 2  # also if nothing was read yet
+        if not await (self._read_links(route) if whole else self._read_each(route, stale)):
             return False
-        addresses = _addresses_by_device(messages)
-        devices = tuple(_device(link, addresses.get(link["index"], ())) for link in links)
+        if (whole or stale_addresses) and not await self._read_addresses(route):
+            return False
+        self._tell()
+        return True
+
+    async def _read_links(self, route: Any) -> bool:
+        links = [link async for link in await route.get_links(ext_mask=_EXT_SKIP_STATS)]
+        self._links = {link["index"]: _device(link) for link in links}
+        self._partners = {link["index"]: _partner(link) for link in links}
+        return not _is_interrupted(links)
+
+    async def _read_each(self, route: Any, stale: Collection[int]) -> bool:
+        # Nobody tells of a device that the other end of its wire went elsewhere, or came back.
+        partners = {self._partners.get(index, 0) for index in stale}
+        for index in stale:
+            await self._read_one(route, index)
+        partners |= {self._partners.get(index, 0) for index in stale}
+        for index in (partners & self._links.keys()) - set(stale):
+            await self._read_one(route, index)
+        return True
+
+    async def _read_one(self, route: Any, index: int) -> None:
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        try:
+            async for link in await route.get_links(index, ext_mask=_EXT_SKIP_STATS):
+                self._links[index] = _device(link)
+                self._partners[index] = _partner(link)
+        except NetlinkError as error:
+            if error.code != errno.ENODEV:
+                raise
+            self._links.pop(index, None)
+            self._partners.pop(index, None)
+
+    async def _read_addresses(self, route: Any) -> bool:
+        messages = [message async for message in await route.get_addr()]
+        self._addresses = _addresses_by_device(messages)
+        return not _is_interrupted(messages)
+
+    def _tell(self) -> None:
+        """Report what differs from the last report."""
+        devices = tuple(
+            self._links[index]._replace(addresses=self._addresses.get(index, ()))
+            for index in sorted(self._links)
+        )
         if devices != self._last_devices:
             self._last_devices = devices
             self._report_devices(devices)
@@ -141,7 +208,11 @@ class DeviceWatcher:
         if local != self._last:
             self._last = local
             self._report(local)
-        return True
+
+
+def _is_interrupted(messages: Iterable[Any]) -> bool:
+    """Whether something changed while the kernel wrote these."""
+    return any(message["header"]["flags"] & _NLM_F_DUMP_INTR for message in messages)
 
 
 def _addresses_by_device(messages: list[Any]) -> dict[int, tuple[DeviceAddress, ...]]:
@@ -158,7 +229,7 @@ def _addresses_by_device(messages: list[Any]) -> dict[int, tuple[DeviceAddress, 
     return {index: tuple(addresses) for index, addresses in found.items()}
 
 
-def _device(link: Any, addresses: tuple[DeviceAddress, ...]) -> Device:
+def _device(link: Any) -> Device:
     info = link.get("linkinfo")
     return Device(
         ifindex=link["index"],
@@ -170,8 +241,12 @@ def _device(link: Any, addresses: tuple[DeviceAddress, ...]) -> Device:
         up=bool(link["flags"] & _IFF_UP),
         master=link.get("master") or 0,
         peer_elsewhere=link.get("link_netnsid") is not None,
-        addresses=addresses,
+        addresses=(),
     )
+
+
+def _partner(link: Any) -> int:
+    return link.get("link") or 0 if link.get("link_netnsid") is None else 0
 
 
 def _mac(text: str) -> bytes:

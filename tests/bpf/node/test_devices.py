@@ -168,3 +168,72 @@ def test_devices_are_told_with_all_that_is_asked_of_them():
     assert not port.peer_elsewhere
     prefixes = {(a.address[-1], a.prefix_bits) for a in bridge.addresses if a.address[0] != 0xFE}
     assert {(3, 96 + 24), (3, 64)} == prefixes
+
+
+def test_an_end_of_a_wire_that_goes_elsewhere_is_told_of_the_other_end():
+    """A CNI plugin makes both ends here and gives one to the pod; netlink speaks of that alone."""
+    name = f"kpbt-far-{os.getpid()}"
+
+    async def scenario():
+        reports, seen = Reports(), []
+        told = asyncio.Event()
+
+        def changed(devices):
+            seen.append({device.name: device for device in devices})
+            told.set()
+
+        async def until(condition):
+            async with asyncio.timeout(10):
+                while not (seen and condition(seen[-1])):
+                    told.clear()
+                    await told.wait()
+
+        task = asyncio.create_task(DeviceWatcher(reports, changed).run())
+        try:
+            for number in range(4):
+                ip("link", "add", f"v{number}", "type", "veth", "peer", "name", f"w{number}")
+            await until(lambda now: "w3" in now and not now["v3"].peer_elsewhere)
+            ip("link", "set", "dev", "w3", "netns", name)
+            await until(lambda now: "w3" not in now and now["v3"].peer_elsewhere)
+            back = ["nsenter", f"--net=/run/netns/{name}", "ip", "link", "set", "w3", "netns"]
+            subprocess.run([*back, str(threading.get_native_id())], check=True)
+            await until(lambda now: "w3" in now and not now["v3"].peer_elsewhere)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    ip("netns", "add", name)
+    try:
+        run_in_new_namespace(scenario)
+    finally:
+        ip("netns", "del", name)
+
+
+def test_a_device_that_changes_among_many_is_read_alone(monkeypatch):
+    """The work of a change does not grow with the pods that are there."""
+
+    async def scenario():
+        reports = Reports()
+        watcher = DeviceWatcher(reports)
+        task = asyncio.create_task(watcher.run())
+        try:
+            lines = "\n".join(f"link add d{number} type bridge" for number in range(50))
+            process = await asyncio.create_subprocess_exec("ip", "-batch", "-", stdin=-1)
+            await process.communicate(lines.encode())
+            ip("addr", "add", "10.1.2.3/24", "dev", "d7")
+            await reports.until(lambda seen: ("10.1.2.3", "d7") in seen)
+            await asyncio.sleep(0.5)
+            monkeypatch.setattr(DeviceWatcher, "_read_links", refuse)
+            ip("link", "set", "dev", "d8", "up")
+            ip("addr", "add", "10.1.2.4/24", "dev", "d8")
+            await reports.until(lambda seen: ("10.1.2.4", "d8") in seen)
+            ip("link", "del", "dev", "d8")
+            await reports.until(lambda seen: ("10.1.2.4", "d8") not in seen)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def refuse(*_):
+        raise AssertionError("all devices were read")
+
+    run_in_new_namespace(scenario)
