@@ -121,7 +121,7 @@ class PacketPath:
         wishes = _wishes(judged, self._config.xdp)
         if self._load_bare_ip and not all(wish.ethernet for wish in wishes.values()):
             self._add_bare_ip(self._load_bare_ip)
-        self._hooks.sync(wishes)
+        self._hooks.sync(wishes, outdated=lambda: self._devices is not devices)
         uplinks = tuple(item.device.name for item in judged if item.role == Role.UPLINK)
         if uplinks != self._uplinks:
             self._uplinks = uplinks

@@ -19,7 +19,7 @@ from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from socket import if_nameindex
-from typing import Collection, Mapping, NamedTuple
+from typing import Callable, Collection, Mapping, NamedTuple
 
 import structlog
 
@@ -36,15 +36,19 @@ from kubeproxy_bpf.dataplane.devicelink import (
     has_tcx,
     pinned_id,
 )
+from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, has_bpffs
 from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.places import NO_LONGER_FIRST, XDP_PROGRAMS, Hold, Hook, Place
 from kubeproxy_bpf.dataplane.spare import LoadCopy, Spares
 from kubeproxy_bpf.dataplane.unlinked import UnlinkedTcxHold, UnlinkedXdpHold
+from kubeproxy_bpf.errors import DataplaneError
 from kubeproxy_bpf.libbpf import ObjectProgram
 
 _log = structlog.get_logger(__name__)
 
 _GONE = (errno.ENODEV, errno.ENXIO)
+_PATIENCE_S = 1.0
+"""So long programs are attached before it is asked whether that is still what is wanted."""
 _XDP_MODES = {"native": XDP_NATIVE, "generic": XDP_GENERIC}
 _NOT_ATTACHED = "none"
 
@@ -83,6 +87,7 @@ class DeviceHooks:
         self._filters = None if tcx or (tcx is None and has_tcx()) else ClsactFilters()
         self._holds: dict[Place, Hold] = {}
         self._wishes: dict[Place, Wish] = {}
+        self._clock = clock
         self._first_places = FirstPlaces(clock)
         self._spares = Spares(load_copy)
         self._began = False
@@ -112,11 +117,16 @@ class DeviceHooks:
             if place.hook == Hook.XDP
         }
 
-    def sync(self, wanted: Mapping[Place, Wish]) -> None:
-        """Make everything as it is wanted; what is refused is logged and tried again."""
+    def sync(
+        self, wanted: Mapping[Place, Wish], outdated: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Make everything as it is wanted; what is refused is logged and tried again.
+
+        Stops after a while if what is wanted is ``outdated``, and is to be called again then.
+        """
         with self._filters.session() if self._filters else nullcontext():
             try:
-                self._sync(wanted)
+                self._sync(wanted, outdated)
             finally:
                 self._spares.close()
 
@@ -126,7 +136,7 @@ class DeviceHooks:
             hold.close()
         self._holds.clear()
 
-    def _sync(self, wanted: Mapping[Place, Wish]) -> None:
+    def _sync(self, wanted: Mapping[Place, Wish], outdated: Callable[[], bool]) -> None:
         for place in self._holds.keys() - wanted.keys():
             self._forget(place)
             self.reattached.pop(place, None)
@@ -135,32 +145,63 @@ class DeviceHooks:
         for place, wish in wanted.items():
             if place in self._holds and self._wishes.get(place) != wish:
                 self._forget(place)
-            self._check(place)
-            if place not in self._holds and self._worth_trying(place, wish):
-                self._attach(place, wish)
+        gone = {place for place in wanted if not self._check(place)}
+        self._attach_missing(
+            {place: wish for place, wish in wanted.items() if place not in gone}, outdated
+        )
         self._wishes = dict(wanted)
+        self._keep_pins()
         if not self._began:
             self._began = True
             self._end_leftovers(wanted)
+
+    def _attach_missing(self, wanted: Mapping[Place, Wish], outdated: Callable[[], bool]) -> None:
+        """The kernel takes some 10 ms for each: whom a device that came back waits for must not be
+        a thousand pods that came before it."""
+        enough = self._clock() + _PATIENCE_S
+        for place, wish in wanted.items():
+            if place not in self._holds and self._worth_trying(place, wish):
+                self._attach(place, wish)
+                if self._clock() > enough and outdated():
+                    return
+
+    def _keep_pins(self) -> None:
+        """While this process lives programs need no pins; the next one does."""
+        if self._links_dir is None:
+            return
+        lost = [hold for hold in self._holds.values() if hold.lost_pin]
+        if not lost:
+            return
+        try:
+            if not has_bpffs(self._links_dir):
+                ensure_bpffs(self._links_dir.parent)
+            self._links_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for hold in lost:
+                hold.pin_again()
+        except (OSError, DataplaneError) as error:
+            _log.error("pins_not_put_back", path=str(self._links_dir), error=str(error))
+        else:
+            _log.warning("pins_put_back", path=str(self._links_dir), links=len(lost))
 
     def _worth_trying(self, place: Place, wish: Wish) -> bool:
         """A device that refused XDP is not asked again: some drivers restart for an attempt."""
         known = place in self.refused and self._wishes.get(place) == wish
         return not (known and place.hook == Hook.XDP)
 
-    def _check(self, place: Place) -> None:
-        """Let go of a place that has lost its program, or its rank and shall have it again."""
+    def _check(self, place: Place) -> bool:
+        """Let go of a place that has lost its program, or its rank and shall have it again; tell
+        whether there is such a place at all, as far as is known."""
         hold = self._holds.get(place)
         if hold is None:
-            return
+            return True
         try:
             fault = hold.fault()
         except OSError as error:
             if error.errno not in _GONE:
                 _log.warning("attachment_not_checked", place=str(place), error=str(error))
-                return
+                return True
             self._forget(place)
-            return
+            return False
         if fault == NO_LONGER_FIRST:
             overdue = self._first_places.take_back(place)
         else:
@@ -171,6 +212,7 @@ class DeviceHooks:
             _log.warning("program_put_back", place=str(place), fault=fault)
             if fault != NO_LONGER_FIRST or not self._moved(place, hold):
                 self._forget(place)
+        return True
 
     def _moved(self, place: Place, hold: Hold) -> bool:
         """Whether a program could move to the front without a gap."""
@@ -192,8 +234,9 @@ class DeviceHooks:
             self._holds[place] = self._made(place, wish)
         except OSError as error:
             if self.refused.get(place) != str(error):
-                harmless = place.hook == Hook.XDP or error.errno in _GONE
-                tell = _log.info if harmless else _log.warning
+                tell = _log.info if place.hook == Hook.XDP else _log.warning
+                if error.errno in _GONE:  # the next look will not find it
+                    tell = _log.debug
                 tell("device_refused_program", place=str(place), error=str(error))
             self.refused[place] = str(error)
         else:

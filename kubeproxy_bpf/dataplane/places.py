@@ -48,6 +48,15 @@ class Hold(Protocol):
         """
         ...
 
+    @property
+    def lost_pin(self) -> bool:
+        """Whether somebody removed its pin."""
+        return False
+
+    def pin_again(self) -> None:
+        """Pin what lost its pin."""
+        return None
+
     def detach(self) -> None:
         """End it, also when its device is gone."""
         ...

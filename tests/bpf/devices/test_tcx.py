@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packet programs at real devices by tcx links: first, kept over restarts, put back."""
 
+from itertools import count
+
 import pytest
 
-from kubeproxy_bpf.dataplane import devicelink
+from kubeproxy_bpf.dataplane import devicelink, devices
 from kubeproxy_bpf.dataplane.devices import DeviceHooks, Wish
 from kubeproxy_bpf.dataplane.places import Hook, Place
 from kubeproxy_bpf.libbpf import AttachFlag, AttachType, Link, device_chain, program_ids
@@ -142,6 +144,52 @@ def test_what_is_removed_is_put_back(node, process, pins):
 
     assert [ours.ingress] == node.chain(places(index, "v0")[0])
     assert {places(index, "v0")[0]: 1} == ours.hooks.reattached
+
+
+def test_a_pin_that_somebody_removed_is_put_back(node, process, pins, load):
+    """The program runs on meanwhile, and the next process finds its link."""
+    first, second = places(node.wire("v0"), "v0")
+    ours = process()
+    ours.sync(first, second)
+    before = ours.node.do(lambda: device_chain(first.ifindex, AttachType.TCX_INGRESS))
+    for path in pins.iterdir():
+        path.unlink()
+    assert [ours.ingress] == node.chain(first)
+
+    ours.sync(first, second)
+
+    assert {f"dev-{first.ifindex}-ingress", f"dev-{first.ifindex}-egress"} == pinned(pins)
+    ours.end()
+    after = ours.node.do(lambda: device_chain(first.ifindex, AttachType.TCX_INGRESS))
+    assert before == after
+    assert not ours.hooks.reattached
+
+
+def test_what_is_wanted_no_longer_does_not_hold_up_what_is(node, process, monkeypatch):
+    """Among very many devices a pass ends early, though never without having attached some."""
+    monkeypatch.setattr(devices, "_PATIENCE_S", 0.0)
+    wires = [Place(node.wire(f"v{n}", f"e{n}"), f"v{n}", Hook.INGRESS) for n in range(4)]
+    ours = process(clock=count().__next__)
+    many = {place: WISH for place in wires[:3]}
+
+    node.do(lambda: ours.hooks.sync(many, outdated=lambda: True))
+    assert 1 <= len(ours.hooks.attached) < 3
+    node.do(lambda: ours.hooks.sync({wires[3]: WISH, **many}, outdated=lambda: True))
+    assert wires[3] in ours.hooks.attached
+    node.do(lambda: ours.hooks.sync({wires[3]: WISH, **many}))
+    assert set(wires) == set(ours.hooks.attached)
+
+
+def test_a_device_that_went_meanwhile_is_not_asked_to_take_a_program(node, process):
+    """A thousand pods that go at once fill no log, and are no refusals."""
+    place = Place(node.wire("v0"), "v0", Hook.INGRESS)
+    ours = process()
+    ours.sync(place)
+    node.ip("link del v0")
+    ours.sync(place)
+
+    assert [] == ours.hooks.attached
+    assert {} == ours.hooks.refused
 
 
 def test_who_pushes_in_front_is_overtaken_and_left_alone(node, process, foreign):
