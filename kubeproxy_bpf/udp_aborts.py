@@ -30,6 +30,7 @@ class UdpAborts:
         self._terminator = terminator
         self._lost: set[Peer] = set()
         self._asked = asyncio.Event()
+        self._told = False
         self.sockets = 0
         """Aborted since the start."""
 
@@ -62,6 +63,13 @@ class UdpAborts:
             _log.warning("udp_sockets_not_aborted", error=str(error))
             return
         self.sockets += aborted.sockets
+        if aborted.unreachable and not self._told:
+            self._told = True
+            _log.warning(
+                "udp_sockets_out_of_reach",
+                namespaces=aborted.unreachable,
+                needs="CAP_SYS_ADMIN, to enter network namespaces of pods",
+            )
         if aborted.sockets:
             _log.info("udp_sockets_aborted", **aborted._asdict())
 

@@ -225,7 +225,7 @@ def load_object(bpf_object: BpfObject) -> None:
         raise UnsupportedKernel(f"BPF program {error.program}", error.last_line) from error
     except LibbpfError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            needs = "the process needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+            needs = "loading takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
             raise UnsupportedKernel("bpf(2)", needs) from error
         raise
 

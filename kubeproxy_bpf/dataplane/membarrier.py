@@ -21,6 +21,7 @@ _NUMBERS = {
     "ppc64le": 365,
     "s390x": 356,
 }
+_QUERY = 0
 _GLOBAL = 1 << 0
 _PRIVATE_EXPEDITED = 1 << 3
 _REGISTER_PRIVATE_EXPEDITED = 1 << 4
@@ -41,6 +42,15 @@ def register() -> bool:
 def order_stores() -> bool:
     """Order the stores before and after it; False where the kernel has no such call."""
     return _membarrier(_PRIVATE_EXPEDITED)
+
+
+def offers_grace() -> bool:
+    """Whether ``wait_for_readers`` can be expected to wait."""
+    number = _NUMBERS.get(platform.machine())
+    if number is None or os.sysconf("SC_NPROCESSORS_ONLN") == 1:
+        return False
+    offered = int(_libc.syscall(number, _QUERY, 0, 0))
+    return offered > 0 and bool(offered & _GLOBAL)
 
 
 def wait_for_readers() -> bool:

@@ -23,6 +23,7 @@ _log = structlog.get_logger(__name__)
 
 _CLONE_NEWNET = 0x40000000
 _NAMED = Path("/run/netns")
+_OWN = Path("/proc/thread-self/ns/net")
 
 
 def all_namespaces(proc: Path = Path("/proc"), named: Path = _NAMED) -> Iterator[Path]:
@@ -47,9 +48,13 @@ def run_in_each(paths: Iterable[Path], function: Callable[[], T]) -> tuple[list[
 def _run_in_each(paths: Iterable[Path], function: Callable[[], T]) -> tuple[list[T], int]:
     results: list[T] = []
     failures: list[str] = []
+    inside = os.stat(_OWN).st_ino
     for fd in _distinct(paths):
         try:
-            _enter(fd)
+            # To enter one takes CAP_SYS_ADMIN, even where the thread is already.
+            if os.fstat(fd).st_ino != inside:
+                _enter(fd)
+                inside = os.fstat(fd).st_ino
             results.append(function())
         except (OSError, DataplaneError) as error:
             failures.append(str(error))

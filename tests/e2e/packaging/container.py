@@ -22,6 +22,7 @@ from typing import Callable
 
 from kubeproxy_bpf.sandbox.cluster import Sandbox
 from kubeproxy_bpf.sandbox.process import Place
+from tests.e2e.packaging.runtime_default import Refusal
 from tests.mounting import own_mounts
 
 _INIT = Path(__file__).with_name("container_init.py")
@@ -49,6 +50,10 @@ class Container:
     capabilities: list[str] = field(default_factory=list)
     """Without CAP_, lower case; a container that is not privileged has these and no others."""
     read_only_root: bool = False
+    seccomp: bool = False
+    """The profile of ``RuntimeDefault`` (``runtime_default``)."""
+    refused_calls: list[Refusal] = field(default_factory=list)
+    """With ``seccomp``: system calls that this container finds refused besides."""
 
 
 @dataclass(frozen=True)

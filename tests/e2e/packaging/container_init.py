@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -57,10 +58,13 @@ def main() -> None:
         bind(volume["source"], inside(root, volume["target"]), volume["read_only"])
     if spec["read_only_root"]:
         mount("-o", "remount,ro,bind", root)
+    seccomp = seccomp_filter(spec)
     os.chroot(root)
     os.chdir("/")
     if not spec["privileged"]:
         give_up(spec["capabilities"])
+    if seccomp is not None:
+        seccomp.load()
     os.execve(spec["argv"][0], spec["argv"], spec["env"])
 
 
@@ -131,6 +135,16 @@ def bind(source: str, target: Path, read_only: bool) -> None:
     mount("--rbind", source, target)
     if read_only:
         mount("-o", "remount,ro,bind", target)
+
+
+def seccomp_filter(spec: dict[str, Any]) -> Any:
+    """What the container's profile is made to, before its root hides our files; or None."""
+    if not spec["seccomp"]:
+        return None
+    path = Path(__file__).with_name("runtime_default.py")
+    profiles: dict[str, Any] = runpy.run_path(str(path))
+    refused = [profiles["Refusal"](*each) for each in spec["refused_calls"]]
+    return profiles["runtime_default"](spec["capabilities"], refused)
 
 
 def give_up(kept: list[str]) -> None:

@@ -29,7 +29,7 @@ _POD = set(
 )
 _SECURITY = set(
     "privileged capabilities readOnlyRootFilesystem allowPrivilegeEscalation runAsUser "
-    "runAsNonRoot appArmorProfile seLinuxOptions".split()
+    "runAsNonRoot appArmorProfile seLinuxOptions seccompProfile".split()
 )
 _VARIABLE = re.compile(r"\$\(([A-Z_]+)\)")
 
@@ -90,7 +90,12 @@ class Kubelet:
             security.get("privileged", False),
             [name.lower() for name in capabilities.get("add", ())],
             security.get("readOnlyRootFilesystem", False),
+            self._seccomp(security.get("seccompProfile", {"type": "Unconfined"})["type"]),
         )
+
+    def _seccomp(self, profile: str) -> bool:
+        assert profile in ("RuntimeDefault", "Unconfined"), f"seccomp profile {profile}"
+        return profile == "RuntimeDefault"
 
     def _value(self, variable: Manifest) -> str:
         if "value" in variable:

@@ -49,9 +49,9 @@ def kubeadm_objects(cluster: Cluster) -> list[Manifest]:
     return [config | {"data": data}, yaml.safe_load((KUBEADM / "daemonset.yaml").read_text())]
 
 
-def installed_objects(cluster: Cluster) -> list[Manifest]:
+def installed_objects(cluster: Cluster, variant: str = "install") -> list[Manifest]:
     """Our own installation, with the three settings that docs/install.md asks for."""
-    objects = kustomized(MANIFESTS / "install")
+    objects = kustomized(MANIFESTS / variant)
     data = of_kind(objects, "ConfigMap")["data"]
     server = "https://CONTROL_PLANE_ENDPOINT:6443"
     assert server in data["kubeconfig.conf"]
