@@ -18,6 +18,7 @@ from kubeproxy_bpf.dataplane.trace import Client, Verdict
 from kubeproxy_bpf.dataplane.trace import dump_text as _dump_text
 from kubeproxy_bpf.dataplane.trace import trace
 from kubeproxy_bpf.errors import MapFull
+from kubeproxy_bpf.plan.held import HeldDump
 from kubeproxy_bpf.plan.records import (
     Backend,
     Frontend,
@@ -106,6 +107,11 @@ class FakeDataplane:
             self.node_ports[:],
             dict(self.source_ranges),
         )
+
+    @property
+    def held(self) -> HeldDump:
+        """The maps of this moment, for reading."""
+        return HeldDump(self.snapshot())
 
     async def grace(self) -> None:
         """Let others run, as a real grace period does."""

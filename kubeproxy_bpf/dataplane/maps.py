@@ -13,7 +13,7 @@ import errno
 import mmap
 import sys
 from array import array
-from typing import Any, Generic, Iterator, Mapping, Sequence, TypeVar
+from typing import Any, Generic, Iterable, Iterator, Mapping, Sequence, TypeVar
 
 from kubeproxy_bpf.dataplane.layout import Codec, TypeInfo, bind, check_enum
 from kubeproxy_bpf.dataplane.stats import CountsToClear
@@ -40,6 +40,7 @@ V = TypeVar("V")
 
 _FULL = (errno.E2BIG, errno.ENOSPC, errno.ENOMEM)
 _WORD = 8
+_PART = 1024
 
 
 class _Mapped:
@@ -83,6 +84,21 @@ class RecordArray(_Mapped, Generic[R]):
         raw = self._codec.encode_all([record for _, record in entries])
         self._mmap[first * self.stride : first * self.stride + len(raw)] = raw
 
+    def differing(self, entries: Sequence[tuple[int, R]]) -> list[tuple[int, R]]:
+        """Of these entries those that hold something else, with what they hold."""
+        first, last = entries[0][0], entries[-1][0]
+        stride, size = self.stride, self._codec.size
+        if stride == size and [i for i, _ in entries] == list(range(first, last + 1)):
+            raw = self._codec.encode_all([record for _, record in entries])
+            if self._mmap[first * stride : first * stride + len(raw)] == raw:
+                return []
+        encode, held = self._encode, self._mmap
+        return [
+            (i, self[i])
+            for i, record in entries
+            if held[i * stride : i * stride + size] != encode(record)
+        ]
+
     def __getitem__(self, index: int) -> R:
         if not 0 <= index < self.max_entries:
             raise IndexError(index)
@@ -117,6 +133,15 @@ class SlotArray(_Mapped):
         step = self._step
         self._view[first * step : (first + len(ids)) * step : step] = ids
 
+    def differing(self, runs: Sequence[tuple[int, array[int]]]) -> list[tuple[int, array[int]]]:
+        """Of these runs those that hold other ids, with what they hold."""
+        held = ((first, self._run(first, len(ids))) for first, ids in runs)
+        return [each for each, (_, ids) in zip(held, runs, strict=True) if each[1] != ids]
+
+    def _run(self, first: int, length: int) -> array[int]:
+        raw = self._mmap[first * self.stride : (first + length) * self.stride]
+        return array("I", raw)[:: self._step]
+
     def read(self) -> array[int]:
         """All slots."""
         ids = array("I", self._mmap[: self.max_entries * self.stride])
@@ -143,6 +168,11 @@ class WordArray(_Mapped):
             raise IndexError(index)
         self._words[index] = word
 
+    def differing(self, entries: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Of these entries those that hold another word, with what they hold."""
+        held = self._words
+        return [(index, held[index]) for index, word in entries if held[index] != word]
+
     def read(self) -> array[int]:
         """All words."""
         return array("Q", self._mmap[: self.max_entries * _WORD])
@@ -154,7 +184,7 @@ class WordArray(_Mapped):
 
 
 class HashMap(Generic[K, V]):
-    """A map of encoded keys and values, a hash or a trie.
+    """A map of encoded keys and values.
 
     Errors are returned with their key, not raised.
     """
@@ -188,6 +218,25 @@ class HashMap(Generic[K, V]):
         key, value = self._key.decode, self._value.decode
         return {key(raw_key): value(raw_value) for raw_key, raw_value in self._source.items()}
 
+    def parts(self, size: int = _PART) -> Iterator[list[tuple[K, V]]]:
+        """All entries, some at a time; more where one hash bucket holds more."""
+        key_size, value_size = self._source.key_size, self._source.value_bytes
+        key, value = self._key.decode, self._value.decode
+        part: list[tuple[K, V]] = []
+        for keys, values, count in self._source.batches(size):
+            raw_keys = (keys[i : i + key_size] for i in range(0, count * key_size, key_size))
+            raw = (values[i : i + value_size] for i in range(0, count * value_size, value_size))
+            part += zip(map(key, raw_keys), map(value, raw), strict=True)
+            if len(part) >= size:
+                yield part
+                part = []
+        yield part
+
+    def lookup(self, keys: Iterable[K]) -> dict[K, V]:
+        """Those of the keys that are there, with their values."""
+        found = ((key, self._source.lookup(self._key.encode(key))) for key in keys)
+        return {key: self._value.decode(raw) for key, raw in found if raw is not None}
+
     def _put_one(self, key: K, value: V) -> Failed | None:
         try:
             self._source.update(self._key.encode(key), self._value.encode(value))
@@ -206,6 +255,15 @@ class HashMap(Generic[K, V]):
         if error.errno in _FULL:
             return MapFull(self.name, self._source.max_entries)
         return error
+
+
+class TrieMap(HashMap[K, V]):
+    """A map whose lookup answers with the longest prefix that matches."""
+
+    def lookup(self, keys: Iterable[K]) -> dict[K, V]:
+        """Those of the very keys that are there, as only a list of all tells."""
+        wanted = set(keys)
+        return {key: value for key, value in self.read().items() if key in wanted}
 
 
 class _AddressCodec:
@@ -240,6 +298,23 @@ class _FlagsCodec:
 
     def decode(self, raw: bytes) -> int:
         return self._codec.decode(raw).flags
+
+
+class _ServiceWords:
+    """``services`` read as records."""
+
+    def __init__(self, words: WordArray, codec: Codec[Service]) -> None:
+        self._words = words
+        self._codec = codec
+
+    def differing(self, entries: Sequence[tuple[int, Service]]) -> list[tuple[int, Service]]:
+        """Of these entries those that hold something else, with what they hold."""
+        raw = array("Q", self._codec.encode_all([service for _, service in entries]))
+        words = [(index, word) for (index, _), word in zip(entries, raw, strict=True)]
+        return [
+            (index, self._codec.decode(word.to_bytes(_WORD, sys.byteorder)))
+            for index, word in self._words.differing(words)
+        ]
 
 
 class ServiceMaps:
@@ -283,6 +358,11 @@ class ServiceMaps:
         """Store the word of a service: from now on programs read what it names."""
         self.services.store(index, int.from_bytes(self._service.encode(service), sys.byteorder))
 
+    @property
+    def words(self) -> _ServiceWords:
+        """The words of services, as records."""
+        return _ServiceWords(self.services, self._service)
+
     def published(self) -> dict[int, Service]:
         """All words that were ever stored."""
         words = self.services.read()
@@ -306,7 +386,7 @@ def _source_ranges(
     if source is None:
         return None
     key = bind(btf, "source_range_key", SourceRangeKey)
-    return HashMap("source_ranges", source, key, bind(btf, "source_range", SourceRange))
+    return TrieMap("source_ranges", source, key, bind(btf, "source_range", SourceRange))
 
 
 def check_enums(btf: TypeInfo) -> None:

@@ -11,12 +11,19 @@ does not log. An exception out of ``apply`` means that planner and maps may diff
 from __future__ import annotations
 
 import asyncio
-from typing import Callable, Mapping, NamedTuple
+from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
 
 from kubeproxy_bpf.dataplane.protocol import Dataplane
 from kubeproxy_bpf.model.types import Changes, ServicePortId
+from kubeproxy_bpf.plan.audit import audit, recheck
+from kubeproxy_bpf.plan.findings import Finding, Kind
 from kubeproxy_bpf.plan.planner import NOTHING, Planner
 from kubeproxy_bpf.plan.writes import Capacity, Failed
+
+_FINDINGS_MAX = 4096
+_PAUSE_S = 0.002
+_BATCH = 128
+_BATCH_OF_GRACES = 8
 
 
 class Outcome(NamedTuple):
@@ -99,6 +106,37 @@ class Programmer:
         self._report(outcome)
         return outcome
 
+    async def audit(self) -> list[Finding]:
+        """Compare the maps with what is planned, and return what differs; writes nothing.
+
+        In steps of some milliseconds, between which the loop and other plans go on. Ends early
+        where there is more than one repair should take on.
+        """
+        found: list[Finding] = []
+        steps = audit(self._planner, self._dataplane.held)
+        while len(found) < _FINDINGS_MAX:
+            async with self._lock:
+                step = next(steps, None)
+            if step is None:
+                break
+            found += step
+            await asyncio.sleep(_PAUSE_S)
+        return found
+
+    async def repair(self, findings: Sequence[Finding]) -> list[Finding]:
+        """Write anew what the findings name, some at a time; return those that remain."""
+        # Elements that somebody removed may be read until now, and are taken again below.
+        await self._dataplane.grace()
+        remaining: list[Finding] = []
+        for batch in _batches(findings):
+            async with self._lock:
+                true = recheck(self._planner, self._dataplane.held, batch)
+                self._planner.doubt(true)
+                outcome = await self._apply(NOTHING)
+                remaining += recheck(self._planner, self._dataplane.held, true)
+            self._report(outcome)
+        return remaining
+
     async def settled(self) -> None:
         """Return when nothing waits for a grace period."""
         while self._releasing is not None and not self._releasing.done():
@@ -139,3 +177,15 @@ class Programmer:
                     continue
                 outcome = await self._apply(NOTHING)
             self._report(outcome)
+
+
+def _batches(findings: Sequence[Finding]) -> Iterator[Sequence[Finding]]:
+    """Parts of a repair, none of which holds other plans off for long.
+
+    A frontend that is replaced waits for a grace period of its own.
+    """
+    waits = [f for f in findings if f.map == "frontends" and f.kind == Kind.DIFFERS]
+    others = [f for f in findings if f.map != "frontends" or f.kind != Kind.DIFFERS]
+    for part, size in ((others, _BATCH), (waits, _BATCH_OF_GRACES)):
+        for first in range(0, len(part), size):
+            yield part[first : first + size]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from kubeproxy_bpf.plan.held import Held
 from kubeproxy_bpf.plan.writes import Capacity, Dump, Failed, Plan
 
 
@@ -28,6 +29,10 @@ class Dataplane(Protocol):
 
     async def dump(self) -> Dump:
         """Read back all maps."""
+
+    @property
+    def held(self) -> Held:
+        """The maps, for reading in parts while no plan is executed."""
 
     async def grace(self) -> None:
         """Return when no program can hold anything that it read before this call."""

@@ -18,6 +18,7 @@ from kubeproxy_bpf.dataplane.layout import TypeInfo
 from kubeproxy_bpf.dataplane.maps import HashMap, ServiceMaps
 from kubeproxy_bpf.dataplane.protocol import Applied
 from kubeproxy_bpf.dataplane.quarantine import Grace
+from kubeproxy_bpf.dataplane.readback import HeldMaps
 from kubeproxy_bpf.libbpf.abc import Map
 from kubeproxy_bpf.plan.records import SourceRangeKey
 from kubeproxy_bpf.plan.writes import Capacity, Dump, Failed, Plan
@@ -43,6 +44,7 @@ class Writer:
         of the packet path knows its structs.
         """
         self._maps = ServiceMaps(maps, btf, packet_btf)
+        self.held = HeldMaps(self._maps)
         self._grace = grace or Grace()
         self._ordered = membarrier.register()
         # Someone may have removed elements right before this process began.

@@ -29,18 +29,25 @@ class FrontendTable:
         self._max_entries = max_entries
         self._dropped: dict[FrontendKey, int] = {}
         self._refused: set[FrontendKey] = set()
-        self._ports = PortBitmap()
+        self._absent: set[FrontendKey] = set()
+        """Removed by somebody else."""
+        self.ports = PortBitmap()
 
     def restore(self, entries: Mapping[FrontendKey, Frontend], node_ports: Sequence[int]) -> None:
         """Start from what the maps hold."""
         self.entries = dict(entries)
         ports = (key.port for key, entry in entries.items() if entry.kind in _SCREENED)
-        self._ports.restore(ports, node_ports)
+        self.ports.restore(ports, node_ports)
 
     @property
     def dirty(self) -> bool:
         """Whether there is something to write although nothing changed."""
-        return bool(self._refused or self._ports.doubtful)
+        return bool(self._refused or self._absent or self.ports.doubtful)
+
+    @property
+    def unwritten(self) -> Container[FrontendKey]:
+        """Keys whose last write was refused."""
+        return self._refused
 
     def fits(self, keys: Iterable[FrontendKey]) -> bool:
         """Whether those of the keys that are new find room beside all that is still there."""
@@ -74,13 +81,14 @@ class FrontendTable:
             return True
         self.entries[key] = value
         if value.kind in _SCREENED:
-            self._ports.count(key.port, plan)
+            self.ports.count(key.port, plan)
         if old is not None and old.kind in _SCREENED:
-            self._ports.uncount(key.port)
+            self.ports.uncount(key.port)
         if old is None and key not in self._refused:
             plan.frontends_added.append((key, value))
         else:
             self._refused.discard(key)
+            self._absent.discard(key)
             plan.frontends_replaced.append((key, value))
         return True
 
@@ -90,23 +98,34 @@ class FrontendTable:
             old = self.entries.pop(key)
             plan.frontends_removed.append(key)
             self._refused.discard(key)
+            self._absent.discard(key)
             if old.kind in _SCREENED:
-                self._ports.uncount(key.port)
+                self.ports.uncount(key.port)
         for key in sorted(self._refused):
             value = self.entries.get(key)
             if value is None:
                 plan.frontends_removed.append(key)
             else:
                 plan.frontends_replaced.append((key, value))
+        absent = ((key, self.entries[key]) for key in sorted(self._absent))
+        plan.frontends_added += absent
+        self._absent.clear()
         made_room = bool(self._dropped)
         self._dropped.clear()
         self._refused.clear()
-        self._ports.flush(plan)
+        self.ports.flush(plan)
         return made_room
 
     def refused(self, key: FrontendKey) -> None:
         """The kernel refused a write of this key: the next plan repeats it."""
         self._refused.add(key)
+
+    def doubt(self, key: FrontendKey, absent: bool) -> None:
+        """Somebody else wrote this key, or removed it: the next plan repairs it."""
+        if absent and key in self.entries and key not in self._refused:
+            self._absent.add(key)
+        else:
+            self._refused.add(key)
 
 
 class PortBitmap:
@@ -127,6 +146,16 @@ class PortBitmap:
             if word != expected[number]:
                 self.doubtful.add(number)
             self._words[number] = word
+
+    @property
+    def words(self) -> Sequence[int]:
+        """What the map holds."""
+        return self._words
+
+    def doubt(self, number: int, word: int) -> None:
+        """The map holds another word, which somebody else wrote: the next plan repairs it."""
+        self._words[number] = word
+        self.doubtful.add(number)
 
     def count(self, port: int, plan: Plan) -> None:
         """One more frontend; its bit is set before the frontend."""

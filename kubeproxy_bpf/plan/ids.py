@@ -47,6 +47,11 @@ class IdPool:
         """Ids that are out, those that rest included."""
         return self._next - 1 - len(self._returned)
 
+    @property
+    def last(self) -> int:
+        """The last id that was ever out."""
+        return self._next - 1
+
     def take(self) -> int | None:
         """Return an id, or None when all are out."""
         if self._returned and (self._dense or self._next >= self._fresh_end):
@@ -108,6 +113,22 @@ class BackendTable:
         self._keys[number] = key
         self.by_key[key] = number
         return number
+
+    @property
+    def last(self) -> int:
+        """The last id of which anything is known."""
+        return len(self._keys) - 1
+
+    def renew(self, number: int) -> int | None:
+        """Give a second id to an address, which counts from now on; None without room."""
+        key = self._keys[number]
+        assert key is not None, "it has an address"
+        return self.add(key, self.flags[number])
+
+    def current(self, numbers: array[int]) -> array[int]:
+        """The ids that count for the same addresses."""
+        keys, by_key = self._keys, self.by_key
+        return array("I", (by_key.get(keys[n] or _NOWHERE, n) for n in numbers))
 
     def undo(self, number: int) -> None:
         """Forget an id that was added and never written."""

@@ -16,7 +16,9 @@ work is proportional to the change. Its rules:
    stale.
 5. A frontend that asks for source ranges is programmed after them, and also if they found no room:
    then it lets nobody in.
-6. Writes that the kernel refused (``settle``) are repeated by the next plan, and until they succeed
+6. What somebody else wrote over (``doubt``) is published anew like any change, not repaired in its
+   place.
+7. Writes that the kernel refused (``settle``) are repeated by the next plan, and until they succeed
    nothing that the refused plan freed is handed out.
 """
 
@@ -25,6 +27,8 @@ from __future__ import annotations
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from kubeproxy_bpf.model.types import Changes, Desired, FrontendSpec, ServicePortId
+from kubeproxy_bpf.plan.doubts import Doubts
+from kubeproxy_bpf.plan.findings import Finding
 from kubeproxy_bpf.plan.frontends import FrontendTable
 from kubeproxy_bpf.plan.ranges import RangeTable
 from kubeproxy_bpf.plan.records import Frontend, FrontendKey, FrontendKind
@@ -46,15 +50,17 @@ class Planner:
         self._restored: dict[int, Programmed] = {}
         self._waiting: dict[ServicePortId, tuple[Desired, str]] = {}
         """What found no room, and in which map."""
-        self._frontends = FrontendTable(capacity.frontends)
-        self._ranges = RangeTable(capacity.source_ranges)
-        self._vips = VipTable(capacity.vips, lingers=capacity.source_ranges > 0)
+        # Open to ``audit``, which only reads.
+        self.frontends = FrontendTable(capacity.frontends)
+        self.ranges = RangeTable(capacity.source_ranges)
+        self.vips = VipTable(capacity.vips, lingers=capacity.source_ranges > 0)
         self._refused: Mapping[str, Callable[[Any], None]] = {
-            "frontends": self._frontends.refused,
-            "vips": self._vips.refused,
-            "source_ranges": self._ranges.refused,
+            "frontends": self.frontends.refused,
+            "vips": self.vips.refused,
+            "source_ranges": self.ranges.refused,
         }
-        self._services = ServiceTable(capacity)
+        self.services = ServiceTable(capacity)
+        self._doubts = Doubts()
         self._suspect = Freed()
         self._token = 0
         self._shed: dict[int, int] = {}
@@ -75,11 +81,12 @@ class Planner:
     def owes(self) -> bool:
         """Whether a plan of NOTHING would do something."""
         return bool(
-            self._services.owes
-            or self._frontends.dirty
-            or self._vips.dirty
-            or self._ranges.dirty
-            or (self._room and (self._waiting or self._vips.waiting))
+            self.services.owes
+            or self.frontends.dirty
+            or self.vips.dirty
+            or self.ranges.dirty
+            or self._doubts
+            or (self._room and (self._waiting or self.vips.waiting))
         )
 
     @property
@@ -95,13 +102,13 @@ class Planner:
     @property
     def used(self) -> Capacity:
         """Entries in use of each map, those that rest included."""
-        behind = self._services.used
-        vips, frontends = len(self._vips.entries), len(self._frontends.entries)
-        return behind._replace(vips=vips, frontends=frontends, source_ranges=self._ranges.used)
+        behind = self.services.used
+        vips, frontends = len(self.vips.entries), len(self.frontends.entries)
+        return behind._replace(vips=vips, frontends=frontends, source_ranges=self.ranges.used)
 
     def owner(self, key: FrontendKey) -> ServicePortId | None:
         """The service port to which a frontend leads."""
-        entry = self._frontends.entries.get(key)
+        entry = self.frontends.entries.get(key)
         return self._owners.get(entry.service) if entry else None
 
     @property
@@ -109,10 +116,16 @@ class Planner:
         """Who has which service index; a live view."""
         return self._owners
 
+    def state(self, index: int) -> Programmed | None:
+        """What is published under a service index, as far as it is known."""
+        port = self._owners.get(index)
+        state = self._ports[port] if port is not None else self._restored.get(index)
+        return state if state is not None and state.record is not None else None
+
     @property
     def lingering(self) -> Mapping[bytes, int]:
         """Addresses that stay for their flows alone, each with the plan since which it does."""
-        return self._vips.lingering
+        return self.vips.lingering
 
     # ---- what the caller reports ----
 
@@ -122,19 +135,31 @@ class Planner:
         for write in failed:
             self._refused[write.map](write.key)
         if failed:
-            self._services.hold(plan.token)
+            self.services.hold(plan.token)
             for index, token in self._shed.items():
                 if token == plan.token:
                     self._shed[index] = self._token + 1
 
     def release(self, token: int) -> None:
         """A grace period has passed since the plan with this token: what it freed is free."""
-        self._room = self._services.release(token) or self._room
+        self._room = self.services.release(token) or self._room
         self._shed = {index: shed for index, shed in self._shed.items() if shed > token}
 
     def forget(self, addresses: Mapping[bytes, int]) -> None:
         """No flow leads to these of ``lingering`` any more: the next plan removes them."""
-        self._vips.forget(addresses)
+        self.vips.forget(addresses)
+
+    def doubt(self, findings: Iterable[Finding]) -> None:
+        """Somebody else wrote there: the next plan writes it anew, in the order of all plans."""
+        for finding in findings:
+            if finding.map == "frontends":
+                self.frontends.doubt(finding.key, absent=finding.held is None)
+            elif finding.map == "node_ports":
+                self.frontends.ports.doubt(finding.key, finding.held)
+            elif finding.map in self._refused:
+                self._refused[finding.map](finding.key)
+            else:
+                self._doubts.add(finding)
 
     # ---- planning ----
 
@@ -153,20 +178,21 @@ class Planner:
         for port, desired in wanted.items():
             if not self._program(port, desired, plan) and port in adopted:
                 self._unadopt(port, gone)
+        self._doubts.settle(self, plan)
         for state in gone.values():
-            self._services.free(state, plan)
-            self._services.free_index(state.index)
-            self._ranges.drop(state.index)
+            self.services.free(state, plan)
+            self.services.free_index(state.index)
+            self.ranges.drop(state.index)
         if changes.complete:
-            self._ranges.drop_unowned(self._owners)
+            self.ranges.drop_unowned(self._owners)
         self._completed = self._completed or changes.complete
         if self._suspect and self._completed:
             self._free_suspect()
-        self._services.retire(plan)
-        vips_room = self._vips.plan(changes.vips, changes.complete, plan)
-        ranges_room = self._ranges.flush(plan)
-        self._room = self._frontends.flush(plan) or vips_room or ranges_room
-        self._services.rest(plan)
+        self.services.retire(plan)
+        vips_room = self.vips.plan(changes.vips, changes.complete, plan)
+        ranges_room = self.ranges.flush(plan)
+        self._room = self.frontends.flush(plan) or vips_room or ranges_room
+        self.services.rest(plan)
         plan.frees |= bool(plan.frontends_removed or plan.vips_removed or ranges_room)
         plan.unfit += ((port, full) for port, (_, full) in self._waiting.items())
         return plan
@@ -215,7 +241,7 @@ class Planner:
                 continue
             if gone.pop(state.index, None):
                 adopted.add(port)
-                self._services.renew(state)
+                self.services.renew(state)
             else:
                 del self._restored[state.index]
             state.inherited = True
@@ -238,7 +264,7 @@ class Planner:
     ) -> Programmed | None:
         keys: set[FrontendKey] | None = None
         for spec in sorted(desired.frontends, key=lambda spec: spec.kind):
-            entry = self._frontends.entries.get(_key(spec))
+            entry = self.frontends.entries.get(_key(spec))
             if entry is None:
                 continue
             restored = self._restored.get(entry.service)
@@ -256,7 +282,7 @@ class Planner:
         return None
 
     def _held(self, state: Programmed) -> list[FrontendSpec]:
-        entries = self._frontends.entries
+        entries = self.frontends.entries
         return [
             spec
             for spec in state.frontends
@@ -271,7 +297,7 @@ class Planner:
     ) -> None:
         for state in gone.values():
             for spec in state.frontends:
-                self._frontends.drop(_key(spec), state.index)
+                self.frontends.drop(_key(spec), state.index)
         for port, desired in wanted.items():
             old = self._ports.get(port)
             if old is None or old.frontends == desired.frontends:
@@ -279,10 +305,10 @@ class Planner:
             kept = {_key(spec) for spec in desired.frontends}
             for spec in old.frontends:
                 if _key(spec) not in kept:
-                    self._frontends.drop(_key(spec), old.index)
+                    self.frontends.drop(_key(spec), old.index)
                     self._shed[old.index] = self._token
         if complete:
-            self._frontends.drop_unowned(self._owners)
+            self.frontends.drop_unowned(self._owners)
 
     def _program(self, port: ServicePortId, desired: Desired, plan: Plan) -> bool:
         """Publish one service port, then its frontends; False when its endpoints did not fit."""
@@ -293,7 +319,7 @@ class Planner:
         state = self._ports.get(port)
         if state is not None and state.record is not None:
             state.inherited = False
-            if not self._ranges.put(state.index, desired.source_ranges, inherited, plan):
+            if not self.ranges.put(state.index, desired.source_ranges, inherited, plan):
                 self._waiting[port] = desired, "source_ranges"
             if not self._lead_to(state, desired, plan):
                 self._waiting[port] = desired, "frontends"
@@ -304,7 +330,7 @@ class Planner:
     def _lead_to(self, state: Programmed, desired: Desired, plan: Plan) -> bool:
         state.frontends = desired.frontends
         fits = True
-        put = self._frontends.put
+        put = self.frontends.put
         for spec in desired.frontends:
             value = Frontend(state.index, int(spec.kind), spec.flags)
             fits = put(_key(spec), value, self._owners, plan) and fits
@@ -313,15 +339,23 @@ class Planner:
     def _publish(self, port: ServicePortId, desired: Desired, plan: Plan) -> str | None:
         """Publish what differs, or name the map that is full."""
         state = self._ports.get(port)
-        if state is None and not self._frontends.fits(map(_key, desired.frontends)):
+        if state is None and not self.frontends.fits(map(_key, desired.frontends)):
             return "frontends"
-        published = self._services.publish(state, desired, plan)
+        published = self.services.publish(state, desired, plan)
         if isinstance(published, str):
             return published
         if state is None:
             plan.counts_cleared.append(published.index)
         self._own(port, published)
         return None
+
+    def replace(self, state: Programmed) -> None:
+        """The same is published for an index, elsewhere."""
+        port = self._owners.get(state.index)
+        if port is not None:
+            self._ports[port] = state
+        else:
+            self._restored[state.index] = state
 
     def _own(self, port: ServicePortId, state: Programmed) -> None:
         self._ports[port] = state
@@ -335,12 +369,12 @@ class Planner:
         del self._owners[state.index]
         gone[state.index] = state
         for spec in state.frontends:
-            self._frontends.drop(_key(spec), state.index)
+            self.frontends.drop(_key(spec), state.index)
 
     def _free_suspect(self) -> None:
         """Once all is published anew, nothing leads to what the restart found unsound."""
         if all(state.record for state in self._ports.values()):
-            self._services.free_suspect(self._suspect)
+            self.services.free_suspect(self._suspect)
             self._suspect = Freed()
 
     # ---- restart ----
@@ -349,10 +383,10 @@ class Planner:
         recovered = recover(dump, capacity)
         self._restored = recovered.services
         self._suspect = recovered.suspect
-        self._services.restore(dump, recovered)
-        self._frontends.restore(dump.frontends, dump.node_ports)
-        self._vips.restore(dump.vips)
-        self._ranges.restore(dump.source_ranges)
+        self.services.restore(dump, recovered)
+        self.frontends.restore(dump.frontends, dump.node_ports)
+        self.vips.restore(dump.vips)
+        self.ranges.restore(dump.source_ranges)
 
 
 def _key(spec: FrontendSpec) -> FrontendKey:

@@ -9,7 +9,7 @@ the planner alone.
 
 from __future__ import annotations
 
-from typing import Container, Iterable, Mapping
+from typing import Container, Iterable, Iterator, Mapping
 
 from kubeproxy_bpf.model.types import Prefix
 from kubeproxy_bpf.plan.records import SourceRange, SourceRangeKey
@@ -42,6 +42,19 @@ class RangeTable:
     def used(self) -> int:
         """Entries of the map."""
         return self._count
+
+    @property
+    def unwritten(self) -> Container[SourceRangeKey]:
+        """Keys whose last write was refused."""
+        return self._refused
+
+    def keys(self) -> Iterator[SourceRangeKey]:
+        """All that is let in."""
+        return (_key(service, each) for service, held in self._held.items() for each in held)
+
+    def get(self, key: SourceRangeKey) -> SourceRange | None:
+        """What stands, or should stand, under a key."""
+        return _ALLOW if _prefix(key) in self._held.get(key.service, ()) else None
 
     @property
     def dirty(self) -> bool:

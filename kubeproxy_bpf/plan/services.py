@@ -9,12 +9,12 @@ has which index and what leads there; this module decides nothing about frontend
 from __future__ import annotations
 
 from array import array
-from typing import Collection, Sequence
+from typing import Collection, Iterable, Sequence
 
 from kubeproxy_bpf.model.types import BackendSpec, Desired, Protocol
 from kubeproxy_bpf.plan.extents import Extents
 from kubeproxy_bpf.plan.ids import BackendTable, IdPool, next_generation
-from kubeproxy_bpf.plan.records import BackendFlags, Record, Service
+from kubeproxy_bpf.plan.records import Backend, BackendFlags, Record, Service
 from kubeproxy_bpf.plan.restore import Freed, Programmed, Recovered
 from kubeproxy_bpf.plan.writes import Capacity, Dump, Plan
 
@@ -39,6 +39,7 @@ class ServiceTable:
         self._freed = Freed()
         self._dead_backends: list[int] = []
         self._dead_services: list[int] = []
+        self._renewed_backends: list[int] = []
 
     def restore(self, dump: Dump, recovered: Recovered) -> None:
         """Take over what the maps hold; all that is free rests under token 0."""
@@ -68,6 +69,33 @@ class ServiceTable:
         slots = len(self._slots_all) - self._slots.free
         return Capacity(0, 0, self._indexes.used, self._records.used, slots, self._backends.used)
 
+    # ---- what the maps should hold ----
+
+    @property
+    def last_index(self) -> int:
+        """The last index that was ever out."""
+        return self._indexes.last
+
+    @property
+    def last_backend(self) -> int:
+        """The last backend id that was ever out."""
+        return self._backends.last
+
+    def word(self, state: Programmed) -> Service:
+        """What is published under an index."""
+        return Service(state.record_id, self._generations[state.index])
+
+    def no_word(self, index: int) -> Service | None:
+        """What stands where nothing is published; None if it is published or not yet retired."""
+        if self._published[index] or index in self._dead_services:
+            return None
+        return Service(0, self._generations[index])
+
+    def backends_written(self, numbers: Iterable[int]) -> list[tuple[int, Backend]]:
+        """What stands under these ids, as far as it is known."""
+        last, dead = self._backends.last, set(self._dead_backends)
+        return self._backends.records(n for n in numbers if n <= last and n not in dead)
+
     # ---- publish ----
 
     def publish(self, state: Programmed | None, desired: Desired, plan: Plan) -> Programmed | str:
@@ -88,15 +116,58 @@ class ServiceTable:
             return taken
         published = self._published_as(taken, state, desired, ids)
         plan.backends += self._backends.records(new)
-        if ids:
-            plan.slots.append((taken[2], ids))
-        assert published.record is not None
-        plan.records.append((published.record_id, published.record))
-        self._store_word(published, plan)
-        self._refer(ids)
+        self._announce(published, plan)
         if state is not None:
             self.free(state, plan, ids)
         return published
+
+    def republish(self, state: Programmed, plan: Plan) -> Programmed | str:
+        """Publish the same under another record and extent; or name the full map."""
+        assert state.record is not None
+        ids = self._backends.current(state.ids)
+        taken = self._take(state, len(ids))
+        if isinstance(taken, str):
+            return taken
+        published = Programmed(state.index, state.frontends)
+        published.inherited = state.inherited
+        published.record_id, published.ids = taken[1], ids
+        published.record = state.record._replace(slots=taken[2])
+        self._announce(published, plan)
+        # The same endpoints: sockets that have one keep it.
+        self.free(state, plan, kept=state.ids)
+        return published
+
+    def republish_word(self, state: Programmed, plan: Plan) -> None:
+        """Store the word once more; what it names is as it should be."""
+        self._store_word(state, plan)
+
+    def retire_word(self, index: int, plan: Plan) -> None:
+        """Nothing is published under the index."""
+        if (word := self.no_word(index)) is not None:
+            plan.services[index] = word
+
+    def renew_backend(self, number: int, held: Backend, plan: Plan) -> bool:
+        """Write a backend as it should be: under another id unless only its flags differ.
+
+        Tell whether its id changed: then all that have it are to be published anew.
+        """
+        ((_, wanted),) = self._backends.records((number,))
+        flags = self._backends.flags[number]
+        if not flags & _LIVE or held._replace(flags=flags) == wanted:
+            plan.backends.append((number, wanted))
+            return False
+        renewed = self._backends.renew(number) if self._backends.in_use(number) else None
+        if renewed is None:
+            return False
+        plan.backends += self._backends.records((renewed,))
+        self._renewed_backends.append(renewed)
+        return True
+
+    def free_unused_backends(self) -> None:
+        """After all is published: nobody had room for these new ids of backends."""
+        unused = (n for n in self._renewed_backends if not self._backends.in_use(n))
+        self._freed.backends += unused
+        self._renewed_backends.clear()
 
     def renew(self, state: Programmed) -> None:
         """The index gets another owner: its next word, which must follow, has a new generation."""
@@ -163,9 +234,18 @@ class ServiceTable:
             self._indexes.undo(index)
         return full
 
+    def _announce(self, published: Programmed, plan: Plan) -> None:
+        """The writes that let programs see it; its backends are written."""
+        assert published.record is not None
+        if published.ids:
+            plan.slots.append((published.record.slots, published.ids))
+        plan.records.append((published.record_id, published.record))
+        self._store_word(published, plan)
+        self._refer(published.ids)
+
     def _store_word(self, state: Programmed, plan: Plan) -> None:
         self._published[state.index] = 1
-        plan.services[state.index] = Service(state.record_id, self._generations[state.index])
+        plan.services[state.index] = self.word(state)
 
     def _refer(self, ids: array[int]) -> None:
         references = self._backends.references

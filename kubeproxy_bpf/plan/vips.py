@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from itertools import islice
 from operator import itemgetter
-from typing import Iterable, Mapping
+from typing import Container, Iterable, Mapping
 
 from kubeproxy_bpf.plan.records import VipFlags
 from kubeproxy_bpf.plan.writes import Plan
@@ -44,6 +44,11 @@ class VipTable:
     def waiting(self) -> bool:
         """Whether some address found no room."""
         return bool(self._waiting)
+
+    @property
+    def unwritten(self) -> Container[bytes]:
+        """Addresses whose last write was refused."""
+        return self._refused
 
     def restore(self, entries: Mapping[bytes, int]) -> None:
         """Start from what the map holds; the canary is the loader's and stays out of this."""
