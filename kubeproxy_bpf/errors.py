@@ -64,7 +64,7 @@ class SysctlRefused(KubeProxyError):
 
 
 class RulesRefused(KubeProxyError):
-    """Rules that a program of netfilter did not take; all is as before."""
+    """A program of netfilter did not take rules, or did not show them; all is as before."""
 
     def __init__(self, program: str, message: str) -> None:
         super().__init__(program, message)

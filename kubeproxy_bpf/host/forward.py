@@ -21,7 +21,7 @@ import structlog
 
 from kubeproxy_bpf.errors import RulesRefused
 from kubeproxy_bpf.host.basechains import dropping_chains
-from kubeproxy_bpf.host.iptables import NFT, Table, preferred_backend, tables
+from kubeproxy_bpf.host.iptables import NFT, Build, builds, preferred_backend
 from kubeproxy_bpf.host.rulewatch import RuleWatch
 from kubeproxy_bpf.model.types import Family
 from kubeproxy_bpf.threads import in_thread
@@ -79,12 +79,12 @@ class ForwardAccept:
         self._mark = mark
         self._look_s = look_s
         self._told: list[str] = []
-        self._refused: dict[Table, str] = {}
+        self._refused: dict[Build, str] = {}
         self._marking = True
 
     def start(self) -> int:
         """Look, and make it so; return the mark for the programs, or 0 without need; blocks."""
-        if not tables() and self._mode != "off":
+        if not builds() and self._mode != "off":
             _log.warning("forward_not_looked_at", missing="iptables")
         self._marking = self.sync()
         foreign = foreign_drops()
@@ -94,21 +94,21 @@ class ForwardAccept:
 
     def sync(self) -> bool:
         """Make it so; return whether FORWARD is to accept anywhere. Blocks; failures are logged."""
-        known = tables()
+        known = builds()
         preferred = preferred_backend(known) if self._mode == "on" else ""
         wanted, closed = [], []
-        for table in known:
-            forward = table.chain(_FORWARD)
-            if forward is None and table.backend != preferred:
+        for build in known:
+            forward = build.chain(_FORWARD)
+            if forward is None and build.backend != preferred:
                 continue  # there are no such rules, or no such kernel
             forward = forward or []
             if is_closed(forward):
-                closed.append(str(table))
-            if is_wanted(self._mode, forward, table.backend == preferred):
-                wanted.append(str(table))
-                self._apply(table, _missing(table, forward, accept_rules(self._mark)))
+                closed.append(str(build))
+            if is_wanted(self._mode, forward, build.backend == preferred):
+                wanted.append(str(build))
+                self._apply(build, _missing(build, forward, accept_rules(self._mark)))
             else:
-                self._apply(table, _removal(table, forward))
+                self._apply(build, _removal(build, forward))
         self._tell(wanted, closed)
         return bool(wanted)
 
@@ -122,18 +122,18 @@ class ForwardAccept:
                 await in_thread(self.sync)
                 await asyncio.sleep(_LEAST_S)
 
-    def _apply(self, table: Table, lines: Sequence[str]) -> None:
+    def _apply(self, build: Build, lines: Sequence[str]) -> None:
         """A refusal is told once, and tried again at the next look."""
         refused = ""
         if lines:
             try:
-                table.restore(lines)
+                build.restore(_text(lines))
             except RulesRefused as error:
                 refused = str(error)
-        if refused != self._refused.get(table, ""):
-            self._refused[table] = refused
+        if refused != self._refused.get(build, ""):
+            self._refused[build] = refused
             if refused:
-                _log.error("forward_rules_refused", table=str(table), error=refused)
+                _log.error("forward_rules_refused", table=str(build), error=refused)
 
     def _tell(self, wanted: list[str], closed: list[str]) -> None:
         """Say what is new."""
@@ -158,11 +158,11 @@ def remove_forward_accept() -> list[str]:
         RulesRefused: some are still there.
     """
     removed = []
-    for table in tables():
-        lines = _removal(table, table.chain(_FORWARD) or [])
+    for build in builds():
+        lines = _removal(build, build.chain(_FORWARD) or [])
         if lines:
-            table.restore(lines)
-            removed.append(str(table))
+            build.restore(_text(lines))
+            removed.append(str(build))
     return removed
 
 
@@ -172,9 +172,9 @@ def foreign_drops() -> list[str]:
     Also one in the place of iptables' own that iptables does not understand.
     """
     known = {
-        f"{_NFT_FAMILY[table.family]} filter {_FORWARD}"
-        for table in tables()
-        if table.backend == NFT and table.chain(_FORWARD) is not None
+        f"{_NFT_FAMILY[build.family]} filter {_FORWARD}"
+        for build in builds()
+        if build.backend == NFT and build.chain(_FORWARD) is not None
     }
     try:
         return sorted(set(dropping_chains()) - known)
@@ -183,10 +183,14 @@ def foreign_drops() -> list[str]:
         return []
 
 
-def _missing(table: Table, forward: Sequence[str], rules: Sequence[str]) -> list[str]:
+def _text(lines: Sequence[str]) -> str:
+    return "\n".join(("*filter", *lines, "COMMIT", ""))
+
+
+def _missing(build: Build, forward: Sequence[str], rules: Sequence[str]) -> list[str]:
     """What it takes until the chain is there, as it should be, and used."""
     lines = []
-    if table.chain(CHAIN) != rules:
+    if build.chain(CHAIN) != rules:
         lines += [f":{CHAIN} - [0:0]", *rules[1:]]
     if _JUMP not in forward:
         # Behind what others refuse (policies of a CNI), before a rule that refuses all the rest.
@@ -198,9 +202,9 @@ def _missing(table: Table, forward: Sequence[str], rules: Sequence[str]) -> list
     return lines
 
 
-def _removal(table: Table, forward: Sequence[str]) -> list[str]:
+def _removal(build: Build, forward: Sequence[str]) -> list[str]:
     """What it takes until nothing of ours is there."""
     lines = [f"-D {_FORWARD} -j {CHAIN}" for line in forward if line == _JUMP]
-    if table.chain(CHAIN) is not None:
+    if build.chain(CHAIN) is not None:
         lines += [f"-F {CHAIN}", f"-X {CHAIN}"]
     return lines

@@ -13,8 +13,9 @@ from collections import Counter
 from functools import partial
 from typing import Callable, Iterator, NamedTuple, Sequence, TypeVar
 
+from kubeproxy_bpf.errors import RulesRefused
+from kubeproxy_bpf.host.iptables import Build, builds
 from kubeproxy_bpf.takeover import iptables, ipvs, nftables
-from kubeproxy_bpf.takeover.iptables import Backend
 from kubeproxy_bpf.takeover.ruleset import Removal
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ Step = tuple[str, Callable[[], object]]
 class Leftovers(NamedTuple):
     """What there is of kube-proxy."""
 
-    tables: list[tuple[Backend, str, Removal]]
+    tables: list[tuple[Build, str, Removal]]
     """Of iptables: whose, the name, and how it goes."""
     nftables: list[tuple[str, str]]
     servers: int
@@ -51,15 +52,13 @@ class Leftovers(NamedTuple):
     def kept(self) -> list[str]:
         """Chains that others need, as "command table chain"."""
         return [
-            f"{backend.command} {name} {chain}"
-            for backend, name, what in self.tables
-            for chain in what.kept
+            f"{build} {name} {chain}" for build, name, what in self.tables for chain in what.kept
         ]
 
 
 def missing_tools() -> list[str]:
     """Without these nothing can be said about their rules."""
-    tools = {"iptables": iptables.installed(), "nft": nftables.present()}
+    tools = {"iptables": bool(builds()), "nft": nftables.present()}
     return [tool for tool, there in tools.items() if not there]
 
 
@@ -70,15 +69,15 @@ def find() -> Leftovers:
     def look(what: str, function: Callable[[], T], nothing: T) -> T:
         try:
             return function()
-        except OSError as error:
-            problems.append(f"{what}: {error.strerror or error}")
+        except (OSError, RulesRefused) as error:
+            problems.append(f"{what}: {_reason(error)}")
             return nothing
 
     none: dict[str, Removal] = {}
     tables = [
-        (backend, name, what)
-        for backend in iptables.backends()
-        for name, what in look(backend.command, partial(iptables.removals, backend), none).items()
+        (build, name, what)
+        for build in iptables.with_tables()
+        for name, what in look(str(build), partial(iptables.removals, build), none).items()
     ]
     no_tables: list[tuple[str, str]] = []
     own_tables = look("nftables", nftables.leftovers, no_tables) if nftables.present() else []
@@ -104,8 +103,8 @@ def remove(found: Leftovers, accepts_needed: bool = False, spared: Sequence[str]
 def stop_tracking() -> list[str]:
     """Remove what keeps connections tracked that kube-proxy's rules opened; returns problems."""
     steps: list[Step] = [
-        (f"{backend.command} tracking", partial(iptables.stop_tracking, backend))
-        for backend in iptables.backends()
+        (f"{build} tracking", partial(iptables.stop_tracking, build))
+        for build in iptables.with_tables()
     ]
     if nftables.present():
         steps.append(("nftables tracking", nftables.stop_tracking))
@@ -118,9 +117,13 @@ def run(steps: Iterator[Step] | list[Step]) -> list[str]:
     for what, step in steps:
         try:
             step()
-        except OSError as error:
-            problems.append(f"{what}: {error.strerror or error}")
+        except (OSError, RulesRefused) as error:
+            problems.append(f"{what}: {_reason(error)}")
     return problems
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _refuse(reason: str) -> None:
@@ -128,11 +131,11 @@ def _refuse(reason: str) -> None:
 
 
 def _steps(found: Leftovers, accepts_needed: bool, spared: Sequence[str]) -> Iterator[Step]:
-    for backend, name, what in found.tables:
-        step = partial(iptables.remove, backend, what)
+    for build, name, what in found.tables:
+        step = partial(iptables.remove, build, what)
         if what.exposed and accepts_needed:
             step = partial(_refuse, "FORWARD drops, and nothing accepts in place of these rules")
-        yield f"{backend.command} {name}", step
+        yield f"{build} {name}", step
     if found.nftables:
         yield "nftables", partial(nftables.remove, found.nftables)
     if found.device is not None:

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from kubeproxy_bpf.host.forward import CHAIN, ForwardAccept, foreign_drops, remove_forward_accept
-from kubeproxy_bpf.host.iptables import preferred_backend, tables
+from kubeproxy_bpf.host.iptables import builds, preferred_backend
 
 pytestmark = pytest.mark.root
 
@@ -157,7 +157,7 @@ def test_on_takes_the_backend_of_the_kubelet(scene, backend, hint):
 
     assert MARK == start(scene, "on")
 
-    assert backend == scene.on_node(lambda: preferred_backend(tables()))
+    assert backend == scene.on_node(lambda: preferred_backend(builds()))
     assert has_chain(scene, f"iptables-{backend}")
     assert has_chain(scene, f"ip6tables-{backend}")
 

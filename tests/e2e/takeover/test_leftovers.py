@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from kubeproxy_bpf.errors import RulesRefused
+from kubeproxy_bpf.host.iptables import NFT, Build
+from kubeproxy_bpf.model import types
 from kubeproxy_bpf.takeover import iptables, ipvs, leftovers
 from kubeproxy_bpf.takeover.nftables import TRACKING_TABLE
 from kubeproxy_bpf.takeover.ruleset import TRACKING_CHAIN
@@ -260,10 +262,10 @@ def test_a_tool_that_fails_is_told_and_the_rest_goes_on(
     """One backend cannot be read: the others are cleaned all the same."""
     load_all(node)
 
-    def fails(backend: iptables.Backend) -> dict[str, iptables.Removal]:
-        if backend.command == "iptables-legacy":
-            raise iptables.IptablesError(1, "iptables-legacy-save: broken")
-        return real(backend)
+    def fails(build: Build) -> dict[str, iptables.Removal]:
+        if str(build) == "iptables-legacy":
+            raise RulesRefused("iptables-legacy-save", "broken")
+        return real(build)
 
     real = iptables.removals
     monkeypatch.setattr(iptables, "removals", fails)
@@ -271,7 +273,7 @@ def test_a_tool_that_fails_is_told_and_the_rest_goes_on(
     assert found.problems == ["iptables-legacy: iptables-legacy-save: broken"]
     assert node.call(lambda: leftovers.remove(found)) == []
     monkeypatch.undo()
-    left = {each.command for each, _, _ in node.call(leftovers.find).tables}
+    left = {str(each) for each, _, _ in node.call(leftovers.find).tables}
     assert left == {"iptables-legacy"}
 
 
@@ -300,8 +302,7 @@ def test_a_large_ruleset_goes_at_once(node: Node) -> None:
 
 def test_programs_say_what_is_wrong(node: Node) -> None:
     """The words of the tool are the reason that is told."""
-    with pytest.raises(iptables.IptablesError) as caught:
+    with pytest.raises(RulesRefused) as caught:
         what = iptables.Removal("*nat\n-X nosuch\nCOMMIT\n", 0, 1, 0, (), False)
-        node.call(lambda: iptables.remove(iptables.Backend("iptables-nft", None), what))
+        node.call(lambda: iptables.remove(Build(types.Family.IPV4, NFT, "iptables-nft"), what))
     assert "iptables-nft-restore: " in str(caught.value)
-    assert subprocess.SubprocessError not in type(caught.value).__mro__

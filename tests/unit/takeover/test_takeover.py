@@ -9,10 +9,11 @@ import pytest
 import structlog
 
 from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.host.iptables import NFT, Build
+from kubeproxy_bpf.model.types import Family
 from kubeproxy_bpf.serve.devices import DeviceReading
 from kubeproxy_bpf.takeover import readiness
 from kubeproxy_bpf.takeover import takeover as module
-from kubeproxy_bpf.takeover.iptables import Backend
 from kubeproxy_bpf.takeover.leftovers import Leftovers
 from kubeproxy_bpf.takeover.meters import KINDS, TakeoverMeters
 from kubeproxy_bpf.takeover.ruleset import Removal
@@ -138,7 +139,7 @@ def test_the_metric_knows_every_kind_that_is_counted(node: Node) -> None:
     """A kind that is gone is shown as 0, and none is lost."""
     meters = TakeoverMeters()
     removal = Removal("*nat", 1, 2, 3, (), False)
-    tables = [(Backend("iptables-nft", None), "nat", removal)]
+    tables = [(Build(Family.IPV4, NFT, "iptables-nft"), "nat", removal)]
     full = Leftovers(tables, [("ip", "kube-proxy")], 4, 5, ["KUBE-LOOP-BACK"], [])
     assert set(full.counts) == set(KINDS)
     meters.found(full.counts)
