@@ -13,13 +13,17 @@ from typing import Collection, Iterable
 
 from kubeproxy_bpf.plan.records import Backend, BackendFlags
 
-BackendKey = tuple[bytes, int, int]
-"""Identity of a backend: address, port, protocol."""
+BackendKey = tuple[bytes, int, int, int]
+"""Identity of a backend: address, port, protocol, and its LOCAL flag.
+
+The flag is what the EndpointSlice of one Service says of a pod; it must not become true for another
+Service that names the same address. HOST follows from the address, and changes in place."""
 
 _GENERATION_MAX = 0xFFFFFFFF
 # Plain numbers: arithmetic with members of an IntFlag costs a microsecond each.
 _LIVE = int(BackendFlags.LIVE)
-_NOWHERE: BackendKey = (bytes(16), 0, 0)
+_LOCAL = int(BackendFlags.LOCAL)
+_NOWHERE: BackendKey = (bytes(16), 0, 0, 0)
 
 
 def next_generation(generation: int) -> int:
@@ -143,7 +147,7 @@ class BackendTable:
     def records(self, numbers: Iterable[int]) -> list[tuple[int, Backend]]:
         """What the map is to hold for each of these ids."""
         keys, flags, generations = self._keys, self.flags, self._generations
-        return [(n, Backend(*(keys[n] or _NOWHERE), flags[n], generations[n])) for n in numbers]
+        return [(n, Backend(*(keys[n] or _NOWHERE)[:3], flags[n], generations[n])) for n in numbers]
 
     def in_use(self, number: int) -> bool:
         """Whether some service uses the id."""
@@ -166,16 +170,17 @@ class BackendTable:
         for number, backend in backends:
             if number >= len(self._keys):
                 self._grow(number)
-            address, port, protocol, self.flags[number], self._generations[number] = backend
-            self._keys[number] = (address, port, protocol)
+            address, port, protocol, flags, self._generations[number] = backend
+            self.flags[number] = flags
+            self._keys[number] = (address, port, protocol, flags & _LOCAL)
         last = len(self._keys) - 1
         self._grow(max(used, default=0))
-        by_key, flags = self.by_key, self.flags
+        by_key, live = self.by_key, self.flags
         # Of two ids of one address the one in use counts.
         for numbers in (sorted(used), range(1, last + 1)):
             for number in numbers:
                 key = self._keys[number]
-                if key is not None and flags[number] & _LIVE and key not in by_key:
+                if key is not None and live[number] & _LIVE and key not in by_key:
                     by_key[key] = number
         rest = self._pool.reserve({*used, last} if last > 0 else used)
         if last > 0 and last not in used:

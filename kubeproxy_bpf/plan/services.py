@@ -19,6 +19,7 @@ from kubeproxy_bpf.plan.restore import Freed, Programmed, Recovered
 from kubeproxy_bpf.plan.writes import Capacity, Dump, Plan
 
 _LIVE = int(BackendFlags.LIVE)
+_LOCAL = int(BackendFlags.LOCAL)
 _RESTART = 0
 """Token under which all rests that a restart finds unused."""
 
@@ -201,9 +202,10 @@ class ServiceTable:
         ids = array("I")
         new: list[int] = []
         for spec in specs:
-            key = spec[:3]
+            address, port, protocol, flags = spec
+            key = (address, port, protocol, flags & _LOCAL)
             number = known.get(key)
-            flags = spec.flags | _LIVE
+            flags |= _LIVE
             if number is None:
                 number = table.add(key, flags)
                 if number is None:

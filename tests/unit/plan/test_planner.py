@@ -276,15 +276,33 @@ def test_an_id_given_to_another_address_has_another_generation(bench: Bench) -> 
 
 
 def test_flags_of_a_known_backend_are_updated(bench: Bench) -> None:
-    """A pod that turns out to be local is marked without a new id."""
+    """An address that turns out to be the node's own is marked without a new id."""
     wanted = desired([cluster_ip(VIP)], ["10.0.0.1"])
     bench.sync(complete({WEB: wanted}))
 
-    local = endpoint("10.0.0.1", flags=int(BackendFlags.LOCAL))
-    plan = bench.plan(Changes({WEB: wanted._replace(backends=(local,))}, {}))
+    own = endpoint("10.0.0.1", flags=int(BackendFlags.HOST))
+    plan = bench.plan(Changes({WEB: wanted._replace(backends=(own,))}, {}))
 
     assert ["backends"] == [step.map for step in plan.steps()]
-    assert bench.fake.backends[1].flags == BackendFlags.LOCAL | BackendFlags.LIVE
+    assert bench.fake.backends[1].flags == BackendFlags.HOST | BackendFlags.LIVE
+
+
+def test_what_one_service_says_of_a_pod_is_not_said_of_anothers(bench: Bench) -> None:
+    """A slice that calls somebody else's endpoint local has a backend of its own; also after a
+    restart."""
+    front, rival = [cluster_ip(VIP)], [cluster_ip("10.96.0.99")]
+    wanted = desired(front, ["10.0.0.1"])
+    bench.sync(complete({WEB: wanted}))
+
+    local = endpoint("10.0.0.1", flags=int(BackendFlags.LOCAL))
+    both = {WEB: wanted, port_id("rival"): desired(rival, [])._replace(backends=(local,))}
+    bench.sync(complete(both))
+    bench.restart()
+    plan = bench.sync(complete(both))
+
+    assert not plan.backends
+    flags = {number: backend.flags for number, backend in bench.fake.backends.items()}
+    assert {1: BackendFlags.LIVE, 2: BackendFlags.LOCAL | BackendFlags.LIVE} == flags
 
 
 def test_udp_backends_that_a_service_loses_are_named() -> None:
