@@ -3,7 +3,8 @@
 
 Only this module knows everybody. The order of the start is the order of ``_serve``: servers,
 kernel probe, the writer's lock, maps (restored), then API and node at once; the programs are
-attached when the first sync has filled the maps. SIGTERM and SIGINT end the process and leave the
+attached when the first sync has filled the maps, be it with what an earlier process knew
+(``last_known``). SIGTERM and SIGINT end the process and leave the
 datapath as it is; so does any failure.
 """
 
@@ -32,6 +33,7 @@ from kubeproxy_bpf.feed import Feed
 from kubeproxy_bpf.host.conntrack import ConntrackCleanup
 from kubeproxy_bpf.host.state import HostState
 from kubeproxy_bpf.instance import Instance
+from kubeproxy_bpf.last_known import LastKnown
 from kubeproxy_bpf.model.cluster import ClusterModel, Step
 from kubeproxy_bpf.model.facts import KUBELET_PORTS, ModelConfig
 from kubeproxy_bpf.model.types import Family, Protocol
@@ -55,6 +57,9 @@ class App:
         self._families = supported_families(config.bind_address)
         self._status = Status(config, self._families)
         self._stopping = False
+        self._known = False
+        """Whether what was taken last is what the API server said, and no memory."""
+        self._synced = False
         names = tuple(f"IPv{int(family)}" for family in self._families)
         self._telemetry = Telemetry(config, names, lambda: self._status.health.waiting_for_writer)
 
@@ -123,7 +128,8 @@ class App:
                 instance.abort_lost_sockets(backend for _, backend in outcome.lost)
 
         def taken(step: Step) -> None:
-            status.taken(step)
+            self._known = feed.complete
+            status.taken(step, self._known)
             conntrack.note(step.changes)
 
         programmer = Programmer(instance.writer, report)
@@ -139,7 +145,7 @@ class App:
             min_interval_s=config.min_sync_period_s,
             retry_s=config.sync_period_s,
             on_taken=taken,
-            on_finished=lambda: self._sync_finished(instance, conntrack),
+            on_finished=lambda: self._sync_finished(instance, conntrack, last_known),
             on_udp_changed=instance.abort_lost_sockets,
             on_unfit=status.events.port_unfit,
             meters=self._telemetry.sync,
@@ -148,6 +154,11 @@ class App:
         self._telemetry.follow(instance, programmer, sync, packets, counted)
         stack.push_async_callback(self._telemetry.leave)
         store = node_store()
+        last_known = LastKnown(
+            config, lambda: client.connection, store, model, self._telemetry.snapshot
+        )
+        await last_known.read(instance.serves_already)
+        stack.push_async_callback(last_known.close)
         feed = self._feed(model, store, sync, packets, instance)
         status.events.uid_of = store.uid
         status.events.started(config.mode)
@@ -156,7 +167,8 @@ class App:
             feed.addresses_changed, instance.devices_changed, instance.filters_changed
         )
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_eternal("API source", source.run))
+            tasks.create_task(_eternal("API source", partial(last_known.reach, source.run)))
+            tasks.create_task(_eternal("last known objects", last_known.run))
             tasks.create_task(_eternal("device watcher", devices.run))
             tasks.create_task(_eternal("sync loop", sync.run))
             tasks.create_task(_eternal("socket terminator", instance.run_terminator))
@@ -197,12 +209,17 @@ class App:
         store.subscribe(feed)
         return feed
 
-    async def _sync_finished(self, instance: Instance, conntrack: ConntrackCleanup) -> None:
-        first = not instance.attached
+    async def _sync_finished(
+        self, instance: Instance, conntrack: ConntrackCleanup, last_known: LastKnown
+    ) -> None:
         await instance.attach()
+        last_known.programmed()
+        self._status.synced(self._known)
+        if not self._known:
+            return
         conntrack.synced()
-        self._status.synced()
-        if first:
+        if not self._synced:
+            self._synced = True
             memory.synced()
 
 

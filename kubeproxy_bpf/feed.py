@@ -3,8 +3,9 @@
 
 It also holds the gate of the start: the model is told that everything is known only when the store
 is complete *and* the node's own addresses have been read, since without them node ports would look
-deleted. While an object of the start is unreadable the model is told so, and nothing is pruned:
-what the previous process programmed may belong to it. Built by ``app``; subscribed to
+deleted. What the store recalls of an earlier process opens it halfway: that is programmed, and
+nothing is pruned. While an object of the start is unreadable the model is told so, and nothing is
+pruned: what the previous process programmed may belong to it. Built by ``app``; subscribed to
 ``api.store``; called by ``node.devices``.
 """
 
@@ -61,8 +62,12 @@ class Feed:
         self._node: Node | None = None
         self._policy: NodePortPolicy | None = None
         self._addresses: frozenset[LocalAddress] | None = None
+        self._recalled = False
         self._synced = False
-        self._complete = False
+        self._open = False
+        """The model gives out something."""
+        self.complete = False
+        """Whether that is all of what the API server said, and no memory."""
         self._setters: Mapping[Kind, Callable[[ObjectKey, ApiObject | None], None]] = {
             Kind.SERVICE: self._service,
             Kind.ENDPOINT_SLICE: self._slice,
@@ -92,25 +97,41 @@ class Feed:
         elif isinstance(old, EndpointSlice):
             self._meters.slice_removed(old.address_type, ObjectKey(old.namespace, old.service))
 
+    def on_recalled(self) -> None:
+        """What was told is what an earlier process knew."""
+        self._recalled = True
+        self._try_open()
+
     def on_synced(self) -> None:
         """All required lists are known and have been told; said again once all of it is read."""
         self._synced = True
-        self._try_complete()
+        self._try_open()
 
     def addresses_changed(self, addresses: frozenset[LocalAddress]) -> None:
         """The node's addresses, all of them."""
         self._addresses = addresses
-        if self._complete:
+        if self._open:
             self._set_addresses()
             self._wake_if_due()
         else:
-            self._try_complete()
+            self._try_open()
 
-    def _try_complete(self) -> None:
-        if not self._synced or self._addresses is None:
+    def _try_open(self) -> None:
+        if self._addresses is None:
             return
-        if not self._complete:
-            self._complete = True
+        if self._synced:
+            self._complete()
+        elif self._recalled and not self._open:
+            self._open = True
+            self._set_addresses()
+            self._model.mark_complete(prune=False)
+            self._wake_if_due()
+
+    def _complete(self) -> None:
+        if not self.complete:
+            self.complete = self._open = True
+            # A Node that was recalled decides no more.
+            self._policy = None
             self._set_addresses()
         # What an unreadable ServiceCIDR says decides about no Service.
         unreadable = {entry for entry in self._unreadable() if entry[0] != Kind.SERVICE_CIDR}
@@ -139,7 +160,7 @@ class Feed:
 
     def _tell_node(self) -> None:
         """Before the gate opens, what the previous process told stays."""
-        if not self._complete or self._addresses is None:
+        if not self._open or self._addresses is None:
             return
         cidrs = [cidr for cidrs in self._service_cidrs.values() for cidr in cidrs]
         facts = node_facts(self._config, self._node, self._addresses, cidrs, self._uplink)
@@ -173,6 +194,9 @@ class Feed:
     def _own_node(self, key: ObjectKey, new: ApiObject | None) -> None:
         node = new if isinstance(new, Node) else None
         self._node_seen(node)
+        if not self._synced:
+            # What was recalled gives way to what the API server says.
+            self._node = node
         if node is None:
             _log.info("node_deleted", node=key.name)
             return

@@ -11,6 +11,7 @@ packet programs that of ``packets``.
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 from functools import partial
 from importlib.resources import files
@@ -85,6 +86,8 @@ class Instance:
         """What is known of hooks and maps; None until the instance is open."""
         self.attached = False
         """Whether the programs are at work."""
+        self.serves_already = False
+        """Whether programs of an earlier process are, with what it had filled the maps with."""
 
     @property
     def writer(self) -> Writer:
@@ -220,6 +223,7 @@ class Instance:
     def _load(self) -> Datapath:
         settings = settings_of(self._config, netns_cookie(), self._forward_mark)
         self._owned = self._recognition(owner_of(self._config, settings.host_netns))
+        self.serves_already = self._find_earlier()
         datapath = load_datapath(
             object_path("kube_proxy.bpf.o"),
             self._pins,
@@ -230,6 +234,13 @@ class Instance:
         _log.info("datapath_loaded", maps=str(datapath.maps_dir))
         self.packets = self._load_packets(datapath, settings)
         return datapath
+
+    def _find_earlier(self) -> bool:
+        """Links are made when the maps are filled; so maps without programs may be half filled."""
+        links = self._links_dir
+        if links is not None and links.is_dir() and os.listdir(links):
+            return True
+        return self._owned is not None and bool(self._owned.programs())
 
     def _recognition(self, owner: Owner) -> Owned | None:
         """What tells which programs are ours; None where the process may not look."""

@@ -73,15 +73,17 @@ class Status:
         """Tell the cluster what is still to be told; why the process ends may be among it."""
         await self._recorder.finish(client)
 
-    def taken(self, step: Step) -> None:
-        """A sync begins to program this."""
+    def taken(self, step: Step, known: bool = True) -> None:
+        """A sync begins to program this; not ``known``: it is the memory of an earlier process,
+        about which load balancers hear nothing."""
         concerned = {family_of(address) for address in step.changes.vips}
         concerned.update(Family(port.family) for port in step.changes.services)
         self.health.sync_begun({f"IPv{int(family)}" for family in concerned})
-        for service, checks in step.health_checks.items():
+        for service, checks in step.health_checks.items() if known else ():
             self.service_health.want(service, checks)
 
-    def synced(self) -> None:
+    def synced(self, known: bool = True) -> None:
         """All that was taken is programmed."""
-        self.health.sync_finished()
-        self.service_health.synced()
+        self.health.sync_finished(known)
+        if known:
+            self.service_health.synced()

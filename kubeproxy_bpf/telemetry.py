@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from typing import Callable, Iterator
 
-from kubeproxy_bpf.api.meters import RestMeters
+from kubeproxy_bpf.api.meters import RestMeters, SnapshotMeters
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane.program import Programmer
 from kubeproxy_bpf.instance import Instance
@@ -45,6 +45,7 @@ class Telemetry:
         self._gates = config.feature_gates
         self._waiting = waiting
         self.rest = RestMeters()
+        self.snapshot = SnapshotMeters()
         self.sync = SyncMeters(ip_families)
         self.conntrack = ConntrackMeters()
         self.health = HealthMeters()
@@ -83,7 +84,8 @@ class Telemetry:
             return await in_thread(lambda: tuple(self._families()))
 
     def _families(self) -> Iterator[Family]:
-        for meters in (self.sync, self.health, self.conntrack, self.rest, self.takeover):
+        rest = (self.rest, self.snapshot)
+        for meters in (self.sync, self.health, self.conntrack, *rest, self.takeover):
             yield from meters.families()
         yield from metrics_kubernetes.families(self._gates)
         yield from metrics_process.families()

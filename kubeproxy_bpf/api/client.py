@@ -24,7 +24,7 @@ from aiohttp.connector import AddrInfoType
 
 from kubeproxy_bpf import __version__
 from kubeproxy_bpf.api.clock import Clock, SystemClock
-from kubeproxy_bpf.api.credentials import Credentials
+from kubeproxy_bpf.api.credentials import Connection, Credentials
 from kubeproxy_bpf.api.decode import parse_status
 from kubeproxy_bpf.api.meters import NO_ANSWER, RestMeters
 from kubeproxy_bpf.api.proxies import Proxies
@@ -91,6 +91,11 @@ class ApiClient:
         self._proxies = Proxies(os.environ)
         self._host = ""
         """Of the API server, with its port as configured: a label of metrics."""
+
+    @property
+    def connection(self) -> Connection:
+        """Where the API server is, as of the last request."""
+        return self._credentials.connection
 
     async def __aenter__(self) -> ApiClient:
         self._session = aiohttp.ClientSession(

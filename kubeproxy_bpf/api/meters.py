@@ -2,14 +2,16 @@
 """What is measured of requests to the API server, under the names of Kubernetes' own client.
 
 As there, a watch counts as a request when its answer begins, but not in durations and sizes: it
-lasts as long as it can. Written by ``api.client`` and ``api.reflector``; ``app`` makes it.
+lasts as long as it can. Written by ``api.client`` and ``api.reflector``; ``app`` makes it. What is
+measured of the snapshot of objects on disk is written by ``last_known``.
 """
 
 from __future__ import annotations
 
 import time
+from typing import Callable, Iterator, Mapping
 
-from kubeproxy_bpf.metering import Counter, Gauge, Histogram, Meters
+from kubeproxy_bpf.metering import Counter, Family, Gauge, Histogram, Meters, gauge
 
 DURATION_BOUNDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 SIZE_BOUNDS = (64.0, 256.0, 512.0, 1024.0, *(float(4**power) for power in range(6, 13)))
@@ -82,3 +84,42 @@ class RestMeters(Meters):
     def failed(self, kind: str) -> None:
         """A list or watch ended in an error."""
         self._failures.inc(kind)
+
+
+class SnapshotMeters(Meters):
+    """The snapshot of objects on disk; ``errors.inc("corrupt")``."""
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
+        self._written: float | None = None
+        self.writes = Counter("kubeproxy_bpf_snapshot_writes_total", "Snapshots that were written")
+        self.errors = Counter(
+            "kubeproxy_bpf_snapshot_errors_total",
+            "Snapshots that were not written, or not believed, by reason",
+            ("reason",),
+        )
+        self.errors.inc("not_written", by=0)
+        self._objects = Gauge(
+            "kubeproxy_bpf_snapshot_objects",
+            "Objects of a snapshot that stand in for what the API server has not told yet",
+            ("kind",),
+        )
+
+    def written(self, moment: float) -> None:
+        """When what the file says was what the API server said, in Unix time."""
+        self._written = moment
+
+    def in_use(self, counts: Mapping[str, int]) -> None:
+        """So many objects stand in, by kind; none: all is known."""
+        for kind in {*counts, *(labels[0] for labels in self._objects.values)}:
+            self._objects.set(counts.get(kind, 0), kind)
+
+    def families(self) -> Iterator[Family]:
+        """Copies of all; without an age where there is no snapshot."""
+        if self._written is not None:
+            yield gauge(
+                "kubeproxy_bpf_snapshot_age_seconds",
+                "Time since the snapshot on disk was what the API server said",
+                max(self._wall() - self._written, 0.0),
+            )
+        yield from super().families()

@@ -5,6 +5,10 @@ Nothing leaves the store before every required resource is known in full ("not y
 "deleted"): then all objects leave at once, followed by ``on_synced``, and changes one by one after
 that. Reflectors fill it, the sync loop subscribes. It holds no clock and makes no decision about
 Services.
+
+Before that, what an earlier process knew may stand in (``recall``). Subscribers hear of it at once,
+as of something that is not known to be true or complete; and when the lists are complete, of what
+is different from it.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from kubeproxy_bpf.api.intake import Sink
 from kubeproxy_bpf.api.objects import ObjectKey
 
 Objects = Mapping[ObjectKey, ApiObject]
+Recalled = Mapping[Kind, Objects]
 
 
 class State(Enum):
@@ -34,6 +39,10 @@ class Subscriber(Protocol):
         self, kind: Kind, key: ObjectKey, old: ApiObject | None, new: ApiObject | None
     ) -> None:
         """``old`` None: it appeared; ``new`` None: it is gone."""
+        ...
+
+    def on_recalled(self) -> None:
+        """What was told is what an earlier process knew; ``on_synced`` is still to come."""
         ...
 
     def on_synced(self) -> None:
@@ -78,6 +87,9 @@ class _Bucket:
         self._store.settle()
 
     def unavailable(self) -> None:
+        if self.state is State.PENDING:
+            for key in tuple(self.objects):  # recalled ones
+                self._set(key, None)
         self.state = State.UNAVAILABLE
         self._store.settle()
 
@@ -113,6 +125,8 @@ class Store:
             else {Kind.SERVICE: anything, Kind.ENDPOINT_SLICE: anything}
         )
         self._subscribers: list[Subscriber] = []
+        self._recalled: Recalled = {}
+        """Told and not confirmed; empty once the lists are complete."""
         self.synced = False
         self._partial = False
         """Synced while something was unreadable."""
@@ -141,6 +155,23 @@ class Store:
         self._subscribers.append(subscriber)
         if self.synced:
             self._tell_all((subscriber,))
+        elif self._recalled:
+            self._tell_recalled((subscriber,))
+
+    def recall(self, objects: Recalled) -> None:
+        """Let these stand in for what is not known yet; too late once everything is.
+
+        A kind whose list is here already keeps it, but nobody hears of it before all are here:
+        lists and memories do not fit together.
+        """
+        if self.synced or self._recalled:
+            return
+        self._recalled = objects
+        for kind, of_kind in objects.items():
+            bucket = self._buckets[kind]
+            if bucket.state is State.PENDING:
+                bucket.objects.update(of_kind)
+        self._tell_recalled(self._subscribers)
 
     def waive(self, kind: Kind) -> None:
         """Wait no longer for this kind (the own Node after 30 s [K2])."""
@@ -176,11 +207,25 @@ class Store:
         return bucket.state is State.LISTED and enough(bucket.objects)
 
     def _tell_all(self, subscribers: Iterable[Subscriber]) -> None:
+        """What is there, to those who know nothing, or nothing but what was recalled."""
+        recalled, self._recalled = self._recalled, {}
         for subscriber in subscribers:
             for kind, bucket in self._buckets.items():
+                told = recalled.get(kind, {})
+                for key in told.keys() - bucket.objects.keys():
+                    subscriber.on_change(kind, key, told[key], None)
                 for key, new in bucket.objects.items():
-                    subscriber.on_change(kind, key, None, new)
+                    old = told.get(key)
+                    if old != new:
+                        subscriber.on_change(kind, key, old, new)
             subscriber.on_synced()
+
+    def _tell_recalled(self, subscribers: Iterable[Subscriber]) -> None:
+        for subscriber in subscribers:
+            for kind, objects in self._recalled.items():
+                for key, new in objects.items():
+                    subscriber.on_change(kind, key, None, new)
+            subscriber.on_recalled()
 
 
 def anything(objects: Objects) -> bool:

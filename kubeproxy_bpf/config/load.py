@@ -243,6 +243,8 @@ def _from_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         "cgroup_root": settings["bpf-cgroup-root"],
         "pin_path": os.path.normpath(settings["bpf-pin-path"]),
         "state_path": os.path.normpath(settings["bpf-state-path"]),
+        "snapshot_path": settings["bpf-snapshot-path"],
+        "audit_period_s": settings["bpf-audit-period"],
         "tcp_origin": settings["bpf-tcp-origin"],
         "devices": tuple(settings["bpf-devices"]),
         "xdp": settings["bpf-xdp"],

@@ -69,6 +69,18 @@ SETTINGS = (
         "/run/kube-proxy-bpf",
         "directory for what cleanup must undo",
     ),
+    Flag(
+        "bpf-snapshot-path",
+        pflag.STRING,
+        "",
+        "file that keeps the last known API objects over a reboot; empty: none",
+    ),
+    Flag(
+        "bpf-audit-period",
+        pflag.DURATION,
+        60.0,
+        "how often the maps are compared with what was programmed, and repaired; 0: never",
+    ),
     Flag("bpf-tcp-origin", pflag.BOOL, True, "getpeername shows the VIP"),
     Flag(
         "bpf-local-source",

@@ -87,6 +87,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     conntrack: ConntrackTimeouts = ConntrackTimeouts()
     state_path: str = "/run/kube-proxy-bpf"
     """Directory for notes of what was changed on the node and must be undone by a cleanup."""
+    snapshot_path: str = ""
+    """File that keeps the last known API objects over a reboot; empty: none."""
+    audit_period_s: float = 60.0
+    """How often the maps are compared with what was programmed; 0: never."""
     service_metrics: int = 100
     """So many service ports have metrics of their own."""
     service_traffic: bool = False

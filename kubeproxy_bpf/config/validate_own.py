@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 NODE_PORTS = (30000, 32767)
@@ -39,6 +40,8 @@ def _words(settings: Mapping[str, Any]) -> Iterator[str]:
     for name in ("bpf-state-path", "bpf-pin-path"):
         if not settings[name].startswith("/"):
             yield f'--{name}: "{settings[name]}" is not an absolute path'
+    if (path := settings["bpf-snapshot-path"]) and not Path(path).is_absolute():
+        yield f'--bpf-snapshot-path: "{path}" is not an absolute path'
 
 
 def _numbers(settings: Mapping[str, Any]) -> Iterator[str]:

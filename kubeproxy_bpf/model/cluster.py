@@ -82,6 +82,16 @@ class ClusterModel:
         self._new_slice_problems.pop(key, None)
         self._slices_changed(self._slices.remove(key))
 
+    def remember_api_server(self, slices: Iterable[EndpointSlice]) -> None:
+        """Take in the last endpoints of the API server's Service that an earlier process knew:
+        they count while there are no others."""
+        if self._slices.remember(slices):
+            self._slices_changed({API_SERVER})
+
+    def api_server_slices(self) -> tuple[EndpointSlice, ...]:
+        """What the API server's Service is served with: the last known endpoints, if need be."""
+        return self._slices.of(API_SERVER)
+
     def set_pod(self, pod: Pod) -> None:
         if self._pods.get(pod.key) != pod:
             self._pods[pod.key] = pod

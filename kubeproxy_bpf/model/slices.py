@@ -3,12 +3,13 @@
 
 Slices are kept whether or not their Service exists yet. The API server's own Service keeps its last
 known endpoints rather than none: an API server that restarts removes its address, and the proxy
-would cut the very way by which it learns of the next one. Called by ``cluster``.
+would cut the very way by which it learns of the next one. What an earlier process knew counts as
+known. Called by ``cluster``.
 """
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Iterable, Iterator
 
 from kubeproxy_bpf.api.objects import EndpointSlice, ObjectKey
 from kubeproxy_bpf.model.endpoints import counts
@@ -52,6 +53,14 @@ class SliceIndex:
         if service == API_SERVER:
             self._remember(slices)
         return concerned
+
+    def remember(self, slices: Iterable[EndpointSlice]) -> bool:
+        """Take in what was last known of the API server's Service, where nothing is known since;
+        return whether that is news."""
+        before = dict(self._last_api_server)
+        self._remember(tuple(sorted(filter(counts, slices), key=_name)))
+        self._last_api_server |= before
+        return self._last_api_server != before
 
     def remove(self, key: ObjectKey) -> set[ObjectKey]:
         """Forget a slice; return the Service concerned, if it was known."""

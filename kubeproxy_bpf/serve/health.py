@@ -3,7 +3,8 @@
 
 Pure state with an injected clock; ``healthz`` serves it over HTTP, ``sync`` and ``app`` report to
 it. The rules are those of kube-proxy's health server, with one more: /healthz is not 200 before the
-first sync, since load balancers would send traffic to a node that does not serve it yet.
+first sync, since load balancers would send traffic to a node that does not serve it yet. A sync of
+what an earlier process knew is none: other nodes may know better.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ class Health:
                 family.in_flight = family.in_flight or family.pending
             family.pending = None
 
-    def sync_finished(self) -> None:
-        """What was queued when the sync began is programmed."""
+    def sync_finished(self, known: bool = True) -> None:
+        """What was queued when the sync began is programmed; not ``known``: it was a memory."""
         self._waiting_for_writer = False
-        self._programmed = True
+        self._programmed = self._programmed or known
         for family in self._families.values():
             family.in_flight = None
             family.updated = self._now()

@@ -55,6 +55,9 @@ class Journal:
     ) -> None:
         self.changes.append((key.name, old is not None, new is not None))
 
+    def on_recalled(self) -> None:
+        """Nothing is recalled here."""
+
     def on_synced(self) -> None:
         self.synced += 1
 

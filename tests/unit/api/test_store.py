@@ -22,6 +22,9 @@ class Journal:
     ) -> None:
         self.told.append((kind, key, old, new))
 
+    def on_recalled(self) -> None:
+        self.told.append("recalled")
+
     def on_synced(self) -> None:
         self.told.append("synced")
 

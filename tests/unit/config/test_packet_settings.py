@@ -131,6 +131,7 @@ def test_time_outs_come_from_flags_too():
         "--bpf-max-flows=16777217",
         "--bpf-service-metrics=-1",
         "--bpf-state-path=somewhere",
+        "--bpf-snapshot-path=somewhere",
     ],
 )
 def test_what_does_not_hold_is_named(flag):

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the last known API objects on disk, and serves them where nothing else is known.
+
+After a reboot the maps are empty, and the API server may stand behind one of our own Services: then
+nobody could ever ask it. The rules of the start:
+
+1. Programs of an earlier process serve already: their maps are newer than any snapshot, nothing of
+   it is programmed. Only the endpoints of the API server's Service are remembered.
+2. The snapshot has a Service with the API server's address: it is programmed before the first
+   request is made, which could go nowhere.
+3. Otherwise the API server has a moment to answer first.
+
+What is recalled is replaced as a whole by the first complete lists. From then on a snapshot is
+written after changes, in a thread, with a rest after each, and at an orderly end. Whether a sync is
+one of memories is told apart by ``feed``; ``app`` builds this and calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Coroutine, Iterable, Protocol
+from urllib.parse import urlsplit
+
+import structlog
+
+from kubeproxy_bpf.api.addresses import parse_address
+from kubeproxy_bpf.api.credentials import Connection
+from kubeproxy_bpf.api.decode import ApiObject, Kind
+from kubeproxy_bpf.api.meters import SnapshotMeters
+from kubeproxy_bpf.api.objects import EndpointSlice, ObjectKey, Service
+from kubeproxy_bpf.api.snapshot import Identity, Snapshot, SnapshotRefused, encode
+from kubeproxy_bpf.api.snapshot_file import SnapshotFile
+from kubeproxy_bpf.api.store import Store
+from kubeproxy_bpf.config.schema import Config
+from kubeproxy_bpf.model.slices import API_SERVER
+from kubeproxy_bpf.threads import in_thread
+
+ANSWER_WAIT_S = 1.0
+"""So long the API server may take to tell everything before a snapshot stands in."""
+_PROGRAMMED_WAIT_S = 10.0
+_GATHER_S = 1.0
+"""Changes come in swarms."""
+_INTERVAL_S = 10.0
+_REST = 50.0
+"""Times as long as a snapshot took: never more than a fiftieth of a processor."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Model(Protocol):
+    """The part of ClusterModel that keeps the API server's Service reachable."""
+
+    def remember_api_server(self, slices: Iterable[EndpointSlice]) -> None: ...
+
+    def api_server_slices(self) -> tuple[EndpointSlice, ...]: ...
+
+
+class LastKnown:
+    """One for each process; without a path it does nothing. A subscriber of the store."""
+
+    def __init__(
+        self,
+        config: Config,
+        connection: Callable[[], Connection],
+        store: Store,
+        model: Model,
+        meters: SnapshotMeters,
+    ) -> None:
+        path = config.snapshot_path
+        self._file = SnapshotFile(Path(path)) if path else None
+        self._node = config.hostname
+        self._connection = connection
+        self._store = store
+        self._model = model
+        self._meters = meters
+        self._snapshot: Snapshot | None = None
+        """Read, and to be recalled if nothing better comes in time."""
+        self._programmed = asyncio.Event()
+        self._synced = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._changes = self._written = 0
+        self._error = ""
+        if self._file is not None:
+            store.subscribe(self)
+
+    # ---- told by the store ----
+
+    def on_change(
+        self, kind: Kind, key: ObjectKey, old: ApiObject | None, new: ApiObject | None
+    ) -> None:
+        """Something is to be written, once everything is known."""
+        self._changes += 1
+        self._changed.set()
+
+    def on_recalled(self) -> None:
+        """That is our own doing."""
+
+    def on_synced(self) -> None:
+        """The API server has told everything."""
+        self._snapshot = None
+        self._meters.in_use({})
+        self._changes += 1
+        self._changed.set()
+        self._synced.set()
+
+    # ---- told by the application ----
+
+    async def read(self, serves_already: bool) -> None:
+        """Look at what an earlier process left; ``serves_already``: its programs are at work."""
+        if self._file is None:
+            return
+        snapshot = await self._read(self._file)
+        await self._prepare(self._file)
+        if snapshot is None:
+            return
+        self._meters.written(snapshot.written)
+        if serves_already:
+            self._model.remember_api_server(_api_server_slices(snapshot.objects))
+            _log.info("snapshot_not_needed", reason="programs of an earlier process serve")
+        else:
+            self._snapshot = snapshot
+
+    async def reach(self, source: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Run the API source, once there is a way to the API server."""
+        if self._snapshot is not None and self._is_own_service(self._snapshot):
+            self._recall()
+            try:
+                async with asyncio.timeout(_PROGRAMMED_WAIT_S):
+                    await self._programmed.wait()
+            except TimeoutError:
+                _log.warning("snapshot_not_programmed", waited_s=_PROGRAMMED_WAIT_S)
+        await source()
+
+    def programmed(self) -> None:
+        """All that was told is programmed, and the programs are at work."""
+        self._programmed.set()
+
+    async def run(self) -> None:
+        """Recall in time what was read; then write for ever."""
+        if self._snapshot is not None:
+            try:
+                async with asyncio.timeout(ANSWER_WAIT_S):
+                    await self._synced.wait()
+            except TimeoutError:
+                self._recall()
+        await self._synced.wait()
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(_GATHER_S)
+            begin = time.monotonic()
+            await self._write()
+            await asyncio.sleep(max(_INTERVAL_S, _REST * (time.monotonic() - begin)))
+
+    async def close(self) -> None:
+        """Write what is not written yet: a reboot begins with an orderly end."""
+        if self._synced.is_set() and self._changes > self._written:
+            await self._write()
+
+    # ---- within ----
+
+    def _identity(self) -> Identity:
+        return Identity(self._node, cluster_of(self._connection()))
+
+    async def _read(self, file: SnapshotFile) -> Snapshot | None:
+        try:
+            return await in_thread(partial(file.read, self._identity()))
+        except (SnapshotRefused, OSError) as error:
+            reason = error.reason if isinstance(error, SnapshotRefused) else "unreadable"
+            self._meters.errors.inc(reason)
+            _log.warning("snapshot_refused", path=str(file.path), error=str(error))
+            return None
+
+    async def _prepare(self, file: SnapshotFile) -> None:
+        try:
+            await in_thread(file.prepare)
+        except OSError as error:
+            _log.warning("snapshot_off", path=str(file.path), error=str(error))
+            self._file = None
+
+    def _is_own_service(self, snapshot: Snapshot) -> bool:
+        address = parse_address(urlsplit(self._connection().host).hostname or "")
+        return address is not None and any(
+            address == parse_address(text)
+            for service in snapshot.objects[Kind.SERVICE]
+            if isinstance(service, Service)
+            for text in (
+                *service.cluster_ips,
+                *service.external_ips,
+                *(entry.ip for entry in service.ingress),
+            )
+        )
+
+    def _recall(self) -> None:
+        """Serve what was known, until the API server tells what is true."""
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is None or self._store.synced:
+            return
+        counts = {kind.value: len(found) for kind, found in snapshot.objects.items()}
+        age_s = round(max(time.time() - snapshot.written, 0.0))
+        _log.warning("snapshot_recalled", age_s=age_s, **counts)
+        self._meters.in_use(counts)
+        self._store.recall(
+            {kind: {each.key: each for each in found} for kind, found in snapshot.objects.items()}
+        )
+
+    async def _write(self) -> None:
+        if self._file is None:
+            return
+        self._changed.clear()
+        changes, now = self._changes, time.time()
+        try:
+            pieces = encode(self._identity(), now, self._found())
+            size = await in_thread(partial(self._file.write, pieces))
+        except OSError as error:
+            self._meters.errors.inc("not_written")
+            self._changed.set()
+            if self._error != (text := error.strerror or str(error)):
+                _log.error("snapshot_not_written", path=str(self._file.path), error=text)
+            self._error = text
+        else:
+            self._written, self._error = changes, ""
+            self._meters.writes.inc()
+            self._meters.written(now)
+            _log.debug("snapshot_written", bytes=size)
+
+    def _found(self) -> dict[Kind, tuple[ApiObject, ...]]:
+        """All that is known now; of the API server's Service what it is served with."""
+        found = {kind: tuple(self._store.objects(kind).values()) for kind in Kind}
+        others = (each for each in found[Kind.ENDPOINT_SLICE] if not _is_of_api_server(each))
+        found[Kind.ENDPOINT_SLICE] = (*others, *self._model.api_server_slices())
+        return found
+
+
+def cluster_of(connection: Connection) -> str:
+    """Tell clusters apart as far as that is possible without asking: by address and by CA, since
+    in many clusters the address is the same.
+
+    Raises:
+        OSError: the CA cannot be read.
+    """
+    url = urlsplit(connection.host)
+    host = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+    if not connection.ssl_ca_cert:
+        return host
+    authority = hashlib.sha256(Path(connection.ssl_ca_cert).read_bytes())
+    return f"{host} {authority.hexdigest()[:16]}"
+
+
+def _is_of_api_server(each: ApiObject) -> bool:
+    return isinstance(each, EndpointSlice) and (each.namespace, each.service) == API_SERVER
+
+
+def _api_server_slices(objects: Any) -> list[EndpointSlice]:
+    return [each for each in objects[Kind.ENDPOINT_SLICE] if _is_of_api_server(each)]
