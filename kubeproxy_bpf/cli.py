@@ -32,11 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = FLAGS.parse(sys.argv[1:] if argv is None else argv)
         for line in FLAGS.deprecations(given):
             print(line, file=sys.stderr)
-        if given.get("help"):
-            print(f"kube-proxy: Services by eBPF\n\n{_usage()}")
-            return 0
-        if version := version_text(given.get("version", "false")):
-            print(version)
+        if text := _asked_for(given):
+            # As a program in Go: `| head` ends it without a word.
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            print(text)
             return 0
         loaded = read(given)
     except ConfigError as error:
@@ -46,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     _start_log(loaded)
     return _reported(lambda: _act(given, loaded.config))
+
+
+def _asked_for(given: Mapping[str, Any]) -> str:
+    """The help or the version, if that is all that is wanted."""
+    if given.get("help"):
+        return f"kube-proxy: Services by eBPF\n\n{_usage()}"
+    return version_text(given.get("version", "false"))
 
 
 def _start_log(loaded: Loaded) -> None:

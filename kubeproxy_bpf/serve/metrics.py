@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 from typing import Awaitable, Callable, Iterable, Mapping, NoReturn
 
 from aiohttp import web
@@ -86,9 +87,18 @@ async def _rendered(
 ) -> web.Response:
     accept = request.headers.get("Accept", "")
     # As Go's handler: a scrape of all nodes is a tenth of the traffic then.
-    compressed = "gzip" in request.headers.get("Accept-Encoding", "")
+    compressed = _takes_gzip(request.headers.get("Accept-Encoding", ""))
     body, headers = await asyncio.to_thread(_page, families, accept, compressed, process)
     return web.Response(body=body, headers=headers)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether a list of encodings names gzip, and not to rule it out (RFC 9110, 12.5.3)."""
+    for part in accepted.lower().split(","):
+        name, _, quality = part.replace(" ", "").partition(";q=")
+        if name == "gzip":
+            return not re.fullmatch(r"0(\.0*)?", quality)
+    return False
 
 
 def _page(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,17 @@ def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         env={**os.environ, **environment},
     )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """The help into a pipe that nobody reads any more ends without a traceback, as in Go."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run([PROGRAM, "--help"], stdout=writing, stderr=subprocess.PIPE)
+    finally:
+        os.close(writing)
+    assert (-signal.SIGPIPE, b"") == (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize(

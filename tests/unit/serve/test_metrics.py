@@ -135,6 +135,7 @@ async def test_it_is_read_when_asked():
 async def test_answers_are_compressed_for_those_who_accept_it():
     """For others they are text as it is."""
     accepted = [("gzip", "gzip"), ("identity", None), ("deflate, gzip;q=0.5", "gzip")]
+    accepted += [("gzip;q=0, deflate", None), ("gzip; q=0.000", None), ("xgzip", None)]
     async with served() as url, aiohttp.ClientSession() as session:
         await get_text(f"{url}/healthz")
         for encodings, encoding in accepted:
