@@ -10,13 +10,16 @@ rest: that is the reflector's part.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Callable, NamedTuple, Protocol
+from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from kubeproxy_bpf.api import convert, wire
 from kubeproxy_bpf.api.objects import EndpointSlice, Node, ObjectKey, Pod, Service, ServiceCIDR
+from kubeproxy_bpf.api.surrogates import without_halves
 from kubeproxy_bpf.errors import KubeProxyError
+
+T = TypeVar("T")
 
 ApiObject = Service | EndpointSlice | Node | Pod | ServiceCIDR
 
@@ -188,10 +191,23 @@ def identify(raw: msgspec.Raw) -> tuple[ObjectKey | None, str]:
     return None, version
 
 
+def _lenient(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode an envelope; text that is no Unicode inside of it must not hide all the rest."""
+    try:
+        return decoder.decode(body)
+    except RecursionError:
+        raise
+    except UNREADABLE:
+        repaired = without_halves(body)
+        if repaired == body:
+            raise
+        return decoder.decode(repaired)
+
+
 def parse_event(line: bytes) -> wire.Event:
     """The envelope of one line of a watch; the object stays raw."""
     try:
-        return _event.decode(line)
+        return _lenient(_event, line)
     except UNREADABLE as error:
         raise Malformed("watch event", str(error)) from None
 
@@ -213,7 +229,7 @@ def parse_page(body: bytes, kind: Kind) -> Page:
     """
     what = f"{kind}List"
     try:
-        page = _page.decode(body)
+        page = _lenient(_page, body)
     except UNREADABLE as error:
         raise Malformed(what, str(error)) from None
     if page.kind != what or page.metadata is None or not page.metadata.resource_version:

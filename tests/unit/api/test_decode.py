@@ -338,6 +338,27 @@ def test_a_line_that_is_no_event_is_malformed(line: bytes) -> None:
     assert parse_event(b'{"type":"NEW","object":[1]}').type == "NEW"
 
 
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (rb"\ud800", "\ufffd"),
+        (rb"\uDfff!", "\ufffd!"),
+        (rb"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\\ud800", r"\ud800"),
+        (b"\xff\\ud800", "\ufffd\ufffd"),
+    ],
+)
+def test_text_that_is_no_unicode_hides_nothing(text: bytes, read: str) -> None:
+    """Halves of surrogate pairs are replaced, as by Kubernetes' own decoder; pairs are not."""
+    good, odd = b'{"metadata":{"name":"a"}}', b'{"metadata":{"name":"%s"}}' % text
+    head = b'{"kind":"ServiceList","metadata":{"resourceVersion":"1"},"items":['
+    page = parse_page(head + good + b"," + odd + b"]}", Kind.SERVICE)
+    names = [decoder_of(Kind.SERVICE).decode(raw).key.name for raw in page.items]
+    assert names == ["a", read]
+    event = parse_event(b'{"type":"ADDED","object":%s}' % odd)
+    assert identify(event.object)[0] == ObjectKey("", read)
+
+
 def test_an_empty_list_may_be_null() -> None:
     """Go writes a nil slice as null; absent items are not a list."""
     body = b'{"kind":"PodList","metadata":{"resourceVersion":"1"},"items":null}'
