@@ -34,6 +34,7 @@ enum track_flags {
 	TRACK_PASS = 1 << 4,	/* a flow of the host's own: left alone, no rewrite */
 	TRACK_DSR = 1 << 5,	/* unchanged to the next hop of the backend */
 	TRACK_FIN = 1 << 6,	/* a FIN was seen in this direction */
+	TRACK_LOCAL = 1 << 7,	/* the sender is a socket of this host: comes by loopback only */
 	TRACK_ALONE = 1 << 8,	/* has no partner */
 	TRACK_ASSURED = 1 << 9, /* was established: a reset alone does not end it */
 };

@@ -72,3 +72,16 @@ static __always_inline bool addr_is_loopback(const struct ip_addr *a)
 		return (a->word[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
 	return !a->word[2] && a->word[3] == bpf_htonl(1);
 }
+
+/*
+ * No host of the network sends from it: unspecified, loopback, multicast or broadcast. Input
+ * routing drops such packets; those that leave by redirection never meet it.
+ */
+static __always_inline bool addr_is_martian(const struct ip_addr *a)
+{
+	__u32 last = bpf_ntohl(a->word[3]), first = last >> 24;
+
+	if (addr_is_ipv4(a))
+		return !first || first == 127 || last >> 28 == 0xe || last == 0xffffffff;
+	return addr_is_wildcard(a) || addr_is_loopback(a) || bpf_ntohl(a->word[0]) >> 24 == 0xff;
+}

@@ -198,6 +198,12 @@ static __always_inline bool engine_is_for_another(context *ctx, bool ethernet)
 #endif
 }
 
+/* From the network, in the name of nobody who could have sent it. */
+static __always_inline bool engine_is_spoofed(context *ctx, const struct packet *p)
+{
+	return !p->inner_l3 && ctx_ifindex(ctx) != LOOPBACK && addr_is_martian(&p->tuple.source);
+}
+
 static __always_inline int engine_ingress(context *ctx, bool ethernet)
 {
 	struct scratch *work = scratch();
@@ -222,7 +228,7 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 		return engine_strange(kind);
 	if (vip_flags == PEEK_UNKNOWN)
 		vip_flags = engine_vip_flags(ctx, p);
-	if (engine_is_for_another(ctx, ethernet))
+	if (engine_is_for_another(ctx, ethernet) || engine_is_spoofed(ctx, p))
 		return OUT_LEAVE;
 	/* Answers of pods that are reached past netfilter go to any address. */
 	if (!vip_flags && !(kpb_config.flags & CONFIG_REDIRECT_PEER))
@@ -238,6 +244,8 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 	}
 	now = track_now();
 	flow = track_find(&p->tuple, &work->flow, now);
+	if (flow && work->flow.flags & TRACK_LOCAL && ctx_ifindex(ctx) != LOOPBACK)
+		return OUT_LEAVE; /* from the network, in the host's own name */
 	if (flow && !(work->flow.flags & TRACK_EGRESS) && !engine_is_over(p, flow, &work->flow))
 		return engine_follow(ctx, p, flow, &work->flow, now);
 	if (!vip_flags || kind == PACKET_ICMP_ERROR)

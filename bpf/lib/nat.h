@@ -195,17 +195,17 @@ static __always_inline int nat_direct(context *ctx, const struct packet *p, cons
 	pair->partner.flags |= TRACK_DIRECT;
 	if (r->backend_flags & BACKEND_HOST)
 		pair->flow.flags |= TRACK_HOST;
-	if (r->place == CLIENT_HOST)
+	if (r->place == CLIENT_HOST) {
+		pair->flow.flags |= TRACK_LOCAL;
 		pair->partner.flags |= TRACK_HOST;
-	else if (r->place == CLIENT_POD)
+	} else if (r->place == CLIENT_POD) {
 		pair->partner.ifindex = r->ifindex;
+	}
 	nat_remember_way(ctx, p, r, &pair->partner);
 	if (!r->masquerade)
 		return nat_make_client(work, 0, false);
-	if (route_own_address(ctx, p, &pair->flow)) {
-		verdict_count(COUNT_NO_ROUTE);
-		return -KPB_E2BIG;
-	}
+	if (route_own_address(ctx, p, &pair->flow))
+		return -KPB_ENETUNREACH;
 	return nat_make_apart(ctx, p, work, 0);
 }
 
@@ -228,10 +228,8 @@ static __always_inline int nat_masquerade(context *ctx, const struct packet *p,
 	second->partner.destination_port = first->flow.source_port;
 	second->partner.flags = TRACK_REPLY;
 	second->partner.ifindex = 0;
-	if (route_own_address(ctx, p, &second->flow)) {
-		verdict_count(COUNT_NO_ROUTE);
-		return -KPB_E2BIG;
-	}
+	if (route_own_address(ctx, p, &second->flow))
+		return -KPB_ENETUNREACH;
 	/* The outer flow is new: what stands here is left from an earlier one. */
 	stale = bpf_map_lookup_elem(&kpb_flows, &second->key);
 	if (stale)
@@ -288,7 +286,7 @@ static __always_inline enum decision nat_refuse(int error, const struct request 
 			__sync_fetch_and_add(&stats->snat_exhausted, 1);
 		return DECIDE_DROP;
 	}
-	verdict_count(COUNT_FLOWS_FULL);
+	verdict_count(error == -KPB_ENETUNREACH ? COUNT_NO_ROUTE : COUNT_FLOWS_FULL);
 	return DECIDE_DROP;
 }
 

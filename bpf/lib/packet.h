@@ -209,6 +209,7 @@ static __always_inline enum packet_kind packet_inner_ipv6(context *ctx, struct p
 
 static __noinline enum packet_kind packet_icmp(context *ctx, struct packet *p)
 {
+	enum packet_kind kind = PACKET_OTHER;
 	const struct icmp_header *icmp;
 	__u8 type;
 
@@ -220,12 +221,17 @@ static __noinline enum packet_kind packet_icmp(context *ctx, struct packet *p)
 	type = icmp->type;
 	p->inner_l3 = p->l4 + sizeof(*icmp);
 	if (!p->ipv4)
-		return type >= ICMPV6_DEST_UNREACH && type <= ICMPV6_PARAMPROB
+		kind = type >= ICMPV6_DEST_UNREACH && type <= ICMPV6_PARAMPROB
 			       ? packet_inner_ipv6(ctx, p)
 			       : PACKET_OTHER;
-	if (type != ICMP_DEST_UNREACH && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETERPROB)
-		return PACKET_OTHER;
-	return packet_inner_ipv4(ctx, p);
+	else if (type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED ||
+		 type == ICMP_PARAMETERPROB)
+		kind = packet_inner_ipv4(ctx, p);
+	/* What follows the packet in its frame is no quote: no checksum covers it. */
+	if (kind == PACKET_ICMP_ERROR &&
+	    p->inner_l4 + sizeof(struct udphdr) > (__u32)p->l3 + p->length)
+		return PACKET_MALFORMED;
+	return kind;
 }
 
 static __always_inline enum packet_kind packet_payload(context *ctx, struct packet *p)

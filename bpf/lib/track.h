@@ -67,7 +67,7 @@ static __always_inline struct scratch *scratch(void)
 
 enum { TRACK_TRIES = 2, TRACK_TRIES_FULL = 32, TRACK_TRIES_VOID = 64 };
 enum { TRACK_LOOK = 512 }; /* ticks, about a minute: then those who may live long are looked at */
-enum { KPB_EEXIST = 17, KPB_E2BIG = 7, KPB_ENOMEM = 12 };
+enum { KPB_EEXIST = 17, KPB_E2BIG = 7, KPB_ENOMEM = 12, KPB_ENETUNREACH = 101 };
 
 enum { TRACK_SILENT = 447, TRACK_YOUNG = 8 }; /* ticks: a minute, a second */
 

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the fuzz run: a node for the session, programs by their settings."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Iterator
+
+import pytest
+
+from kubeproxy_bpf.dataplane.loader import Datapath
+from kubeproxy_bpf.dataplane.settings import ConfigFlags
+from tests.bpf.packet.conftest import DETECTOR, load, settings
+from tests.bpf.packet.node import MAC, Node
+
+ANSWERS_PER_S = 1_000_000
+"""So that no answer escapes by the limit; that has tests of its own."""
+SETTINGS = {
+    "default": DETECTOR,
+    "everything": DETECTOR
+    | ConfigFlags.MASQUERADE_ALL
+    | ConfigFlags.PRESERVE_SOURCE
+    | ConfigFlags.DSR_TCP
+    | ConfigFlags.DSR_UDP
+    | ConfigFlags.REDIRECT_PEER
+    | ConfigFlags.SERVICE_TRAFFIC,
+}
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    made = Node()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session", params=SETTINGS)
+def datapath(request: pytest.FixtureRequest, node: Node) -> Iterator[Datapath]:
+    with load(node, settings(SETTINGS[request.param], rejects_per_s=ANSWERS_PER_S)) as made:
+        # veth registers receive queues, which trials of XDP ask for, with its first program.
+        number = made.programs["kpb_xdp"].info().id
+        with node.inside():
+            for device in MAC:
+                for action in ("detach", "attach"):
+                    what = ["xdpdrv"] if action == "detach" else ["xdpdrv", "id", str(number)]
+                    command = ["bpftool", "net", action, *what, "dev", device]
+                    subprocess.run(command, check=action == "attach", capture_output=True)
+        yield made
