@@ -91,6 +91,10 @@ class Cluster:
         """Ask the API server for a fault."""
         self._ask("POST", "/sandbox/faults", fields)
 
+    def create_service(self, service: dict[str, Any]) -> None:
+        """One more Service, in the namespace default."""
+        self._ask("POST", "/api/v1/namespaces/default/services", service)
+
     def delete_pod(self, name: str) -> None:
         """Take a backend away: its endpoints go with it."""
         self._ask("DELETE", f"/api/v1/namespaces/default/pods/{name}", {})

@@ -94,7 +94,8 @@ class Filter:
         self._add(_ALLOW, name, *comparisons)
 
     def refuse(self, name: str, code: int, *comparisons: _Comparison) -> None:
-        self._add(_ERRNO | code, name, *comparisons)
+        if code != errno.EPERM:  # which is what a call without a rule ends with
+            self._add(_ERRNO | code, name, *comparisons)
 
     def refuse_as(self, refusal: Refusal) -> None:
         """Refuse a call; where that depends on an argument, allow the others."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Iterator
@@ -124,11 +123,6 @@ def test_the_pod_serves_and_its_successor_adopts(
     assert node1.asked("shell-1").startswith("web-")
     assert 0 == successor.stop()
 
-    # Opening programs by id is CAP_SYS_ADMIN's: without it a successor cannot know what is there.
-    status, log = node1.run_to_end(without(proxy_of(node1, objects), "sys_admin"))
-    assert 1 == status
-    assert "Operation not permitted" in log
-
 
 def test_without_the_rule_for_pods_one_line_says_so(
     kube: Cluster, node1: NodePods, objects: list[dict[str, Any]]
@@ -166,24 +160,6 @@ def test_sockets_in_pods_are_aborted_when_their_backend_goes(
 
         assert "ECONNABORTED" == client.stdout.readline().strip()
     proxy.until("abortion told", lambda: "udp_sockets_aborted" in proxy.log.read_text())
-
-
-@pytest.mark.parametrize("missing", ["bpf", "perfmon"])
-def test_programs_are_not_loaded_without_their_capabilities(
-    node1: NodePods, objects: list[dict[str, Any]], missing: str
-) -> None:
-    """CAP_SYS_ADMIN contains both; without it they are what loading takes."""
-    status, log = node1.run_to_end(without(proxy_of(node1, objects), "sys_admin", missing))
-
-    assert 1 == status
-    assert "proxy_failed" in log
-
-
-def without(container: Container, *missing: str) -> Container:
-    """The container with fewer capabilities, all of which it had."""
-    assert set(missing) <= set(container.capabilities)
-    kept = [name for name in container.capabilities if name not in missing]
-    return replace(container, capabilities=kept)
 
 
 def pinned(node: NodePods) -> list[str]:

@@ -19,7 +19,8 @@ def necessary_but_missing(held: frozenset[Capability]) -> set[str]:
 def test_the_mask_of_the_kernel_is_read(tmp_path: Path) -> None:
     """The effective set counts, not what could be made effective."""
     status = tmp_path / "status"
-    status.write_text("Name:\tx\nCapPrm:\t000001ffffffffff\nCapEff:\t000000c000001000\nCapBnd:\t1\n")
+    lines = ["Name:\tx", "CapPrm:\t000001ffffffffff", "CapEff:\t000000c000001000", "CapBnd:\t1", ""]
+    status.write_text("\n".join(lines))
     assert {Capability.BPF, Capability.PERFMON, Capability.NET_ADMIN} == effective(status)
 
 
