@@ -45,6 +45,8 @@ WRITE_TIMEOUT_S = 10.0
 ERROR_BODY_TIMEOUT_S = 5.0
 """For the whole body of an error; what has not come by then is not worth a blocked watch."""
 _ERROR_BODY_BYTES = 65_536
+_ECHO_BYTES = 1 << 20
+"""Of what the server answers to a write; nobody reads it, but what is read whole is done with."""
 _GOOD = {"GET": (200,), "POST": (200, 201, 202), "PATCH": (200, 201)}
 
 
@@ -117,14 +119,23 @@ class ApiClient:
 
     @asynccontextmanager
     async def get(
-        self, path: str, params: Params, read_timeout_s: float, compressed: bool = False
+        self,
+        path: str,
+        params: Params,
+        read_timeout_s: float,
+        compressed: bool = False,
+        anew: bool = False,
     ) -> AsyncIterator[aiohttp.StreamReader]:
         """The body of a successful answer; StatusError for any other.
 
-        ``read_timeout_s`` limits the silence between two pieces of the body, not the whole.
+        ``read_timeout_s`` limits the silence between two pieces of the body, not the whole;
+        ``anew``: the request that comes next shall find another connection, hence perhaps another
+        server behind the same address.
         """
         # Lists shrink to a seventh; the API server does not compress watches.
         headers = {"Accept-Encoding": "gzip" if compressed else "identity"}
+        if anew:
+            headers["Connection"] = "close"
         request = _Request("GET", path, params, headers, None, read_timeout_s)
         async with self._answer(request) as response:
             yield response.content
@@ -135,7 +146,11 @@ class ApiClient:
         content = msgspec.json.encode(body)
         request = _Request(method, path, (), headers, content, WRITE_TIMEOUT_S)
         async with self._answer(request) as response:
-            await response.read()
+            await read_whole(response.content, _ECHO_BYTES)
+
+    def without_secrets(self, text: str) -> str:
+        """Text for a log; a server may repeat in its errors what it was sent."""
+        return self._credentials.without_secrets(text)
 
     @asynccontextmanager
     async def _answer(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -190,7 +205,7 @@ class ApiClient:
             code = response.status
             return response
         finally:
-            self._host = urlsplit(connection.host).netloc
+            self._host = urlsplit(connection.host).netloc.rpartition("@")[2]
             self.meters.answered(request.method, self._host, code)
 
     async def _error(self, response: aiohttp.ClientResponse) -> StatusError:
@@ -204,11 +219,14 @@ class ApiClient:
         )
 
 
-def _give_back(response: aiohttp.ClientResponse) -> None:
-    # A body that was not read to its end (a watch has none) makes the connection useless.
-    if not response.content.at_eof():
-        response.close()
-    response.release()
+async def read_whole(content: aiohttp.StreamReader, limit: int) -> bytes | None:
+    """A body to its end; None if it is longer than that, whatever was announced."""
+    body = bytearray()
+    async for piece in content.iter_any():
+        body += piece
+        if len(body) > limit:
+            return None
+    return bytes(body)
 
 
 async def _error_body(content: aiohttp.StreamReader) -> bytes:

@@ -10,6 +10,7 @@ reads everything anew after a 401. Called by ``api.client``.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from kubeproxy_bpf.errors import ConfigError
 log = structlog.get_logger("api")
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+_USERINFO = re.compile(r"(?<=//)[^/\s]*@")
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 
@@ -81,7 +84,8 @@ class Credentials:
             # The loaders raise whatever bad input happens to cause (assertions, KeyError, YAML
             # errors ...): at this seam all of it means the same.
             where = self._kubeconfig or str(self._service_account)
-            raise ConfigError([f"{where}: {error or type(error).__name__}"]) from error
+            told = self.without_secrets(str(error) or type(error).__name__)
+            raise ConfigError([f"{where}: {told}"]) from error
 
     async def current(self) -> Connection:
         """The connection to use for the next request, renewed if its sources have changed."""
@@ -97,6 +101,13 @@ class Credentials:
             await self.load()
         except ConfigError as error:
             log.warning("credentials_not_renewed", error=str(error))
+
+    def without_secrets(self, text: str) -> str:
+        """Text that may be shown to anybody: without our token, and user names in URLs."""
+        scheme, _, secret = (self.connection.authorization or "").partition(" ")
+        if secret:
+            text = text.replace(secret, f"({scheme} credentials)")
+        return _USERINFO.sub("", text)
 
     def tls(self) -> ssl.SSLContext:
         """The context for the current certificates, built anew when their files have changed."""
@@ -144,14 +155,20 @@ class Credentials:
             await self._loader.load_from_exec_plugin()
             _check_token(self._loader.token)
         except Exception as error:
-            log.warning("exec_plugin_failed", error=str(error))
+            log.warning("exec_plugin_failed", error=self.without_secrets(str(error)))
             return
         self.connection.api_key["BearerToken"] = self._loader.token
 
 
 def user_of(kubeconfig: str) -> dict[str, Any]:
     """The user entry of the current context, empty if there is none."""
-    document = yaml.safe_load(Path(kubeconfig).read_text(encoding="utf-8"))
+    try:
+        document = yaml.safe_load(Path(kubeconfig).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        # Its text quotes the line at fault, which may be the one with the token.
+        mark = getattr(error, "problem_mark", None)
+        where = f" from line {mark.line + 1}, column {mark.column + 1} on" if mark else ""
+        raise ValueError(f"not YAML{where}") from None
     if not isinstance(document, dict):
         raise ValueError("not a kubeconfig")
     context = _named(document, "contexts", document.get("current-context")).get("context") or {}

@@ -3,12 +3,14 @@
 
 Knows nothing of HTTP or time; the reflector feeds it. The rules:
 
-1. A list or an initial stream is collected apart and replaces the old state only when complete.
+1. A list or an initial stream is collected apart and replaces the old state only when complete,
+   and plausible (``api.plausible``).
 2. A malformed object is reported once per version and skipped; what was known of it stays.
 3. An event that repeats the version known is a duplicate and ignored.
-4. An event or bookmark older than what is known means that the server's history was replaced
-   (restored from a backup): the reflector must list anew. Versions are compared as numbers where
-   both are numbers (Kubernetes 1.35, KEP-5504); where they are not, events are taken as they come.
+4. An event or bookmark older than what is known is out of order, or of another history (restored
+   from a backup): it changes nothing, the reflector must list anew. Versions are compared as
+   numbers where both are numbers (Kubernetes 1.35, KEP-5504); where they are not, events are taken
+   as they come.
 5. Whatever the selectors should have held back counts as absent.
 """
 
@@ -31,11 +33,15 @@ from kubeproxy_bpf.api.decode import (
     parse_status,
 )
 from kubeproxy_bpf.api.objects import ObjectKey
+from kubeproxy_bpf.api.plausible import Plausibility, Snapshot, older
 from kubeproxy_bpf.api.resources import Resource
 from kubeproxy_bpf.api.status import status_error
 from kubeproxy_bpf.errors import KubeProxyError
 
 log = structlog.get_logger("api")
+
+MOST_OBJECTS = 1_000_000
+"""In one list; ends a list that has no end."""
 
 
 class Sink(Protocol):
@@ -79,6 +85,8 @@ class _Collected:
         self.unnamed = False
 
     def add(self, decoded: Decoded) -> None:
+        if len(self.objects) >= MOST_OBJECTS:
+            raise Malformed("list", f"more than {MOST_OBJECTS} objects")
         self.malformed.discard(decoded.key)
         self.objects[decoded.key] = decoded.object
         self.versions[decoded.key] = decoded.version
@@ -100,17 +108,27 @@ class Intake:
     """Takes lists and events of one resource in and passes on what they change."""
 
     def __init__(
-        self, resource: Resource, sink: Sink, report: Callable[[DecodeError], None]
+        self,
+        resource: Resource,
+        sink: Sink,
+        report: Callable[[DecodeError], None],
+        plausibility: Plausibility | None = None,
     ) -> None:
+        """Without ``plausibility`` every complete state is believed."""
         self._resource = resource
         self._decoder = decoder_of(resource.kind)
         self._sink = sink
         self._report = report
+        self._plausibility = plausibility
         self._reported: dict[ObjectKey | None, tuple[str, str]] = {}
         self._versions: dict[ObjectKey, str] = {}
         self._collected: _Collected | None = None
         self.position: str | None = None
         """resourceVersion to watch from; None while a list is needed."""
+        self._newest = ""
+        """The last position that there was."""
+        self.bookmarks = 0
+        """How many have told a position."""
 
     @property
     def collecting(self) -> bool:
@@ -121,14 +139,17 @@ class Intake:
         self._collected = _Collected()
 
     def commit(self, version: str) -> None:
-        """The collected state is complete, as of this resourceVersion."""
+        """The collected state is complete, as of this resourceVersion; Doubt if it is refused."""
         collected, self._collected = self._collected, None
         assert collected is not None
         keep = None if collected.unnamed else collected.malformed
+        if self._plausibility is not None:
+            known = Snapshot(self._newest, self._versions)
+            self._plausibility.check(known, Snapshot(version, collected.versions, keep))
         self._versions = collected.versions
         present = collected.versions.keys() | collected.malformed
         self._reported = {k: v for k, v in self._reported.items() if k is None or k in present}
-        self.position = version
+        self.position = self._newest = version
         self._sink.replace(collected.objects, keep)
 
     def forget_position(self) -> None:
@@ -171,8 +192,9 @@ class Intake:
         known = self._versions.get(decoded.key)
         if known and known == decoded.version:
             return
-        if known is not None and _older(decoded.version, known):
-            raise HistoryReplaced(known, decoded.version)
+        if known is not None:
+            _expect_after(known, decoded.version)
+        self._expect_now(decoded.version)
         self._complain_of_parts(decoded)
         self._take(decoded)
         self._advance(decoded.version)
@@ -204,8 +226,10 @@ class Intake:
             self._collected.remove(key)
             return
         known = self._versions.get(key)
-        if known is not None and _older(version, known):
-            raise HistoryReplaced(known, version)
+        if known is not None:
+            _expect_after(known, version)
+        if known != version:
+            self._expect_now(version)
         self._drop(key)
         # Some servers repeat the object's last version here instead of the deletion's own.
         if known != version:
@@ -215,6 +239,7 @@ class Intake:
         """A new position, or the end of the initial events."""
         bookmark = parse_bookmark(raw)
         if self._collected is None:
+            self.bookmarks += 1
             self._advance(bookmark.version)
         elif bookmark.ends_initial_events:
             if not bookmark.version:
@@ -239,9 +264,13 @@ class Intake:
     def _advance(self, version: str) -> None:
         if not version:
             return
-        if self.position is not None and _older(version, self.position):
-            raise HistoryReplaced(self.position, version)
-        self.position = version
+        self._expect_now(version)
+        self.position = self._newest = version
+
+    def _expect_now(self, version: str) -> None:
+        """Nothing that a watch brings is older than what it brought before."""
+        if self.position is not None:
+            _expect_after(self.position, version)
 
     def _complain_of_parts(self, decoded: Decoded) -> None:
         # The first stands for all: a slice may hold a thousand bad addresses.
@@ -260,15 +289,6 @@ class Intake:
         return DecodeError(kind, None, version, "$.metadata.name", "DELETED without a name")
 
 
-def _older(version: str, known: str) -> bool:
-    return _is_number(version) and _is_number(known) and _size(version) < _size(known)
-
-
-def _is_number(version: str) -> bool:
-    return version.isascii() and version.isdecimal()
-
-
-def _size(version: str) -> tuple[int, str]:
-    """Orders decimal numbers of any length; ``int`` refuses those of more than 4300 digits."""
-    digits = version.lstrip("0")
-    return len(digits), digits
+def _expect_after(known: str, version: str) -> None:
+    if older(version, known):
+        raise HistoryReplaced(known, version)

@@ -181,7 +181,7 @@ class Recorder:
                 return await self._send(client, event)
             except StatusError as error:
                 if error.status < 500 and error.status not in _PASSING:
-                    self._report(error)
+                    self._report(client, error)
                     break
             except FAILURES as error:
                 _log.debug("event_delayed", error=str(error) or type(error).__name__)
@@ -190,11 +190,11 @@ class Recorder:
         self.dropped += 1
         event.told = event.count
 
-    def _report(self, error: StatusError) -> None:
+    def _report(self, client: ApiClient, error: StatusError) -> None:
         """Name each way of saying no once: the next event would be refused like this one."""
         if error.status not in self._refusals:
             self._refusals.add(error.status)
-            _log.warning("events_refused", error=str(error))
+            _log.warning("events_refused", error=client.without_secrets(str(error)))
 
     async def _send(self, client: ApiClient, event: _Event) -> None:
         count = event.count

@@ -10,7 +10,8 @@ events mean is ``api.intake``'s part. Each attempt is one of three requests:
 
 The old state stands until a new one is complete. Every attempt that fails, or that ends sooner than
 a healthy one would, is followed by a growing delay, so that no answer of a server, however odd,
-makes a hot loop. Run by ``api.source``, one task per resource.
+makes a hot loop. Lists ask for the most recent state and are never taken back in time without need
+(``api.plausible``). Run by ``api.source``, one task per resource.
 """
 
 from __future__ import annotations
@@ -18,27 +19,34 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from random import Random
-from types import TracebackType
 from typing import NoReturn
 
 import aiohttp
 import structlog
 
-from kubeproxy_bpf.api.client import WATCH, ApiClient, Params
+from kubeproxy_bpf.api.client import WATCH, ApiClient, Params, read_whole
 from kubeproxy_bpf.api.clock import Backoff, Clock, SystemClock
 from kubeproxy_bpf.api.decode import DecodeError, Malformed, Page, parse_page
 from kubeproxy_bpf.api.intake import HistoryReplaced, Intake, Sink
 from kubeproxy_bpf.api.lines import LineSplitter
+from kubeproxy_bpf.api.plausible import Doubt, Plausibility, Shrunken
 from kubeproxy_bpf.api.resources import Resource
+from kubeproxy_bpf.api.silence import InitialEventsEndless, Pulse, Watchdog
 from kubeproxy_bpf.api.status import StatusError
 
 log = structlog.get_logger("api")
 
-_FORESEEN = (StatusError, Malformed, HistoryReplaced, aiohttp.ClientError, OSError)
+_FORESEEN = (StatusError, Malformed, HistoryReplaced, Doubt, aiohttp.ClientError, OSError)
 """What a server or the way to it can do to us; TimeoutError is an OSError."""
 
 FAILURES = (*_FORESEEN, ValueError, ArithmeticError)
 """The last two: what an answer that nobody thought of causes in libraries and in us."""
+
+LARGEST_PAGE = 64 << 20
+"""Of a list, in bytes; one that is larger is asked for in smaller pages."""
+
+LONGEST_ERROR = 500
+"""What is logged of an error, in characters."""
 
 _RETRIED_AS_THEY_ARE = frozenset({401, 403, 408, 429})
 
@@ -74,40 +82,6 @@ class WatchListRefused(Exception):
     """The server cannot do WatchList; not an error for anybody."""
 
 
-class _InitialGuard:
-    """Gives up on initial events that never end: an older server sends all objects when asked for
-    initial events, as for any watch, but no bookmark after them."""
-
-    def __init__(self, intake: Intake, settings: ReflectorSettings) -> None:
-        self._intake = intake
-        self._idle_s = settings.initial_idle_s
-        self._limit = asyncio.get_running_loop().time() + settings.initial_limit_s
-        self._timeout = asyncio.timeout(None)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self.heard()
-
-    def heard(self) -> None:
-        """Something came: wait on, or for ever once the initial events have ended."""
-        if self._intake.collecting:
-            now = asyncio.get_running_loop().time()
-            self._timeout.reschedule(min(now + self._idle_s, self._limit))
-        elif self._timeout.when() is not None:
-            self._timeout.reschedule(None)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise WatchListRefused("no end of the initial events") from None
-
-
 class Reflector:
     """Keeps one sink equal to one resource; ``run`` never ends."""
 
@@ -125,7 +99,10 @@ class Reflector:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._random = random or Random()
-        self._intake = Intake(resource, sink, self._report)
+        self._plausibility = Plausibility(self._clock.monotonic)
+        self._intake = Intake(resource, sink, self._report, self._plausibility)
+        self._pulse = Pulse()
+        self._page_size = settings.page_size
         self._backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, self._random)
         self._watch_list = True
         self._bad_streams = 0
@@ -156,8 +133,8 @@ class Reflector:
             try:
                 await self._initial_stream()
                 return
-            except WatchListRefused as refusal:
-                log.info("watchlist_refused", kind=self._resource.kind, reason=str(refusal))
+            except (WatchListRefused, InitialEventsEndless) as refusal:
+                log.info("watchlist_refused", kind=self._resource.kind, reason=self._told(refusal))
                 self._watch_list = False
         if self._intake.position is None:
             await self._list()
@@ -190,15 +167,31 @@ class Reflector:
         )
         read_timeout_s = timeout_s + self._settings.stall_slack_s
         splitter = LineSplitter()
-        async with self._client.get(self._resource.path, params, read_timeout_s) as body:
-            guard = _InitialGuard(self._intake, self._settings)
-            async with guard:
+        async with self._client.get(
+            self._resource.path, params, read_timeout_s, anew=self._doubting
+        ) as body:
+            async with self._watchdog() as watchdog:
                 async for chunk in body.iter_any():
+                    bookmarks = self._intake.bookmarks
                     await self._events(splitter.feed(chunk))
-                    guard.heard()
+                    watchdog.heard(self._intake.collecting, self._intake.bookmarks > bookmarks)
                     self._client.meters.heard(self._resource.kind.value)
         if splitter.unfinished:
             raise Malformed("watch", "cut in the middle of an event")
+
+    def _watchdog(self) -> Watchdog:
+        settings = self._settings
+        return Watchdog(
+            self._pulse,
+            self._intake.collecting,
+            settings.initial_idle_s,
+            settings.initial_limit_s,
+        )
+
+    @property
+    def _doubting(self) -> bool:
+        """The last list was not believed: ask on a new connection, which may end elsewhere."""
+        return self._plausibility.doubts > 0
 
     async def _events(self, lines: list[bytes]) -> None:
         for line in lines:
@@ -236,13 +229,23 @@ class Reflector:
         self._intake.commit(version)
 
     async def _page(self, continue_: str) -> Page:
-        params = self._resource.selectors + (("limit", str(self._settings.page_size)),)
+        params = self._resource.selectors + (("limit", str(self._page_size)),)
         if continue_:
             params += (("continue", continue_),)
         async with self._client.get(
-            self._resource.path, params, self._settings.list_stall_s, compressed=True
+            self._resource.path,
+            params,
+            self._settings.list_stall_s,
+            compressed=True,
+            anew=self._doubting,
         ) as body:
-            page = parse_page(await body.read(), self._resource.kind)
+            content = await read_whole(body, LARGEST_PAGE)
+        if content is None:
+            self._page_size = max(1, self._page_size // 10)
+            raise Malformed(
+                f"{self._resource.kind}List", f"a page of more than {LARGEST_PAGE} bytes"
+            )
+        page = parse_page(content, self._resource.kind)
         self._client.meters.heard(self._resource.kind.value)
         return page
 
@@ -264,11 +267,10 @@ class Reflector:
         if self._resource.optional and self._refusals:
             self._learn_refusal(failure)
         elif self._refusals < 2:
-            error = str(failure) or type(failure).__name__
             log.warning(
-                "watch_failed",
+                "list_doubted" if isinstance(failure, Doubt) else "watch_failed",
                 kind=self._resource.kind,
-                error=error,
+                error=self._told(failure),
                 relist=relist,
                 exc_info=failure if unforeseen else None,
             )
@@ -282,14 +284,22 @@ class Reflector:
             log.warning(
                 "resource_not_shown",
                 kind=self._resource.kind,
-                error=str(failure),
+                error=self._told(failure),
                 without=self._resource.without,
             )
+
+    def _told(self, error: Exception) -> str:
+        """For the log: the words are the server's, who may say anything at any length."""
+        text = self._client.without_secrets(str(error) or type(error).__name__)
+        return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]} …"
 
     def _refused(self, failure: Exception) -> bool:
         return isinstance(failure, StatusError) and failure.status in self._resource.refusals
 
     def _delay_s(self, failure: Exception) -> float:
+        if isinstance(failure, Shrunken) and self._plausibility.doubts == 1:
+            # The second list decides, and the outage before the first may have been long.
+            return self._settings.backoff_first_s * self._random.uniform(0.5, 1.0)
         if not isinstance(failure, StatusError):
             return self._backoff.next()
         if self._resource.optional and self._refused(failure):
