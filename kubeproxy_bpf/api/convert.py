@@ -12,12 +12,13 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import chain
 from sys import intern
-from typing import Iterable
+from typing import Any, Callable, Iterable, TypeVar
 
 from msgspec import UNSET
 
 from kubeproxy_bpf.api import objects, wire
-from kubeproxy_bpf.api.addresses import V4_PREFIX, parse_address
+from kubeproxy_bpf.api.addresses import V4_PREFIX, parse_address, special_range
+from kubeproxy_bpf.api.excerpt import excerpt
 
 ANNOTATION_PREFIX = "kubeproxy-bpf.io/"
 """Annotations under this prefix are kept, all others are dropped."""
@@ -26,6 +27,10 @@ AFFINITY_TIMEOUT_S = 10800
 """What the API server fills in for ClientIP affinity without a time-out [G4]."""
 
 Complaint = tuple[str, str]
+
+_FEW = 16
+_Source = TypeVar("_Source", bound="tuple[Any, ...] | None")
+_Kept = TypeVar("_Kept")
 
 _NO_CONDITIONS = wire.Conditions()
 _NO_SPEC = wire.ServiceSpec()
@@ -65,7 +70,7 @@ def endpoint_slice(
     endpoints = source.endpoints or ()
     # Names are nothing to connect to, so endpoints of FQDN slices are not kept at all [A7].
     addresses, traits, complaints = _endpoints(
-        () if address_type == "FQDN" else endpoints, address_type == "IPv4"
+        endpoints if address_type in ("IPv4", "IPv6") else (), address_type == "IPv4"
     )
     result = objects.EndpointSlice(
         namespace=intern(source.metadata.namespace or ""),
@@ -125,13 +130,32 @@ def _one(value: str | None) -> tuple[str, ...]:
     return (value,) if value else ()
 
 
-@lru_cache(maxsize=64)
+def _remembered(
+    size: int,
+) -> Callable[[Callable[[_Source], _Kept]], Callable[[_Source], _Kept]]:
+    """A cache that remembers small values only.
+
+    Many objects have the same few ports and share them. What is large is nobody else's, and a cache
+    full of it would be larger than all objects: a Service may have ten thousand ports.
+    """
+
+    def decorate(convert: Callable[[_Source], _Kept]) -> Callable[[_Source], _Kept]:
+        cached = lru_cache(maxsize=size)(convert)
+
+        def converted(source: _Source) -> _Kept:
+            return cached(source) if source is None or len(source) <= _FEW else convert(source)
+
+        return converted
+
+    return decorate
+
+
+@_remembered(64)
 def _families(families: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(intern, families))
 
 
-# Many Services have the same ports: one tuple serves all of them.
-@lru_cache(maxsize=4096)
+@_remembered(4096)
 def _service_ports(ports: tuple[wire.ServicePort, ...] | None) -> tuple[objects.ServicePort, ...]:
     return tuple(
         objects.ServicePort(
@@ -168,7 +192,7 @@ def _own_annotations(annotations: dict[str, str | None] | None) -> tuple[tuple[s
     return tuple(sorted(own))
 
 
-@lru_cache(maxsize=4096)
+@_remembered(4096)
 def _slice_ports(ports: tuple[wire.SlicePort, ...] | None) -> tuple[objects.SlicePort, ...]:
     """Ports without a name or a number are nobody's [A11]; an empty name is a name."""
     return tuple(
@@ -200,14 +224,25 @@ def _endpoints(
             continue
         text = endpoint.addresses[0]
         address = parse_address(text)
-        if address is None or (address[:12] == V4_PREFIX) is not want_ipv4:
-            family = "IPv4" if want_ipv4 else "IPv6"
-            complaint = f"{text!r} is not an {family} address, endpoint left out"
+        unfit = _unfit(address, want_ipv4)
+        if address is None or unfit:
+            complaint = excerpt(f"{text!r} is {unfit}, endpoint left out")
             complaints.append((f"$.endpoints[{index}].addresses[0]", complaint))
             continue
         addresses.append(address)
         traits.append(_traits(endpoint.conditions, endpoint.node_name, endpoint.hints))
     return tuple(addresses), tuple(traits), tuple(complaints)
+
+
+def _unfit(address: bytes | None, want_ipv4: bool) -> str:
+    """Why it is no endpoint's address; empty when it is one.
+
+    An API server refuses the special ranges too. Behind a Service they would lead each client to
+    its own host.
+    """
+    if address is None or (address[:12] == V4_PREFIX) is not want_ipv4:
+        return "not an IPv4 address" if want_ipv4 else "not an IPv6 address"
+    return special_range(address)
 
 
 # One entry per (state, node, hints) in use; bounded, since nodes come and go for ever.

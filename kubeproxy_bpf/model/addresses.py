@@ -11,13 +11,12 @@ from __future__ import annotations
 import re
 from ipaddress import IPv6Address
 
-from kubeproxy_bpf.api.addresses import V4_PREFIX, parse_address
+from kubeproxy_bpf.api.addresses import V4_PREFIX, parse_address, special_range
 from kubeproxy_bpf.model.types import Family, Prefix
 
 WILDCARD = {Family.IPV4: V4_PREFIX + bytes(4), Family.IPV6: bytes(16)}
 LOOPBACK = {Family.IPV4: V4_PREFIX + b"\x7f\0\0\1", Family.IPV6: bytes(15) + b"\1"}
 
-_WILDCARDS = frozenset(WILDCARD.values())
 _PREFIX_LENGTH = re.compile(r"0{0,9}[0-9]{1,3}")
 
 
@@ -62,14 +61,4 @@ def is_multicast(address: bytes) -> bool:
 
 def unfit_vip(address: bytes) -> str | None:
     """What makes the address impossible as a VIP; None when it is fine."""
-    if address in _WILDCARDS:
-        return "unspecified"
-    if is_loopback(address):
-        return "loopback"
-    if is_multicast(address):
-        return "multicast"
-    if is_link_local(address):
-        return "link-local"
-    if address == V4_PREFIX + b"\xff\xff\xff\xff":
-        return "broadcast"
-    return None
+    return special_range(address) or None

@@ -13,7 +13,13 @@ from typing import Sequence
 
 from kubeproxy_bpf.api.objects import EndpointSlice, Service
 from kubeproxy_bpf.model.access import allowed_sources, without_protected
-from kubeproxy_bpf.model.endpoints import Endpoints, endpoints_of
+from kubeproxy_bpf.model.endpoints import (
+    Endpoints,
+    PortIndex,
+    count_endpoints,
+    endpoints_of,
+    index_ports,
+)
 from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
 from kubeproxy_bpf.model.frontends import frontends_of
 from kubeproxy_bpf.model.problems import Report
@@ -62,7 +68,11 @@ def compile_service(
     valid_ports = ports_of(service, report)
     note_sctp(valid_ports, report)
     policy = _policy_flags(service, is_consistent(service, config, report))
-    for view in family_views(service, config, report):
+    index = index_ports(slices)
+    views = family_views(service, config, report)
+    if _is_too_large(views, valid_ports, index, config, report):
+        return ports, report.problems
+    for view in views:
         for port in valid_ports:
             port_id = ServicePortId(
                 "service",
@@ -72,11 +82,34 @@ def compile_service(
                 port.protocol,
                 int(view.family),
             )
-            endpoints = endpoints_of(slices, view.family, port.name, port.protocol)
+            endpoints = endpoints_of(index, view.family, port.name, port.protocol)
             served = without_protected(view, port, facts, config, report)
             desired = _desired(service, served, port, endpoints, facts, config)
             ports[port_id] = desired._replace(flags=desired.flags | policy)
     return ports, report.problems
+
+
+def _is_too_large(
+    views: Sequence[FamilyView],
+    ports: Sequence[Port],
+    index: PortIndex,
+    config: ModelConfig,
+    report: Report,
+) -> bool:
+    """Whether the Service asks for more than the maps could ever hold; counted, not expanded."""
+    frontends = endpoints = 0
+    for view in views:
+        addresses = 1 + len(view.external_ips) + len(view.load_balancer_ips)
+        frontends += len(ports) * addresses + sum(1 for port in ports if port.node_port)
+        for port in ports:
+            endpoints += count_endpoints(index, view.family, port.name, port.protocol)
+    for found, most, what in (
+        (frontends, config.max_frontends, "ports times addresses"),
+        (endpoints, config.max_endpoints, "ports times endpoints"),
+    ):
+        if found > most:
+            report.add("spec.ports", f"{found} {what} are more than {most}; Service not served")
+    return frontends > config.max_frontends or endpoints > config.max_endpoints
 
 
 def _desired(

@@ -9,7 +9,7 @@ endpoints get traffic is not decided here but in ``topology``. Called by ``desir
 from __future__ import annotations
 
 from itertools import repeat
-from typing import Sequence
+from typing import Mapping, Sequence
 
 from kubeproxy_bpf.api.objects import EndpointSlice, EndpointTraits
 from kubeproxy_bpf.model.problems import Report
@@ -18,6 +18,9 @@ from kubeproxy_bpf.model.types import Family, Problem
 
 Endpoints = dict[tuple[bytes, int], EndpointTraits]
 """Traits of each endpoint by its address and port."""
+
+PortIndex = Mapping[tuple[str, str, int], Sequence[tuple[EndpointSlice, int]]]
+"""Slices and their port numbers by address type, port name and protocol."""
 
 _ADDRESS_TYPE = {Family.IPV4: "IPv4", Family.IPV6: "IPv6"}
 
@@ -36,6 +39,9 @@ def problems_of(endpoint_slice: EndpointSlice) -> tuple[Problem, ...]:
     report = Report("EndpointSlice", endpoint_slice.namespace, endpoint_slice.name)
     if endpoint_slice.headless:
         return ()
+    if endpoint_slice.address_type not in (*_ADDRESS_TYPE.values(), "FQDN"):
+        text = f"{endpoint_slice.address_type!r} is no address type; slice not used"
+        report.add("addressType", text)
     if not endpoint_slice.service:
         report.add("metadata.labels[kubernetes.io/service-name]", "is missing; slice not used")
     for index, port in enumerate(endpoint_slice.ports):
@@ -46,21 +52,33 @@ def problems_of(endpoint_slice: EndpointSlice) -> tuple[Problem, ...]:
     return report.problems
 
 
-def endpoints_of(
-    slices: Sequence[EndpointSlice], family: Family, port_name: str, protocol: int
-) -> Endpoints:
-    """The endpoints of a service port: slice ports join by name and protocol [A7, A10].
+def index_ports(slices: Sequence[EndpointSlice]) -> PortIndex:
+    """What ``endpoints_of`` looks into: a Service may have ten thousand ports.
 
     ``slices`` come in a fixed order (by name), so duplicates resolve the same way each time.
     """
-    endpoints: Endpoints = {}
+    index: dict[tuple[str, str, int], list[tuple[EndpointSlice, int]]] = {}
     for endpoint_slice in slices:
-        if endpoint_slice.address_type != _ADDRESS_TYPE[family]:
-            continue
         for port in endpoint_slice.ports:
-            if port.name == port_name and PROTOCOLS.get(port.protocol) == protocol:
-                _join(endpoints, endpoint_slice, port.port)
+            protocol = PROTOCOLS.get(port.protocol)
+            if protocol is not None and 0 < port.port <= 65535:
+                key = endpoint_slice.address_type, port.name, protocol
+                index.setdefault(key, []).append((endpoint_slice, port.port))
+    return index
+
+
+def endpoints_of(index: PortIndex, family: Family, port_name: str, protocol: int) -> Endpoints:
+    """The endpoints of a service port: slice ports join by name and protocol [A7, A10]."""
+    endpoints: Endpoints = {}
+    for endpoint_slice, port in index.get((_ADDRESS_TYPE[family], port_name, protocol), ()):
+        _join(endpoints, endpoint_slice, port)
     return endpoints
+
+
+def count_endpoints(index: PortIndex, family: Family, port_name: str, protocol: int) -> int:
+    """How many ``endpoints_of`` gives at most."""
+    found = index.get((_ADDRESS_TYPE[family], port_name, protocol), ())
+    return sum(len(endpoint_slice.addresses) for endpoint_slice, _ in found)
 
 
 def _join(endpoints: Endpoints, endpoint_slice: EndpointSlice, port: int) -> None:
@@ -69,8 +87,6 @@ def _join(endpoints: Endpoints, endpoint_slice: EndpointSlice, port: int) -> Non
     A terminating one never replaces an earlier one [B6]: a pod that moves between slices while it
     is replaced must not look terminating because of the older slice.
     """
-    if not 0 < port <= 65535:
-        return
     keys = zip(endpoint_slice.addresses, repeat(port))
     if not endpoints:
         endpoints.update(zip(keys, endpoint_slice.traits))

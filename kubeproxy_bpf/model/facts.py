@@ -29,6 +29,11 @@ class ModelConfig(NamedTuple):
     """Feature gate AllowServiceExternalIPs [F4]."""
     consistent_default: bool = False
     """The client decides the backend of every Service whose annotation does not say otherwise."""
+    max_frontends: int = 65536
+    """A Service that asks for more is refused before it is expanded: it would not fit, and the
+    product of its ports and addresses may be larger than all memory."""
+    max_endpoints: int = 524288
+    """The same for the product of its ports and its endpoints' addresses."""
     protected_ports: frozenset[PortNumber] = KUBELET_PORTS
     """What no Service gets on the node's own addresses: the ports of those who run the node."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple, Sequence
 
 from kubeproxy_bpf.api.objects import EndpointSlice, ObjectKey, Service
-from kubeproxy_bpf.model.endpoints import endpoints_of
+from kubeproxy_bpf.model.endpoints import endpoints_of, index_ports
 from kubeproxy_bpf.model.facts import ModelConfig
 from kubeproxy_bpf.model.problems import Report
 from kubeproxy_bpf.model.services import family_views, is_served, ports_of
@@ -49,11 +49,12 @@ def health_checks_of(
     # What is wrong with the rest of the Service is reported where the rest is compiled.
     unreported = Report("Service", service.namespace, service.name)
     ports = ports_of(service, unreported)
+    index = index_ports(slices)
     checks = []
     for view in family_views(service, config, unreported):
         local: set[bytes] = set()
         for port in ports:
-            endpoints = endpoints_of(slices, view.family, port.name, port.protocol)
+            endpoints = endpoints_of(index, view.family, port.name, port.protocol)
             local.update(
                 address
                 for (address, _), traits in endpoints.items()

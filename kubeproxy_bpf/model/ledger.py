@@ -12,6 +12,7 @@ from typing import Iterator, NamedTuple
 
 from kubeproxy_bpf.model.claims import Claim, Claims, Key, claim_of
 from kubeproxy_bpf.model.desired import Ports
+from kubeproxy_bpf.model.problems import MOST, the_first
 from kubeproxy_bpf.model.types import Desired, FrontendSpec, Problem, ServicePortId
 from kubeproxy_bpf.model.vips import VipTable
 
@@ -123,9 +124,9 @@ class Ledger:
         )
         self._keep(source, after)
         fresh = [problem for problem in after.problems if problem not in before.problems]
-        return fresh + [
-            self._claims.problem_of(*loss) for loss in lost if loss[0] not in before.lost
-        ]
+        losses = [loss for loss in lost if loss[0] not in before.lost]
+        named = [self._claims.problem_of(*loss) for loss in losses[: MOST + 1]]
+        return [*fresh, *the_first(named, len(losses))]
 
     def problems(self) -> Iterator[Problem]:
         yield from self._claims.problems()

@@ -413,3 +413,40 @@ def test_the_trigger_time_of_a_slice(text: Any, seconds: float) -> None:
     name = "endpoints.kubernetes.io/last-change-trigger-time"
     assert slice_(metadata={**META, "annotations": {name: text, "other": "x"}}).triggered == seconds
     assert slice_(metadata={**META, "annotations": None}).triggered == 0.0
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "why"),
+    [
+        ("IPv4", "127.0.0.1", "loopback"),
+        ("IPv4", "0.0.0.0", "unspecified"),
+        ("IPv4", "169.254.169.254", "link-local"),
+        ("IPv4", "239.255.0.1", "multicast"),
+        ("IPv4", "255.255.255.255", "broadcast"),
+        ("IPv4", "::ffff:127.0.0.1", "loopback"),
+        ("IPv6", "::1", "loopback"),
+        ("IPv6", "::", "unspecified"),
+        ("IPv6", "febf::1", "link-local"),
+        ("IPv6", "ff02::1", "multicast"),
+    ],
+)
+def test_an_endpoint_in_a_special_range_is_left_out(family: str, text: str, why: str) -> None:
+    """It would lead each client to its own host; an API server refuses most of them too."""
+    good = "10.0.0.1" if family == "IPv4" else "fd00::1"
+    endpoints = [{"addresses": [text]}, {"addresses": [good]}]
+    document = {"metadata": META, "addressType": family, "endpoints": endpoints}
+    found = decode(Kind.ENDPOINT_SLICE, document)
+    assert isinstance(found.object, EndpointSlice)
+    assert found.object.addresses == (parse_address(good),)
+    (problem,) = found.problems
+    assert problem.field == "$.endpoints[0].addresses[0]"
+    assert problem.message == f"{text!r} is {why}, endpoint left out"
+
+
+def test_large_lists_of_ports_are_not_remembered() -> None:
+    """What many Services share is one object; ten thousand ports die with their Service."""
+    few = [{"name": f"p{number}", "port": number} for number in range(1, 17)]
+    many = [*few, {"name": "p17", "port": 17}]
+    assert service(spec={"ports": few}).ports is service(spec={"ports": few}).ports
+    assert service(spec={"ports": many}).ports is not service(spec={"ports": many}).ports
+    assert len(service(spec={"ports": many}).ports) == 17

@@ -2,7 +2,7 @@
 """Slices put together, and kept by Service."""
 
 from kubeproxy_bpf.api.objects import EndpointSlice, ObjectKey, SlicePort
-from kubeproxy_bpf.model.endpoints import Endpoints, endpoints_of, problems_of
+from kubeproxy_bpf.model.endpoints import Endpoints, endpoints_of, index_ports, problems_of
 from kubeproxy_bpf.model.slices import SliceIndex
 from kubeproxy_bpf.model.types import Family, Protocol
 from tests.fix_objects import draining, endpoint_slice, ip, traits
@@ -11,7 +11,7 @@ WEB = ObjectKey("default", "web")
 
 
 def http(*slices: EndpointSlice) -> Endpoints:
-    return endpoints_of(slices, Family.IPV4, "http", Protocol.TCP)
+    return endpoints_of(index_ports(slices), Family.IPV4, "http", Protocol.TCP)
 
 
 def twice(first, second) -> EndpointSlice:
