@@ -16,7 +16,9 @@ import structlog
 
 from kubeproxy_bpf.api.addresses import is_ipv4, parse_address
 
-_SETTLE_S = 0.1
+_SETTLE_S = 0.01
+_REST = 1
+"""For so many times as long as a read took there is no other: events come in hundreds."""
 _RETRY_S = 1.0
 _NLM_F_DUMP_INTR = 0x10
 _EXT_SKIP_STATS = 1 << 3
@@ -129,10 +131,12 @@ class DeviceWatcher:
         """
         while True:
             async for message in route.get():
-                if message["event"].endswith(_FILTER_EVENTS):
+                # pyroute2 has no name for RTM_NEWCHAIN, with which the first filter comes.
+                event = message.get("event") or "CHAIN"
+                if event.endswith(_FILTER_EVENTS):
                     self._report_filters()
                     continue
-                if message["event"].endswith("ADDR"):
+                if event.endswith("ADDR"):
                     self._stale_addresses = True
                 else:
                     self._stale.add(message["index"])
@@ -140,14 +144,17 @@ class DeviceWatcher:
 
     async def _read_after(self, changed: asyncio.Event, route: Any) -> None:
         """One read for all events of a moment: a node that starts pods sees hundreds."""
+        loop = asyncio.get_running_loop()
         while True:
             await changed.wait()
             if self._last is not None:
                 await asyncio.sleep(_SETTLE_S)
             changed.clear()
+            begin = loop.time()
             if not await self._read(route):
                 self._links.clear()
                 changed.set()
+            await asyncio.sleep(_REST * (loop.time() - begin))
 
     async def _read(self, route: Any) -> bool:
         """Read and report; False if what was read is of no one moment and must be repeated."""
