@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubeproxy_bpf.config.load import FLAGS
+from kubeproxy_bpf.dataplane.probe import probe_kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -29,6 +30,16 @@ def test_every_flag_of_our_own_is_explained() -> None:
     text = "".join(page.read_text() for page in PAGES)
     ours = {name for name in FLAGS.defaults() if name.startswith("bpf-")}
     assert {name for name in ours if f"--{name}" not in text} == set()
+
+
+def test_every_feature_of_the_kernel_has_its_fallback() -> None:
+    """The table of the installation names what is looked for, since when there is it, and whether
+    the proxy starts without it."""
+    table = (DOCS / "install.md").read_text().split("### Features of the kernel")[1]
+    rows = re.findall(r"^\| `([^`]+)` \| ([0-9.]*) ?\| .* \| (.*) \|$", table, re.MULTILINE)
+    told = {name: (since, last == "does not start") for name, since, last in rows}
+    features = [each for each in probe_kernel() if not each.name.startswith("CAP_")]
+    assert {each.name: (each.since, each.necessary) for each in features} == told
 
 
 def test_every_file_of_the_programs_is_placed() -> None:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import http.client
 import socket
 import subprocess
+import sys
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 import yaml
 
@@ -22,6 +23,20 @@ from tests.e2e.packaging.kubelet import Kubelet, Manifest
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 KUBEADM = Path(__file__).with_name("kubeadm")
 HEALTH_PORT, METRICS_PORT = 10256, 10249
+
+# Who answers a connected UDP socket, and how a receive ends that nobody will answer.
+_CONNECTED = """
+import errno, socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    udp.connect((sys.argv[1], 80))
+    udp.send(b"name\\n")
+    print(udp.recv(100).decode(), flush=True)
+    udp.settimeout(30)
+    try:
+        print(udp.recv(100), flush=True)
+    except OSError as error:
+        print(errno.errorcode.get(error.errno, "timeout"), flush=True)
+"""
 
 
 def kustomized(directory: Path) -> list[Manifest]:
@@ -118,6 +133,23 @@ class NodePods:
     def asked(self, place: str, address: str = WEB_VIP, protocol: Any = "TCP") -> str:
         """Who answers a client in a place; the name of a pod, or of a failure."""
         return self.cluster.sandbox.run_in(place, partial(ask, Target(protocol, address, 80)))
+
+
+@contextmanager
+def connected_udp(cluster: Cluster, place: str) -> Iterator[tuple[str, Callable[[], str]]]:
+    """A UDP socket that stays connected to the Service: to which pod, and how its wait ends."""
+    argv = [sys.executable, "-I", "-S", "-c", _CONNECTED, WEB_VIP]
+    with subprocess.Popen(
+        cluster.sandbox.place(place).launch(argv), stdout=subprocess.PIPE, text=True
+    ) as client:
+        output = client.stdout
+        assert output
+        try:
+            backend = output.readline().strip()
+            assert backend.startswith("web-")
+            yield backend, lambda: output.readline().strip()
+        finally:
+            client.kill()
 
 
 @contextmanager

@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
 
-from tests.e2e.packaging.cluster import WEB_VIP, Cluster
+from tests.e2e.packaging.cluster import Cluster
 from tests.e2e.packaging.container import Container, Rootfs
 from tests.e2e.packaging.pods import (
     MANIFESTS,
     NodePods,
+    connected_udp,
     installed_objects,
     kustomized,
     node_pods,
@@ -23,20 +22,6 @@ from tests.e2e.packaging.pods import (
 )
 
 pytestmark = pytest.mark.root
-
-# Who answers a connected UDP socket, and how a receive ends that nobody will answer.
-_CONNECTED = """
-import errno, socket, sys
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-    udp.connect((sys.argv[1], 80))
-    udp.send(b"name\\n")
-    print(udp.recv(100).decode(), flush=True)
-    udp.settimeout(30)
-    try:
-        print(udp.recv(100), flush=True)
-    except OSError as error:
-        print(errno.errorcode.get(error.errno, "timeout"), flush=True)
-"""
 
 
 @pytest.fixture
@@ -146,19 +131,9 @@ def test_sockets_in_pods_are_aborted_when_their_backend_goes(
     is told that its backend went, and does not wait for answers for ever."""
     proxy = node1.start(proxy_of(node1, objects))
     proxy.until("healthy", node1.healthy)
-    place = kube.sandbox.place("shell-1")
-    with subprocess.Popen(
-        place.launch([sys.executable, "-I", "-S", "-c", _CONNECTED, WEB_VIP]),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as client:
-        assert client.stdout
-        backend = client.stdout.readline().strip()
-        assert backend.startswith("web-")
-
+    with connected_udp(kube, "shell-1") as (backend, end):
         kube.delete_pod(backend)
-
-        assert "ECONNABORTED" == client.stdout.readline().strip()
+        assert "ECONNABORTED" == end()
     proxy.until("abortion told", lambda: "udp_sockets_aborted" in proxy.log.read_text())
 
 

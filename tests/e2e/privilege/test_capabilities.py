@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from kubeproxy_bpf.dataplane.privileges import Capability
+from tests.e2e.packaging.pods import connected_udp
 from tests.e2e.privilege.lesser import LesserNode, process_status, without
 
 pytestmark = pytest.mark.root
@@ -83,6 +84,17 @@ def test_without_sys_admin_a_successor_takes_over_the_pins(node: LesserNode) -> 
     hidden = [mount for mount in container.mounts if mount.target != "/sys/fs/bpf"]
     line = node.refused(replace(container, mounts=hidden))
     assert "without pins the process needs CAP_SYS_ADMIN" in line
+
+
+def test_without_sys_admin_the_sockets_of_the_node_itself_are_aborted(node: LesserNode) -> None:
+    """A thread need not enter the network namespace that it is in; that those of pods are out of
+    reach is told once, with what it takes."""
+    proxy = node.serving(node.container("restricted"))
+    with connected_udp(node.kube, "node1") as (backend, end):
+        node.kube.delete_pod(backend)
+        assert "ECONNABORTED" == end()
+    proxy.until("told", lambda: "udp_sockets_out_of_reach" in proxy.log.read_text())
+    assert 1 == proxy.log.read_text().count("udp_sockets_out_of_reach")
 
 
 def _root_mount(pid: int) -> list[str]:
