@@ -10,6 +10,7 @@ programs and says when the maps are filled. What the flows do is no business of 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Callable, Mapping, Sequence
 
@@ -23,7 +24,7 @@ from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.places import Hook, Place
 from kubeproxy_bpf.dataplane.spare import LoadCopy
 from kubeproxy_bpf.errors import UnsupportedKernel
-from kubeproxy_bpf.libbpf import LibbpfError
+from kubeproxy_bpf.libbpf import LibbpfError, Link
 from kubeproxy_bpf.node.attachment import (
     Attachment,
     LocalDevices,
@@ -41,7 +42,13 @@ _log = structlog.get_logger(__name__)
 _LOOK_S = 10.0
 _LOOK_IF_TOLD_S = 60.0
 """Where the kernel tells of changes, and a look is many times as dear: at filters."""
-_LEAST_S = 0.1
+_GLANCE_S = 0.5
+"""Nobody tells when a program of tcx or XDP is removed: where the node's traffic passes it is asked
+so often, which takes a tenth of a millisecond."""
+_REST = 3
+"""For so many times as long as a sync took there is no other ..."""
+_REST_S = (0.01, 0.1)
+"""... within these bounds: the kernel waits more than it works."""
 _HOOKS: Mapping[Role, tuple[Hook, ...]] = {
     Role.UPLINK: (Hook.INGRESS, Hook.EGRESS),
     Role.OVERLAY: (Hook.INGRESS, Hook.EGRESS),
@@ -82,11 +89,13 @@ class PacketPath:
         self._uplinks: tuple[str, ...] | None = None
         self._targets_unknown = False
         self._leading_out: frozenset[str] = frozenset()
+        self._pods = 0
 
     def devices_changed(self, devices: tuple[Device, ...]) -> None:
         """The devices of the node, all of them."""
         self._devices = devices
         judged = attachments(devices, self._config.devices, self._local)
+        self._pods = sum(item.role == Role.POD for item in judged)
         self._leading_out = frozenset(i.device.name for i in judged if i.role == Role.UPLINK)
         self._changed.set()
 
@@ -154,17 +163,27 @@ class PacketPath:
 
     async def run(self) -> None:
         """Keep it so; runs for ever, once ``sync`` was called for the first time."""
+        loop = asyncio.get_running_loop()
         while True:
-            try:
-                async with asyncio.timeout(
-                    _LOOK_IF_TOLD_S if self._hooks.changes_are_told else _LOOK_S
-                ):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+            await self._time_to_look()
             self._changed.clear()
+            begin = loop.time()
             await in_thread(self.sync)
-            await asyncio.sleep(_LEAST_S)
+            least, most = _REST_S
+            await asyncio.sleep(max(least, min(_REST * (loop.time() - begin), most)))
+
+    async def _time_to_look(self) -> None:
+        """Until something changed, a program at an uplink is missing, or nothing did for long."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + (_LOOK_IF_TOLD_S if self._hooks.changes_are_told else _LOOK_S)
+        while (left_s := end - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(min(left_s, _GLANCE_S)):
+                    await self._changed.wait()
+                return
+            except TimeoutError:
+                if await in_thread(partial(self._hooks.lacks, self._leading_out)):
+                    return
 
     def reading(self) -> DeviceReading:
         """The state of the moment."""
@@ -176,6 +195,15 @@ class PacketPath:
             refused=tuple(map(_label, dict(self._hooks.refused))),
             xdp_modes={name: modes.get(name, "none") for name in self._uplinks or ()},
         )
+
+    def pins(self) -> list[tuple[Path, Link]]:
+        """Every link that is pinned, and where."""
+        return self._hooks.pins()
+
+    @property
+    def pods(self) -> int:
+        """Devices that lead to pods, by what was last heard of them."""
+        return self._pods
 
     def close(self) -> None:
         """Let go of the devices; what is pinned goes on. The programs are the owner's to close."""

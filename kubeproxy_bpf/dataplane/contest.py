@@ -66,6 +66,11 @@ class FirstPlaces:
         standing.patience_s = min(max(2 * standing.patience_s, _SHORTEST_S), _LONGEST_S)
         return True
 
+    def bears(self, place: Place) -> bool:
+        """Whether it is known that ours is not first, and not yet time to do something about it."""
+        standing = self._standings.get(place)
+        return standing is not None and standing.due is not None and self._clock() < standing.due
+
     def keep(self, places: Collection[Place]) -> None:
         """Forget all others."""
         self._standings = {p: each for p, each in self._standings.items() if p in places}

@@ -84,20 +84,15 @@ class TcxHold(Hold):
             return "detached"
         return None if links[0] == self._id else NO_LONGER_FIRST
 
-    @property
-    def lost_pin(self) -> bool:
-        return self._pin is not None and not self._pin.exists()
-
-    def pin_again(self) -> None:
-        assert self._pin is not None
-        self._link.pin(self._pin)
-
     def detach(self) -> None:
         _end(self._link)
         _unpin(self._pin)
 
     def close(self) -> None:
         self._link.close()
+
+    def pinned(self) -> tuple[Path, Link] | None:
+        return (self._pin, self._link) if self._pin is not None else None
 
 
 class XdpHold(Hold):
@@ -128,20 +123,15 @@ class XdpHold(Hold):
     def fault(self) -> str | None:
         return None if self._link.info().ifindex == self._place.ifindex else "detached"
 
-    @property
-    def lost_pin(self) -> bool:
-        return self._pin is not None and not self._pin.exists()
-
-    def pin_again(self) -> None:
-        assert self._pin is not None
-        self._link.pin(self._pin)
-
     def detach(self) -> None:
         _end(self._link)
         _unpin(self._pin)
 
     def close(self) -> None:
         self._link.close()
+
+    def pinned(self) -> tuple[Path, Link] | None:
+        return (self._pin, self._link) if self._pin is not None else None
 
 
 def end_pinned(pin: Path) -> None:

@@ -25,7 +25,7 @@ import structlog
 
 from kubeproxy_bpf.dataplane.attach import DEVICE_PIN
 from kubeproxy_bpf.dataplane.attachments import at_device, at_tcx, at_xdp
-from kubeproxy_bpf.dataplane.clsact import ClsactFilters
+from kubeproxy_bpf.dataplane.clsact import ClsactFilters, ClsactHold
 from kubeproxy_bpf.dataplane.contest import Clock, FirstPlaces
 from kubeproxy_bpf.dataplane.devicelink import (
     XDP_GENERIC,
@@ -36,13 +36,11 @@ from kubeproxy_bpf.dataplane.devicelink import (
     has_tcx,
     pinned_id,
 )
-from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, has_bpffs
 from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.places import NO_LONGER_FIRST, XDP_PROGRAMS, Hold, Hook, Place
 from kubeproxy_bpf.dataplane.spare import LoadCopy, Spares
 from kubeproxy_bpf.dataplane.unlinked import UnlinkedTcxHold, UnlinkedXdpHold
-from kubeproxy_bpf.errors import DataplaneError
-from kubeproxy_bpf.libbpf import ObjectProgram
+from kubeproxy_bpf.libbpf import Link, ObjectProgram
 
 _log = structlog.get_logger(__name__)
 
@@ -109,6 +107,31 @@ class DeviceHooks:
     def attached(self) -> list[Place]:
         return list(self._holds)
 
+    def pins(self) -> list[tuple[Path, Link]]:
+        """Every link that is pinned, and where."""
+        holds = list(self._holds.values())
+        return [pinned for hold in holds if (pinned := hold.pinned()) is not None]
+
+    def lacks(self, devices: Collection[str]) -> bool:
+        """Whether something is to be put back at one of these devices; filters are not asked for.
+
+        Cheaper than ``sync``, and does nothing about it.
+        """
+        return any(
+            self._is_due(place, hold)
+            for place, hold in list(self._holds.items())
+            if place.device in devices and not isinstance(hold, ClsactHold)
+        )
+
+    def _is_due(self, place: Place, hold: Hold) -> bool:
+        try:
+            fault = hold.fault()
+        except OSError:  # its device is gone, of which netlink tells
+            return False
+        if fault == NO_LONGER_FIRST:
+            return not self._first_places.bears(place)
+        return fault is not None
+
     def xdp_modes(self) -> dict[str, str]:
         """The mode of each device where XDP is wanted: native, generic or none."""
         return {
@@ -150,7 +173,6 @@ class DeviceHooks:
             {place: wish for place, wish in wanted.items() if place not in gone}, outdated
         )
         self._wishes = dict(wanted)
-        self._keep_pins()
         if not self._began:
             self._began = True
             self._end_leftovers(wanted)
@@ -164,24 +186,6 @@ class DeviceHooks:
                 self._attach(place, wish)
                 if self._clock() > enough and outdated():
                     return
-
-    def _keep_pins(self) -> None:
-        """While this process lives programs need no pins; the next one does."""
-        if self._links_dir is None:
-            return
-        lost = [hold for hold in self._holds.values() if hold.lost_pin]
-        if not lost:
-            return
-        try:
-            if not has_bpffs(self._links_dir):
-                ensure_bpffs(self._links_dir.parent)
-            self._links_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for hold in lost:
-                hold.pin_again()
-        except (OSError, DataplaneError) as error:
-            _log.error("pins_not_put_back", path=str(self._links_dir), error=str(error))
-        else:
-            _log.warning("pins_put_back", path=str(self._links_dir), links=len(lost))
 
     def _worth_trying(self, place: Place, wish: Wish) -> bool:
         """A device that refused XDP is not asked again: some drivers restart for an attempt."""

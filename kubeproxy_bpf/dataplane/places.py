@@ -8,7 +8,10 @@ attach.
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from kubeproxy_bpf.libbpf import Link
 
 XDP_PROGRAMS = ("kpb_xdp", "kpb_xdp_linear")
 """In order of preference: for frames of several buffers (Linux 5.18), for all others."""
@@ -48,15 +51,6 @@ class Hold(Protocol):
         """
         ...
 
-    @property
-    def lost_pin(self) -> bool:
-        """Whether somebody removed its pin."""
-        return False
-
-    def pin_again(self) -> None:
-        """Pin what lost its pin."""
-        return None
-
     def detach(self) -> None:
         """End it, also when its device is gone."""
         ...
@@ -64,3 +58,7 @@ class Hold(Protocol):
     def close(self) -> None:
         """Let go; what is pinned stays attached."""
         ...
+
+    def pinned(self) -> tuple[Path, Link] | None:
+        """The link, and where it is pinned; None where there is no link or no pin."""
+        return None

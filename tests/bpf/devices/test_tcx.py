@@ -13,6 +13,7 @@ from kubeproxy_bpf.libbpf import AttachFlag, AttachType, Link, device_chain, pro
 pytestmark = pytest.mark.root
 
 WISH = Wish()
+TCX = AttachType.TCX_INGRESS
 
 
 def program_id(bpf_object, name):
@@ -146,25 +147,6 @@ def test_what_is_removed_is_put_back(node, process, pins):
     assert {places(index, "v0")[0]: 1} == ours.hooks.reattached
 
 
-def test_a_pin_that_somebody_removed_is_put_back(node, process, pins, load):
-    """The program runs on meanwhile, and the next process finds its link."""
-    first, second = places(node.wire("v0"), "v0")
-    ours = process()
-    ours.sync(first, second)
-    before = ours.node.do(lambda: device_chain(first.ifindex, AttachType.TCX_INGRESS))
-    for path in pins.iterdir():
-        path.unlink()
-    assert [ours.ingress] == node.chain(first)
-
-    ours.sync(first, second)
-
-    assert {f"dev-{first.ifindex}-ingress", f"dev-{first.ifindex}-egress"} == pinned(pins)
-    ours.end()
-    after = ours.node.do(lambda: device_chain(first.ifindex, AttachType.TCX_INGRESS))
-    assert before == after
-    assert not ours.hooks.reattached
-
-
 def test_what_is_wanted_no_longer_does_not_hold_up_what_is(node, process, monkeypatch):
     """Among very many devices a pass ends early, though never without having attached some."""
     monkeypatch.setattr(devices, "_PATIENCE_S", 0.0)
@@ -261,6 +243,32 @@ def test_who_comes_back_to_the_front_is_borne(node, process, foreign):
 
     assert [ours.ingress, *theirs] == node.chain(place)
     assert {place: 2} == ours.hooks.reattached
+
+
+def test_a_glance_sees_what_a_look_would_mend(node, process, foreign):
+    """What is gone, and the first loss of the first place; not what is borne, nor other devices."""
+    time = 0.0
+    ours = process(clock=lambda: time)
+    place = Place(node.wire("v0"), "v0", Hook.INGRESS)
+
+    def glance(device="v0"):
+        return node.do(lambda: ours.hooks.lacks({device}))
+
+    ours.sync(place)
+    assert not glance()
+    with node.do(lambda: Link.from_id(device_chain(place.ifindex, TCX)[0].link_id)) as link:
+        link.detach()
+    assert glance() and not glance("v1")
+    ours.sync(place)
+    assert not glance()
+    for moment in (0.0, 1.0):
+        time = moment
+        foreign(place.ifindex, flags=AttachFlag.BEFORE)
+        seen = glance()
+        ours.sync(place)
+        assert seen and not glance()
+    time = 20.0
+    assert glance()
 
 
 def test_a_removed_program_is_put_back_at_once_whoever_is_in_front(node, process, foreign, pins):
