@@ -20,6 +20,7 @@ def bounded(examples: int) -> settings:
         max_examples=examples * factor,
         deadline=None,
         derandomize=not soak,
+        report_multiple_bugs=False,
         # Large objects are the subject here, and a busy machine is no failure.
         suppress_health_check=[
             HealthCheck.too_slow,

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any, Hashable, NamedTuple
 
 import yaml
 
+from kubeproxy_bpf.api.excerpt import excerpt
+from kubeproxy_bpf.config.bounds import check_yaml, read_bounded
 from kubeproxy_bpf.errors import ConfigError
+
+_LARGEST_BITS = 1000
+_NO_SUCH_VALUE = (ValueError, TypeError, LookupError, AttributeError)
+"""What constructors of PyYAML raise for a tag whose value is no such thing (``!!timestamp x``)."""
 
 
 class Mapping(NamedTuple):
@@ -41,6 +46,21 @@ class _Loader(yaml.CSafeLoader):
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except _NO_SUCH_VALUE:
+            kind = node.tag.rpartition(":")[2]
+            raise _constructor_error(f"not a valid {kind}", node) from None
+        if isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
+            # Python would not even print it.
+            raise _constructor_error("the number is too large", node)
+        return value
+
+
+def _constructor_error(problem: str, node: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
@@ -60,22 +80,35 @@ def read_mapping(path: str) -> Mapping:
         ConfigError: it cannot be read, or is no object.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        content, duplicates = _parse(text)
+        content, duplicates = _parse(read_bounded(path))
+        plain = _plain(content)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
-    if not isinstance(content, dict):
+        raise ConfigError([f"{path}: {excerpt(_told(error))}"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: is nested too deeply"]) from None
+    if not isinstance(plain, dict):
         raise ConfigError([f"{path}: is not an object"])
-    return Mapping(_plain(content), duplicates)
+    return Mapping(plain, duplicates)
+
+
+def _told(error: Exception) -> str:
+    """In one line, with the place first."""
+    text = " ".join(str(error).split())
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        text = ", ".join(filter(None, (error.context, error.problem)))
+        return f"line {mark.line + 1}, column {mark.column + 1}: {text}"
+    return text
 
 
 def _parse(text: str) -> tuple[Any, list[str]]:
     if text.lstrip().startswith("{"):
         try:
             return _parse_json(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             # A YAML document may begin with a brace too.
             pass
+    check_yaml(text)
     loader = _Loader(text)
     try:
         # As Go's reader: the first document counts, whatever follows it.
@@ -104,6 +137,15 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, str) and not value.isascii():
+        _expect_unicode(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
         return int(value)
     return value
+
+
+def _expect_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half a surrogate pair, which is no character") from None
