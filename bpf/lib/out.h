@@ -47,10 +47,15 @@ static __always_inline int out_rewrite(context *ctx, struct packet *p, const str
 	return out_counted(ctx, p, flow);
 }
 
-/* What undoes the change of destination, should netfilter masquerade the packet before we do. */
+/*
+ * What undoes the change of destination, should netfilter masquerade the packet before we do. If
+ * the answers of another flow come by this key, they stay that flow's.
+ */
 static __always_inline long out_note_answer(const struct packet *p, const struct flow *flow,
 					    struct track_pair *pair)
 {
+	long error;
+
 	pair->partner_key = track_reverse(&pair->key);
 	pair->partner = *flow;
 	pair->partner.source = p->tuple.destination;
@@ -61,7 +66,8 @@ static __always_inline long out_note_answer(const struct packet *p, const struct
 	pair->partner.record = flow->service;
 	pair->partner.ifindex = 0;
 	pair->partner.state = STATE_OTHER;
-	return track_put_alone(&pair->partner_key, &pair->partner);
+	error = track_put_alone(&pair->partner_key, &pair->partner);
+	return error == -KPB_EEXIST ? 0 : error;
 }
 
 /*

@@ -155,12 +155,17 @@ static __always_inline void track_note(const struct tuple *key, const struct flo
 
 #ifndef KPB_XDP
 
-/* An entry without partner; what stood there before is replaced. */
+/* An entry without partner; it takes the place of such a one, but never half of a live pair. */
 static __noinline long track_put_alone(const struct tuple *key, struct flow *flow)
 {
-	const struct flow *other = bpf_map_lookup_elem(&kpb_flows, key);
+	struct flow *other = bpf_map_lookup_elem(&kpb_flows, key);
 	long error;
 
+	if (other && track_has_partner(other)) {
+		if (!track_is_dead(key, other) || !track_remove(key, other, other->turn))
+			return -KPB_EEXIST;
+		other = NULL;
+	}
 	flow->flags |= TRACK_ALONE;
 	flow->turn = other ? other->turn : bpf_get_prandom_u32();
 	flow->check = track_check(key, flow->turn);

@@ -62,9 +62,10 @@ class Judge:
             return
         self.seen["rewritten"] += 1
         self._rewritten(before, after, out.verdict, what)
-        assert len(out.data) == len(sent) + moved, what
+        assert len(out.data) == len(sent) + moved, f"another length, {what}"
         kept = without_what_a_rewrite_may_change(sent, at, before)
-        assert kept == without_what_a_rewrite_may_change(out.data, at + moved, after), what
+        then = without_what_a_rewrite_may_change(out.data, at + moved, after)
+        assert kept == then, f"not the same content, {what}"
 
     def account(self) -> None:
         """The counters of the programs and what was seen tell the same story."""
@@ -98,22 +99,22 @@ class Judge:
         assert after.header_is_right is before.header_is_right, f"a wrong header sum, {what}"
         if before.payload_is_right is not None:
             assert after.payload_is_right is before.payload_is_right, f"a wrong sum, {what}"
+        if flow.flags & TRACK_DSR and not before.later:
+            assert (after.source, after.destination) == (before.source, before.destination), what
+            return
         if before.quoted is not None:
             assert after.quoted is not None, what
             assert after.quoted.header_is_right is before.quoted.header_is_right, what
             inner = (after.quoted.destination, after.quoted.source, *after.quoted.ports[::-1])
             assert (flow[2], flow[3], flow[4], flow[5]) == inner, f"not as the flow says, {what}"
             return
-        if flow.flags & TRACK_DSR:
-            assert (after.source, after.destination) == (before.source, before.destination), what
-            return
         wanted = flow.source, flow.destination
         ports = flow.source_port, flow.destination_port
         if flow.flags & TRACK_DIRECT and verdict == UNSPEC:  # to be finished behind the stack
             wanted = before.source, flow.destination
             ports = before.ports[0] if before.ports else 0, flow.destination_port
-        assert (after.source, after.destination) == wanted, what
-        assert after.ports in (None, ports), what
+        assert (after.source, after.destination) == wanted, f"to others than {flow}, {what}"
+        assert after.ports in (None, ports), f"by other ports than {flow}, {what}"
 
     def _is_ours(self, address: bytes) -> bool:
         return address in self._ours or address[:14] in self._service_cidr

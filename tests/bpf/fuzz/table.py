@@ -29,7 +29,8 @@ def assert_sane(world: PacketWorld) -> dict[Tuple, Flow]:
             continue
         partner = flows.get(world.partner(key, flow))
         assert partner is not None, f"{text(key)} is alone: {flow}"
-        assert world.partner(world.partner(key, flow), partner) == key, text(key)
+        back = world.partner(world.partner(key, flow), partner)
+        assert back == key, f"{text(key)} and {text(back)}: {flow}, {partner}"
         assert partner.turn == flow.turn, text(key)
         # What finishes a large datagram behind the stack may stand where a partner stood.
         if not partner.flags & _ALONE:
