@@ -26,7 +26,7 @@ Kind = Literal[
     "delay",  # begin to answer only after ``delay_s``
     "duplicate",  # send each event twice
     "reorder",  # send two events in the wrong order
-    "shrink",  # a list that holds its first ``keep`` objects and claims to be whole
+    "shrink",  # a list, or initial events, of the first ``keep`` objects, said to be whole
     "stale",  # lists and new watches come from a replica that stopped when the fault was added
 ]
 

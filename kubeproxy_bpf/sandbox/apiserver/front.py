@@ -148,8 +148,8 @@ class Front:
         if fault := self._faults.take("stale", target.resource.plural, "list"):
             query = _in_the_past(query, fault.version)
         page = page_of(self._store, target, query)
-        if fault := self._faults.take("shrink", target.resource.plural, "list"):
-            page = page._replace(entries=page.entries[: fault.keep], token="", remaining=None)
+        if (keep := self._shrunken(target, "list")) is not None:
+            page = page._replace(entries=page.entries[:keep], token="", remaining=None)
         return await send_body(
             request, view.list_parts(page), self._faults, target, gzip=self.options.gzip
         )
@@ -168,7 +168,14 @@ class Front:
         self._wakers.add(woken)
         try:
             await serve_watch(
-                Feed(self._store, target, query, view, self._ceiling_of_watch(target)),
+                Feed(
+                    self._store,
+                    target,
+                    query,
+                    view,
+                    self._ceiling_of_watch(target),
+                    lambda: self._shrunken(target, "watch"),
+                ),
                 Sink(response.write, self._faults, target.resource.plural),
                 woken,
                 timeout_s=query.timeout_s or self.options.watch_timeout_s,
@@ -182,6 +189,10 @@ class Front:
             observers.remove(observe)
             self._wakers.discard(woken)
         return response
+
+    def _shrunken(self, target: Target, verb: str) -> int | None:
+        fault = self._faults.take("shrink", target.resource.plural, verb)
+        return fault.keep if fault else None
 
     def _ceiling_of_watch(self, target: Target) -> Callable[[], int | None]:
         """None, or where a stale replica stands; it catches up when faults are cleared."""

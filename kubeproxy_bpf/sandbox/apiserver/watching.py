@@ -35,13 +35,16 @@ class Feed:
         query: ListQuery,
         view: View,
         ceiling: Callable[[], int | None] = lambda: None,
+        shrunken: Callable[[], int | None] = lambda: None,
     ) -> None:
-        """``ceiling``: the last version that this server knows of; None: the store's."""
+        """``ceiling``: the last version that this server knows of; None: the store's.
+        ``shrunken``: how many objects the initial events are cut down to; None: all."""
         self._store = store
         self._target = target
         self._query = query
         self._view = view
         self._ceiling = ceiling
+        self._shrunken = shrunken
         self._version = self._newest
 
     def initial(self) -> Iterator[list[bytes]]:
@@ -51,7 +54,7 @@ class Feed:
             raise too_large_version(self._query.version, self._newest)
         if self._starts_with_state():
             entries = self._store.snapshot(self._target.resource, self._ceiling())
-            entries = [entry for entry in entries if self._selects(entry)]
+            entries = [entry for entry in entries if self._selects(entry)][: self._shrunken()]
             for start in range(0, len(entries), _BATCH):
                 batch = entries[start : start + _BATCH]
                 yield [self._view.event(ADDED, entry.raw) for entry in batch]

@@ -120,6 +120,10 @@ async def test_a_list_shrinks(server: ApiServer, client: Client) -> None:
     body = (await client.get(SERVICES)).body
     assert len(body["items"]) == 1 and "continue" not in body["metadata"]
     assert await client.names(SERVICES) == ["a", "b", "c"]
+    server.add_fault(kind="shrink", keep=2)
+    initial = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+    async with client.watch(SERVICES, allowWatchBookmarks="true", **initial) as watch:
+        assert len(await watch.until_bookmark()) == 3
 
 
 async def test_connections_are_refused_then_accepted(server: ApiServer, client: Client) -> None:

@@ -136,14 +136,12 @@ async def test_a_replica_in_the_past_is_left_by_a_new_connection(replicas: Repli
 @pytest.mark.parametrize("keep", [0, 2])
 async def test_one_shrunken_list_takes_nothing_away(replicas: Replicas, keep: int) -> None:
     """It claims to be whole and of now; a second one tells otherwise."""
-    options = replicas.server._front.options
-    replicas.server._front.options = options._replace(watch_list="rejected")
     replicas.put(*"abcdef")
     async with replicas.following(IMPATIENT):
         replicas.fault(kind="shrink", keep=keep, times=1)
-        replicas.fault(kind="gone", verbs=["watch"], times=1)
         replicas.put("new")
         await until(lambda: "new" in replicas.names)
+        replicas.fault(kind="gone", verbs=["watch"], times=1)
         await until(lambda: not replicas.server.faults.active)
         replicas.put("newer")
         await until(lambda: "newer" in replicas.names)
