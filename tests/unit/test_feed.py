@@ -204,3 +204,41 @@ def test_where_health_checks_listen_is_told_and_followed():
         {Family.IPV4: {"192.0.2.1"}, Family.IPV6: None},
         {Family.IPV4: {"192.0.2.1", "192.0.2.7"}, Family.IPV6: None},
     ] == told
+
+
+def test_what_is_recalled_is_programmed_and_prunes_nothing(parts):
+    """Not everything, no end of the start; the lists then give everything as complete."""
+    feed, model, wakes, _ = parts
+    fill(feed)
+    feed.on_recalled()
+    assert 0 == wakes.count
+    feed.addresses_changed(ADDRESSES)
+    changes = model.take().changes
+    assert (1, 1, False, False) == (
+        wakes.count,
+        len(changes.services),
+        changes.complete,
+        feed.complete,
+    )
+
+    feed.on_change(Kind.SERVICE, SERVICE.key, SERVICE, None)
+    feed.on_synced()
+    changes = model.take().changes
+    assert changes.complete and feed.complete
+    assert not [desired for desired in changes.services.values() if desired]
+
+
+def test_a_node_that_is_recalled_gives_way_to_what_the_api_server_says():
+    """By which address the cluster knows the node decides once, and a memory decides nothing."""
+    config = load(["--hostname-override=n1", "--nodeport-addresses=primary"])
+    model = ClusterModel(ModelConfig("n1"))
+    told = []
+    feed = Feed(model, config, wake=Wakes(), node_seen=lambda node: None, listen_on=told.append)
+    other = LocalAddress(parse_address("192.0.2.7"), "eth1")
+    moved = NODE._replace(addresses=(("InternalIP", "192.0.2.7"),))
+    fill(feed)
+    feed.on_recalled()
+    feed.addresses_changed(ADDRESSES | {other})
+    feed.on_change(Kind.NODE, NODE.key, NODE, moved)
+    feed.on_synced()
+    assert [{"192.0.2.1"}, {"192.0.2.7"}] == [hosts[Family.IPV4] for hosts in told]

@@ -339,3 +339,17 @@ def test_a_service_that_goes_takes_its_health_check_along(model: ClusterModel) -
     model.take()
     model.remove_service(balanced.key)
     assert {balanced.key: ()} == model.take().health_checks
+
+
+def test_what_an_earlier_process_knew_of_the_api_server_counts(model: ClusterModel) -> None:
+    """It stands in for endpoints that are missing, never for others, and not for another family."""
+    key = {"namespace": "default", "name": "kubernetes", "service": "kubernetes"}
+    old = endpoint_slice({"192.0.2.1": traits()}, **key)
+    new = endpoint_slice({"192.0.2.2": traits()}, **key)
+    model.remember_api_server([old])
+    assert (old,) == model.api_server_slices()
+    model.set_slice(new)
+    model.remember_api_server([old])
+    assert (new,) == model.api_server_slices()
+    model.remove_slice(new.key)
+    assert (new,) == model.api_server_slices(), "what was seen last, not what was recalled"
