@@ -20,6 +20,7 @@ import structlog
 import yaml
 
 from kubeproxy_bpf.api.plumbing import import_plumbing
+from kubeproxy_bpf.config.bounds import check_yaml, read_bounded
 from kubeproxy_bpf.errors import ConfigError
 
 log = structlog.get_logger("api")
@@ -163,7 +164,9 @@ class Credentials:
 def user_of(kubeconfig: str) -> dict[str, Any]:
     """The user entry of the current context, empty if there is none."""
     try:
-        document = yaml.safe_load(Path(kubeconfig).read_text(encoding="utf-8"))
+        text = read_bounded(kubeconfig)
+        check_yaml(text)
+        document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         # Its text quotes the line at fault, which may be the one with the token.
         mark = getattr(error, "problem_mark", None)
