@@ -23,6 +23,7 @@ from kubeproxy_bpf.api.client import ApiClient
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.source import ApiSource, node_store
 from kubeproxy_bpf.api.store import Store
+from kubeproxy_bpf.audit.run import SelfAudit
 from kubeproxy_bpf.config.gates import enabled
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.config.validate import split_host_port
@@ -166,6 +167,13 @@ class App:
         devices = DeviceWatcher(
             feed.addresses_changed, instance.devices_changed, instance.filters_changed
         )
+        audit = SelfAudit(
+            instance,
+            programmer,
+            config.audit_period_s,
+            self._telemetry.audit,
+            fault=status.health.hooks_judged,
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_eternal("API source", partial(last_known.reach, source.run)))
             tasks.create_task(_eternal("last known objects", last_known.run))
@@ -175,6 +183,7 @@ class App:
             tasks.create_task(_eternal("packet path", instance.run_packets))
             tasks.create_task(_eternal("flow sweep", packets.run))
             tasks.create_task(_eternal("inspection", instance.run_inspection))
+            tasks.create_task(_eternal("self-audit", audit.run))
             takeover = Takeover(
                 config, instance.device_reading, found=self._telemetry.takeover.found
             )
@@ -235,6 +244,8 @@ def model_config(config: Config, families: tuple[Family, ...]) -> ModelConfig:
         allow_external_ips=enabled(config.feature_gates, "AllowServiceExternalIPs"),
         # With DSR the backend's node has to find the same backend by itself.
         consistent_default=config.algorithm == "maglev" or config.forwarding != "snat",
+        max_frontends=config.map_sizes.frontends,
+        max_endpoints=config.map_sizes.slots,
         protected_ports=KUBELET_PORTS | own_ports,
     )
 

@@ -21,9 +21,9 @@ from typing import Callable, Collection, Iterable, Iterator
 
 import structlog
 
+from kubeproxy_bpf.audit.upkeep import Upkeep
 from kubeproxy_bpf.config.schema import Config
-from kubeproxy_bpf.dataplane import attach as hooks
-from kubeproxy_bpf.dataplane.canary import prove_hooks
+from kubeproxy_bpf.dataplane.canary import HooksDead, prove_hooks
 from kubeproxy_bpf.dataplane.devices import end_pins
 from kubeproxy_bpf.dataplane.inventory import end_strays
 from kubeproxy_bpf.dataplane.loader import (
@@ -37,14 +37,20 @@ from kubeproxy_bpf.dataplane.lock import PinLock, WriterLock
 from kubeproxy_bpf.dataplane.mounts import find_cgroup_root, has_bpffs, is_real_root
 from kubeproxy_bpf.dataplane.others import Others
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
-from kubeproxy_bpf.dataplane.pinning import drop_maps, drop_pins, links_in, pin_directory
+from kubeproxy_bpf.dataplane.pinning import (
+    drop_maps,
+    drop_pins,
+    links_in,
+    on_host,
+    pin_directory,
+)
 from kubeproxy_bpf.dataplane.probe import probe_kernel, require
 from kubeproxy_bpf.dataplane.settings import Settings, netns_cookie
 from kubeproxy_bpf.dataplane.terminator import Terminator
 from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.errors import UnsupportedKernel, WriterBusy
 from kubeproxy_bpf.inspection import Inspection
-from kubeproxy_bpf.libbpf import LibbpfError, Link, ObjectProgram
+from kubeproxy_bpf.libbpf import LibbpfError, ObjectProgram
 from kubeproxy_bpf.node.devices import Device
 from kubeproxy_bpf.node.reservation import format_ports
 from kubeproxy_bpf.packets import PacketPath
@@ -76,12 +82,13 @@ class Instance:
         self._pin_lock = PinLock(Path(config.pin_path))
         self._datapath: Datapath | None = None
         self._writer: Writer | None = None
-        self._links: dict[str, Link] = {}
         self.packets: PacketPath | None = None
         """None: not open yet, or the kernel refused the packet programs."""
         self._root = Path(config.cgroup_root)
         self._aborts: UdpAborts | None = None
-        self._at_work = asyncio.Event()
+        self._upkeep: Upkeep | None = None
+        self.at_work = asyncio.Event()
+        """Set once the programs are attached."""
         self.inspection: Inspection | None = None
         """What is known of hooks and maps; None until the instance is open."""
         self.attached = False
@@ -101,6 +108,22 @@ class Instance:
         assert self._datapath is not None, "the instance is not open"
         return self._datapath
 
+    @property
+    def upkeep(self) -> Upkeep:
+        """What is attached to the cgroup, and pinned."""
+        assert self._upkeep is not None, "the instance is not open"
+        return self._upkeep
+
+    @property
+    def cgroup(self) -> Path:
+        """The cgroup that is hooked."""
+        return self._root
+
+    @property
+    def proved(self) -> bool | None:
+        """Whether the hooks ran when that was last tried; None: it never was."""
+        return self.inspection.hooks.proved if self.inspection is not None else None
+
     async def open(self, waiting: Callable[[], None]) -> None:
         """Become the writer, and load programs and maps; ``waiting`` is told if another writes.
 
@@ -117,6 +140,15 @@ class Instance:
         if self._pins is not None:
             await self._pin_lock.acquire(busy)
         self._datapath = await in_thread(self._load)
+        self._upkeep = Upkeep(
+            self._datapath,
+            lambda: self.packets,
+            self._root,
+            self._pins,
+            self._owned,
+            lock=self._pin_lock,
+            may_mount=self._config.pins == "on" or on_host(),
+        )
         terminator = Terminator.load(object_path("sock_destroy.bpf.o"), self._datapath.maps)
         self._aborts = UdpAborts(terminator)
         packets = self.packets.datapath if self.packets else None
@@ -133,7 +165,17 @@ class Instance:
         if not self.attached:
             await in_thread(self._attach)
             self.attached = True
-            self._at_work.set()
+            self.at_work.set()
+
+    def prove(self) -> None:
+        """Return if the hooks run, else raise as ``prove_hooks``; blocks."""
+        assert self.inspection is not None
+        try:
+            prove_hooks(self.sockets, self._root)
+        except HooksDead:
+            self.inspection.attached(False)
+            raise
+        self.inspection.attached(True)
 
     def abort_lost_sockets(self, backends: Iterable[int] = ()) -> None:
         """UDP services changed, these backends left them: abort sockets that hold on to any.
@@ -170,7 +212,7 @@ class Instance:
 
     async def run_packets(self) -> None:
         """Keep the packet programs at the devices that come and go; runs for ever."""
-        await self._at_work.wait()
+        await self.at_work.wait()
         if self.packets is not None:
             await self.packets.run()
         await asyncio.Event().wait()
@@ -178,7 +220,7 @@ class Instance:
     async def run_inspection(self) -> None:
         """Look at hooks and maps now and then; runs for ever."""
         assert self.inspection is not None
-        await self.inspection.run(self._at_work)
+        await self.inspection.run(self.at_work)
 
     def device_reading(self) -> DeviceReading:
         """Where packet programs stand."""
@@ -197,7 +239,8 @@ class Instance:
 
     async def close(self) -> None:
         """Let go of everything; what is pinned goes on serving."""
-        hooks.close_all(self._links.values())
+        if self._upkeep is not None:
+            self._upkeep.close()
         if self._writer is not None:
             self._writer.close()
         if self._aborts is not None:
@@ -302,15 +345,11 @@ class Instance:
         assert self._datapath is not None
         root, programs = self._root, self._datapath.programs
         self._datapath.take_over(last=False)
-        if self._pins is None:
-            assert self._owned is not None
-            hooks.attach_unlinked(programs, root, self._owned)
-        else:
-            self._links = hooks.attach(programs, root, self._links_dir, self._owned)
+        self.upkeep.attach()
         assert self.inspection is not None
         self.inspection.look_at_hooks()
         _log.info("hooks_attached", hooks=len(programs), cgroup=str(root))
-        self.inspection.attached(self._prove(self._datapath, root))
+        self._try_to_prove()
         in_use = {self._datapath.maps_dir}
         if self.packets is not None:
             # Close around the exchange: flows made in between wait for the second copy.
@@ -365,16 +404,14 @@ class Instance:
             _log.warning("cgroup_root_is_partial", cgroup=str(root))
         return root
 
-    @staticmethod
-    def _prove(datapath: Datapath, root: Path) -> bool:
+    def _try_to_prove(self) -> None:
         """Attached is not the same as run: say so, but serve whatever does pass the hooks."""
         try:
-            prove_hooks(datapath, root)
+            self.prove()
         except (UnsupportedKernel, OSError, SubprocessError, ValueError) as error:
-            _log.error("hooks_not_proved", cgroup=str(root), error=str(error))
-            return False
-        _log.info("hooks_proved", cgroup=str(root))
-        return True
+            _log.error("hooks_not_proved", cgroup=str(self._root), error=str(error))
+        else:
+            _log.info("hooks_proved", cgroup=str(self._root))
 
 
 def report_others(ours: Owner, cgroup: Path) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Callable, Iterator
 
 from kubeproxy_bpf.api.meters import RestMeters, SnapshotMeters
+from kubeproxy_bpf.audit.meters import AuditMeters
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane.program import Programmer
 from kubeproxy_bpf.instance import Instance
@@ -50,6 +51,7 @@ class Telemetry:
         self.conntrack = ConntrackMeters()
         self.health = HealthMeters()
         self.takeover = TakeoverMeters()
+        self.audit = AuditMeters()
         self._datapath: Callable[[], Iterator[Family]] | None = None
         self._reading = asyncio.Lock()
 
@@ -85,7 +87,7 @@ class Telemetry:
 
     def _families(self) -> Iterator[Family]:
         rest = (self.rest, self.snapshot)
-        for meters in (self.sync, self.health, self.conntrack, *rest, self.takeover):
+        for meters in (self.sync, self.health, self.conntrack, *rest, self.takeover, self.audit):
             yield from meters.families()
         yield from metrics_kubernetes.families(self._gates)
         yield from metrics_process.families()

@@ -16,6 +16,7 @@ import structlog
 
 from kubeproxy_bpf.audit.meters import AuditMeters
 from kubeproxy_bpf.dataplane.program import Programmer
+from kubeproxy_bpf.libbpf import LibbpfError
 from kubeproxy_bpf.model.addresses import format_address
 from kubeproxy_bpf.plan.findings import Finding
 from kubeproxy_bpf.plan.records import FrontendKey
@@ -36,24 +37,25 @@ class MapAudit:
         meters: AuditMeters | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """``period_s``: 0 switches it off."""
         self._programmer = programmer
         self._period_s = period_s
         self._meters = meters or AuditMeters()
         self._wall = wall
 
-    async def run(self, at_work: asyncio.Event) -> NoReturn:
-        """Look for ever, from when the programs are at work."""
-        await at_work.wait()
+    async def run(self) -> NoReturn:
+        """Look for ever."""
         while True:
-            await asyncio.sleep(self._period_s or _FOR_EVER_S)
-            if self._period_s:
-                await self.look()
+            await asyncio.sleep(self._period_s)
+            await self.look()
 
     async def look(self) -> list[Finding]:
         """Compare and repair once; return what differed."""
         begin = time.monotonic()
-        found = await self._programmer.audit()
+        try:
+            found = await self._programmer.audit()
+        except LibbpfError as error:
+            _log.error("maps_not_compared", error=str(error))
+            return []
         if found:
             await self._repair(found)
         meters = self._meters
@@ -76,9 +78,6 @@ class MapAudit:
         _log.warning("maps_repaired", differences=len(found), remaining=len(remaining))
         for finding in remaining[:_NAMED_MAX]:
             _log.error("map_not_repaired", **_named(finding))
-
-
-_FOR_EVER_S = 86400.0
 
 
 def _named(finding: Finding) -> dict[str, str]:

@@ -37,3 +37,12 @@ class AuditMeters(Meters):
             "Attached programs and pins that somebody else removed, and that were put back",
             ("kind",),
         )
+        self.pins_missing = Gauge(
+            f"{_PREFIX}pins_missing",
+            "Pins that are gone and cannot be made again: they end with the process",
+        )
+        self.cgroup_sound = Gauge(
+            "kubeproxy_bpf_cgroup_sound",
+            "0: the hooked cgroup is one that no pod belongs to",
+        )
+        self.cgroup_sound.set(1)

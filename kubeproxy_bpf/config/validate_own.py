@@ -52,6 +52,8 @@ def _numbers(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"--bpf-max-flows: {flows} is not in {_FLOWS_MIN}..{_ENTRIES_MAX}"
     if settings["bpf-service-metrics"] < 0:
         yield "--bpf-service-metrics: must not be negative"
+    if 0 < settings["bpf-audit-period"] < 1 or settings["bpf-audit-period"] < 0:
+        yield "--bpf-audit-period: must be 0 or at least 1s"
     for name in _SIZES:
         if not 1 < settings[name] <= _ENTRIES_MAX:
             yield f"--{name}: {settings[name]} is not in 2..{_ENTRIES_MAX}"

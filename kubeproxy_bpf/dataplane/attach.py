@@ -117,7 +117,7 @@ def _attach_all(
 
     try:
         with ExitStack() as undo:
-            for name in sorted(programs, key=_place):
+            for name in in_order(programs):
                 program = programs[name]
                 attach_one(name, _Hook(program, cgroup_fd, there(program)), undo)
                 # At once: two programs at one hook translate twice, and the second forgets.
@@ -153,6 +153,11 @@ def inactive(programs: Mapping[str, ObjectProgram], cgroup: Path) -> list[str]:
     """Return the names of our programs that do not run for sockets of a cgroup."""
     running = effective(programs, cgroup)
     return [name for name, program in programs.items() if program.info().id not in running[name]]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Programs in the order in which they are to be attached."""
+    return sorted(names, key=_place)
 
 
 def close_all(links: Iterable[Link]) -> None:

@@ -126,6 +126,14 @@ class PinLock:
                 told = True
             await asyncio.sleep(_PINS_RETRY_S)
 
+    def renew(self) -> bool:
+        """Somebody may have made the directory anew: take it again; False if another has it."""
+        if self._fd < 0 or os.path.samestat(os.fstat(self._fd), os.stat(self._directory)):
+            return True
+        old, self._fd = self._fd, -1
+        os.close(old)
+        return self.try_acquire()
+
     def release(self) -> None:
         """Give it up; a process that ends does so too."""
         if self._fd >= 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import structlog
@@ -52,6 +52,18 @@ def find_cgroup_root(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
 def is_real_root(cgroup: Path) -> bool:
     """Whether this is the root of all groups, and not of a container's view: it has no events."""
     return not (cgroup / "cgroup.events").exists()
+
+
+def cgroup_path(
+    cgroup: Path, mountinfo: Path = Path("/proc/self/mountinfo")
+) -> PurePosixPath | None:
+    """The path of a cgroup within its tree, as /proc/PID/cgroup shows it; None if it is none."""
+    cgroup = cgroup.resolve()
+    mounts = [m for m in read_mounts(mountinfo) if m.type == "cgroup2"]
+    for mount in sorted(mounts, key=lambda mount: len(mount.point.parts), reverse=True):
+        if cgroup.is_relative_to(mount.point):
+            return PurePosixPath(mount.root) / cgroup.relative_to(mount.point)
+    return None
 
 
 def has_bpffs(path: Path) -> bool:

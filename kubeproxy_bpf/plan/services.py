@@ -93,9 +93,13 @@ class ServiceTable:
         return Service(0, self._generations[index])
 
     def backends_written(self, numbers: Iterable[int]) -> list[tuple[int, Backend]]:
-        """What stands under these ids, as far as it is known."""
-        last, dead = self._backends.last, set(self._dead_backends)
-        return self._backends.records(n for n in numbers if n <= last and n not in dead)
+        """What stands under these ids, but for those that rest: nothing leads there any more."""
+        table, dead = self._backends, set(self._dead_backends)
+        return table.records(
+            n
+            for n in numbers
+            if n <= table.last and n not in dead and (table.in_use(n) or not table.flags[n] & _LIVE)
+        )
 
     # ---- publish ----
 

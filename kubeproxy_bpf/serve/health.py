@@ -39,6 +39,7 @@ class Health:
         self._families = {family: _FamilyHealth(now()) for family in families}
         self._eligible = False
         self._waiting_for_writer = False
+        self._hooks_fault = ""
         self._programmed = False
 
     def change_queued(self) -> None:
@@ -69,6 +70,10 @@ class Health:
         """Another process writes our maps; unhealthy until a sync of our own succeeds."""
         self._waiting_for_writer = True
 
+    def hooks_judged(self, fault: str) -> None:
+        """Why connections are known to pass our programs by; empty: they are not."""
+        self._hooks_fault = fault
+
     @property
     def waiting_for_writer(self) -> bool:
         """Whether another process writes our maps."""
@@ -94,11 +99,13 @@ class Health:
 
     def healthz(self) -> tuple[int, dict[str, Any]]:
         """Status and body of /healthz: what external load balancers act on."""
-        ok = self.healthy and self._eligible and self._programmed
-        return self._report(ok, {"nodeEligible": self._eligible})
+        ok = self.healthy and self._eligible and self._programmed and not self._hooks_fault
+        return self._report(ok, {"nodeEligible": self._eligible}, self._hooks_fault)
 
-    def _report(self, ok: bool, eligible: dict[str, bool]) -> tuple[int, dict[str, Any]]:
-        """Status, and body in the order of kube-proxy's fields."""
+    def _report(
+        self, ok: bool, eligible: dict[str, bool], fault: str = ""
+    ) -> tuple[int, dict[str, Any]]:
+        """Status, and body in the order of kube-proxy's fields; one of ours says what is wrong."""
         now = self._now()
         healthy = self._healthy_families()
         status = {
@@ -109,7 +116,8 @@ class Health:
             "lastUpdated": _rfc3339(now if ok else self._last_update),
             "currentTime": _rfc3339(now),
             **eligible,
-            "healthy": all(healthy.values()),
+            "healthy": all(healthy.values()) and not fault,
+            **({"hooksFault": fault} if fault else {}),
             **({"status": status} if status else {}),
         }
         return (200 if ok else 503), body

@@ -38,7 +38,11 @@ def found(bench: Bench) -> list[Finding]:
 
 def repair(bench: Bench, findings: list[Finding]) -> None:
     bench.planner.doubt(findings)
-    bench.sync(NOTHING)
+    plan = bench.plan(NOTHING)
+    # What was written over still rests, and nobody is led there.
+    assert recheck(bench.planner, HeldDump(bench.fake.snapshot()), findings) == []
+    assert found(bench) == []
+    bench.rest(plan)
 
 
 @FEW

@@ -16,6 +16,8 @@ pins: on
 cgroupRoot: /cgroup
 pinPath: /pins
 statePath: /state
+snapshotPath: /snapshot
+auditPeriod: 5s
 tcpOrigin: false
 localSource: preserve
 snatPorts: 1024-2047
@@ -64,7 +66,8 @@ def test_every_setting_may_stand_in_the_file(write):
     assert (False, True) == (config.tcp_origin, config.redirect_peer)
     assert ((1024, 2047), ("eth0", "ens*")) == (config.snat_ports, config.devices)
     assert (2048, 5) == (config.max_flows, config.service_metrics)
-    assert config.service_traffic
+    assert config.service_traffic and config.audit_period_s == 5
+    assert config.snapshot_path == "/snapshot"
     sizes = config.map_sizes
     assert (10, 11, 22, 12, 13, 14) == (
         sizes.frontends,
