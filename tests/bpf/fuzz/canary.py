@@ -34,11 +34,12 @@ class Canary:
     """One conversation of a client with a node port, by a remote backend or one on this node."""
 
     def __init__(self, trials: Trials, family: int, protocol: int, remote: bool) -> None:
-        self._trials, self._protocol, self._remote = trials, protocol, remote
+        self._trials, self._remote = trials, remote
+        self.family, self.protocol = family, protocol
         port = REMOTE_PORT if remote else LOCAL_PORT
         pod = REMOTE_POD if remote else LOCAL_POD
         client, node = packed(CLIENT[family]), packed(NODE[family])
-        self._outer = Ends(client, CLIENT_PORT, node, port)
+        self.outer = Ends(client, CLIENT_PORT, node, port)
         self._backend = packed(pod[family]), BACKEND_PORT
         self.steps: tuple[Step, ...] = ()
         self.open()
@@ -51,7 +52,7 @@ class Canary:
         self._ask(ACK)
         asked = self._ask(PSH | ACK)
         answered = self._answer(inner.reply(), PSH | ACK)
-        assert self._ends(answered[-1]) == self._outer.reply()
+        assert self._ends(answered[-1]) == self.outer.reply()
         self.steps = (*asked, *answered)
 
     def goes_on(self) -> None:
@@ -61,7 +62,7 @@ class Canary:
             assert became == step.became, f"{step.trial.name}: {became} not {step.became}"
 
     def _ask(self, flags: int) -> tuple[Step, ...]:
-        first = self._step("kpb_tc_ingress", UPLINK, self._frame(self._outer, flags, UPLINK))
+        first = self._step("kpb_tc_ingress", UPLINK, self._frame(self.outer, flags, UPLINK))
         if self._remote:
             return (first,)
         return first, self._step("kpb_tc_egress", POD, first.became.data)
@@ -80,10 +81,10 @@ class Canary:
         return Step(trial, frame, became)
 
     def _frame(self, ends: Ends, flags: int, device: str) -> bytes:
-        payload = b"canary" if flags & PSH or self._protocol == UDP else b""
-        tcp = self._protocol == TCP
+        payload = b"canary" if flags & PSH or self.protocol == UDP else b""
+        tcp = self.protocol == TCP
         segment = craft.tcp(ends, flags, payload) if tcp else craft.udp(ends, payload)
-        return craft.frame(packet(ends, self._protocol, segment), MAC[device])
+        return craft.frame(packet(ends, self.protocol, segment), MAC[device])
 
     def _ends(self, step: Step) -> Ends:
         """Who speaks to whom in what came out, whose checksums have to be right."""

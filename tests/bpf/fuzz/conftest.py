@@ -12,6 +12,9 @@ from kubeproxy_bpf.dataplane.loader import Datapath
 from kubeproxy_bpf.dataplane.settings import ConfigFlags
 from tests.bpf.packet.conftest import DETECTOR, load, settings
 from tests.bpf.packet.node import MAC, Node
+from tests.bpf.packet.world import PacketWorld
+
+from .scene import Placed, serve, trials
 
 ANSWERS_PER_S = 1_000_000
 """So that no answer escapes by the limit; that has tests of its own."""
@@ -46,3 +49,18 @@ def datapath(request: pytest.FixtureRequest, node: Node) -> Iterator[Datapath]:
                     command = ["bpftool", "net", action, *what, "dev", device]
                     subprocess.run(command, check=action == "attach", capture_output=True)
         yield made
+
+
+@pytest.fixture
+def world(datapath: Datapath, node: Node) -> PacketWorld:
+    made = PacketWorld(datapath, node.ifindex)
+    made.prepare()
+    serve(made)
+    return made
+
+
+@pytest.fixture
+def placed(datapath: Datapath, node: Node, world: PacketWorld) -> Iterator[Placed]:
+    """All programs at all devices; the test runs inside of the node."""
+    with node.inside():
+        yield trials(datapath, node)

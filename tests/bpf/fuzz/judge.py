@@ -20,6 +20,7 @@ from .reading import Reading, link_end, read, without_what_a_rewrite_may_change
 
 _QUOTED_AT_MOST = 64
 """Of an answer: behind the IP header."""
+_MAPPED = mapped("0.0.0.0")[:12]
 _REASONS_TO_DROP = (
     *("FLOWS_FULL", "SNAT_EXHAUSTED", "PACKET_NO_LOCAL_ENDPOINT", "PACKET_UNUSED_ADDRESS"),
     *("PACKET_SOURCE_RANGES", "NO_ROUTE", "HOP_LIMIT"),
@@ -38,15 +39,14 @@ class Judge:
 
     def look(self, trial: Trial, sent: bytes, out: Out) -> None:
         """One packet, and what came of it."""
-        at = link_end(sent, trial.header)
-        before = read(sent, at) if at is not None else None
-        if before is not None and _opens(before, sent):
-            self.seen["opening"] += 1
         if out.verdict == UNSPEC and out.data == sent:
             return
+        at = link_end(sent, trial.header)
+        before = read(sent, at) if at is not None else None
         what = f"{trial.name}: {sent.hex()} became {out.verdict:#x} {out.data.hex()}"
         assert before is not None, f"no packet, {what}"
         assert at is not None
+        self.seen["opening"] += _opens(before, sent)
         if out.verdict == SHOT:
             self._dropped(before, what)
             return
@@ -160,12 +160,10 @@ def _is_answer(before: Reading, after: Reading, sent: bytes, data: bytes) -> boo
 
 def _is_one_host(address: bytes, own: bool) -> bool:
     """Nobody else may be answered; 127/8 and ::1 are somebody where the host itself sends only."""
-    if address.startswith(mapped("0.0.0.0")[:12]):
+    if address.startswith(_MAPPED):
         return any(address[12:]) and address[12] < 224 and (own or address[12] != 127)
     return address[0] != 0xFF and int.from_bytes(address, "big") > (0 if own else 1)
 
 
 def _mapped(address: bytes) -> bytes:
-    return address if len(address) == 16 else mapped("0.0.0.0")[:12] + address
-
-
+    return address if len(address) == 16 else _MAPPED + address

@@ -123,7 +123,9 @@ def _ipv4(data: bytes, at: int, whole: bool) -> _Layer | None:
         return None
     ends = _MAPPED + data[at + 12 : at + 16], _MAPPED + data[at + 16 : at + 20]
     right = checksum(data[at:payload]) == 0
-    return _Layer(*ends, data[at + 9], payload, end, bool(bits & 0x3FFF), bool(bits & 0x1FFF), right)
+    return _Layer(
+        *ends, data[at + 9], payload, end, bool(bits & 0x3FFF), bool(bits & 0x1FFF), right
+    )
 
 
 def _ipv6(data: bytes, at: int, whole: bool) -> _Layer | None:

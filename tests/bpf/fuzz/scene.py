@@ -57,11 +57,13 @@ _PLACES = {
     "kpb_tc_ingress_l3": (TUNNEL,),
     "kpb_tc_egress_l3": (TUNNEL,),
 }
-_MAC_OF_LO = "00:00:00:00:00:00"
+MAC_OF_LO = "00:00:00:00:00:00"
 _SAMPLE = 24
+Placed = dict[tuple[str, str], Trial]
+"""By program and device."""
 
 
-def trials(datapath: Datapath, node: Node) -> dict[tuple[str, str], Trial]:
+def trials(datapath: Datapath, node: Node) -> Placed:
     """Every program at every device where it may stand."""
     return {
         (name, device): Trial(
@@ -124,12 +126,12 @@ class Fire:
             noise = dice.choice(self._corpus)[:at] + noise
         return noise
 
-    def shot(self, trial: Trial, device: str) -> bytes:
-        """What comes to a program, mutated."""
+    def shot(self, device: str, header: int) -> bytes:
+        """What comes to a device, mutated; ``header`` is the length of its link header."""
         content = self.packet()
-        if trial.header:
-            content = craft.frame(content or b"\0", MAC.get(device, _MAC_OF_LO))
-        return mutate(self._dice, content, trial.header, LONGEST)
+        if header:
+            content = craft.frame(content or b"\0", MAC.get(device, MAC_OF_LO))
+        return mutate(self._dice, content, header, LONGEST)
 
 
 def _packets_of(key: Tuple) -> Iterator[bytes]:
