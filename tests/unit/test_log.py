@@ -28,3 +28,30 @@ def test_verbosity_changes_for_loggers_that_exist() -> None:
     assert 0 == done.returncode, done.stderr
     events = [line.split("] ")[1].split()[0] for line in done.stderr.splitlines()]
     assert ["seen", "seen_bound", "always"] == events
+
+
+LOSING = """
+import os, structlog
+from kubeproxy_bpf import log
+
+log.set_up()
+logger = structlog.get_logger()
+out = os.dup(2)
+full = os.open("/dev/full", os.O_WRONLY)
+logger.info("before")
+os.dup2(full, 2)
+logger.info("lost")
+logger.info("lost")
+os.dup2(out, 2)
+logger.info("after")
+os.close(2)
+logger.info("nowhere")
+"""
+
+
+def test_a_log_without_room_ends_nothing() -> None:
+    """What cannot be written is lost and counted, and the program goes on to its end."""
+    done = subprocess.run([sys.executable, "-c", LOSING], capture_output=True, text=True)
+    assert 0 == done.returncode, done.stderr
+    lines = [line.split("] ")[-1].strip() for line in done.stderr.splitlines()]
+    assert ["before", "", "2 lines of this log were lost here", "after"] == lines

@@ -166,6 +166,7 @@ class Stage:
     def start_proxy(self, *flags: str, command: str = "") -> None:
         """Start a proxy on node1, and return at once."""
         chosen = (*self.flags, *flags)
+        self.proxy_process().poll()  # its status, if it has ended by itself
         self.sandbox.start_proxy("node1", command or self.command, chosen)
 
     def start_and_await(self, *flags: str, command: str = "") -> None:
