@@ -21,6 +21,10 @@ from __future__ import annotations
 
 from typing import Sequence
 
+from kubeproxy_bpf.excerpt import excerpt
+
+_LONGEST_PROBLEM = 800
+
 
 class KubeProxyError(Exception):
     """Base of all errors that the project raises on purpose."""
@@ -31,7 +35,7 @@ class ConfigError(KubeProxyError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(problems)
-        self.problems = tuple(problems)
+        self.problems = tuple(excerpt(problem, _LONGEST_PROBLEM) for problem in problems)
 
     def __str__(self) -> str:
         return "; ".join(self.problems)

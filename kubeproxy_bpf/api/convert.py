@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from kubeproxy_bpf.api import objects, wire
 from kubeproxy_bpf.api.addresses import V4_PREFIX, parse_address, special_range
-from kubeproxy_bpf.api.excerpt import excerpt
+from kubeproxy_bpf.excerpt import excerpt
 
 ANNOTATION_PREFIX = "kubeproxy-bpf.io/"
 """Annotations under this prefix are kept, all others are dropped."""

@@ -12,9 +12,9 @@ from typing import Any, Hashable, NamedTuple
 
 import yaml
 
-from kubeproxy_bpf.api.excerpt import excerpt
 from kubeproxy_bpf.config.bounds import check_yaml, read_bounded
 from kubeproxy_bpf.errors import ConfigError
+from kubeproxy_bpf.excerpt import excerpt
 
 _LARGEST_BITS = 1000
 _NO_SUCH_VALUE = (ValueError, TypeError, LookupError, AttributeError)

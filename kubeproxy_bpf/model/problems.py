@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from kubeproxy_bpf.api.excerpt import excerpt
+from kubeproxy_bpf.excerpt import excerpt
 from kubeproxy_bpf.model.types import Problem
 
 MOST = 8

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from kubeproxy_bpf.api.excerpt import excerpt
 from kubeproxy_bpf.api.objects import ServicePort, SlicePort
+from kubeproxy_bpf.excerpt import excerpt
 from kubeproxy_bpf.model.desired import compile_service
 from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
 from kubeproxy_bpf.model.problems import MOST, Report
