@@ -38,7 +38,7 @@ from kubeproxy_bpf.sandbox.layout import (
     check_name,
 )
 from kubeproxy_bpf.sandbox.probe import Target, ask
-from kubeproxy_bpf.sandbox.process import Place, run_in, spawn
+from kubeproxy_bpf.sandbox.process import Place, parent_of, run_in, spawn
 from kubeproxy_bpf.sandbox.teardown import take_down
 
 T = TypeVar("T")
@@ -195,8 +195,12 @@ class Sandbox:
         return self.directory / "bpf" / node
 
     def proxy_pids(self, node: str) -> list[int]:
-        """Processes of the node's own group; the proxy is the only one that the sandbox starts."""
-        return cgroup.members(self._root / self.layout.cgroup(node))
+        """Processes of the node's own group; the proxy is the only one that the sandbox starts.
+
+        What these start for a moment, to prove their hooks, is not meant.
+        """
+        found = cgroup.members(self._root / self.layout.cgroup(node))
+        return [pid for pid in found if parent_of(pid) not in (*found, None)]
 
     def apply(self, paths: Iterable[Path]) -> list[inventory.Manifest]:
         """Post all objects of some manifest files or directories."""

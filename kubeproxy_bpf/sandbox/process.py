@@ -100,3 +100,12 @@ def _pickled_failure(error: BaseException) -> bytes:
         return pickle.dumps((False, error))
     except Exception:  # an exception that cannot travel still tells its text
         return pickle.dumps((False, SandboxError(f"{type(error).__name__}: {error}")))
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent of a process; None if the process is gone."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(status.rpartition(")")[2].split()[1])

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs, pins and file systems that somebody else takes away come back, or that is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from kubeproxy_bpf.dataplane.pinning import on_host
+from kubeproxy_bpf.libbpf import AttachType, Link, prog_query
+from tests.fault.audit.conftest import connecting, links_of, logged
+from tests.fault.load.stage import ALL, Stage
+
+pytestmark = pytest.mark.root
+
+CONNECT = AttachType.CGROUP_INET4_CONNECT
+
+
+def cgroup_of(stage: Stage) -> Path:
+    return stage.sandbox._root / stage.sandbox.layout.node_cgroup("node1")
+
+
+def at_connect(stage: Stage) -> list[int]:
+    fd = os.open(cgroup_of(stage), os.O_RDONLY)
+    try:
+        return prog_query(fd, CONNECT)
+    finally:
+        os.close(fd)
+
+
+def test_a_detached_link_is_made_anew(stage: Stage) -> None:
+    """The hook runs again, its pin holds the new link, and connections go on by packet meanwhile."""
+    since, pin = len(stage.log()), links_of(stage) / "kpb_connect4"
+    with connecting(stage) as told:
+        with Link.open_pinned(pin) as link:
+            before = link.info().id
+            link.detach()
+        assert at_connect(stage) == []
+        stage.until(lambda: at_connect(stage))
+        stage.until(lambda: logged(stage, since, "pins_put_back"))
+
+    assert len(logged(stage, since, "hook_put_back", hook="kpb_connect4")) == 1
+    with Link.open_pinned(pin) as link:
+        assert link.info().id != before
+        assert link.info().cgroup_id == cgroup_of(stage).stat().st_ino
+    assert told.failures == []
+    assert not logged(stage, since, "hooks_dead")
+
+
+def test_all_programs_detached_at_once_come_back(stage: Stage) -> None:
+    """Every hook of the sockets, in one look."""
+    since = len(stage.log())
+    for pin in links_of(stage).glob("kpb_*"):
+        with Link.open_pinned(pin) as link:
+            link.detach()
+    stage.until(lambda: logged(stage, since, "pins_put_back"))
+    assert len(logged(stage, since, "hook_put_back")) == len(list(links_of(stage).glob("kpb_*")))
+    stage.until_answers(ALL)
+
+
+def test_pins_that_were_removed_are_made_again(stage: Stage) -> None:
+    """Of maps, of links to the cgroup and of links to devices; a restart then finds them all."""
+    since, pins = len(stage.log()), stage.sandbox.pin_path("node1")
+    before = {path.relative_to(pins) for path in pins.rglob("*") if not path.is_dir()}
+    assert {path.name[:4] for path in before} == {"kpb_", "dev-"}
+    with connecting(stage) as told:
+        for entry in pins.iterdir():
+            shutil.rmtree(entry)
+        stage.until(lambda: logged(stage, since, "pins_put_back"))
+        after = {path.relative_to(pins) for path in pins.rglob("*") if not path.is_dir()}
+        assert before == after
+        ids = at_connect(stage)
+        stage.kill_proxy()
+        assert at_connect(stage) == ids, "the pins keep the programs"
+        stage.start_and_await("--bpf-audit-period=1s")
+    assert told.failures == []
+
+
+@pytest.fixture
+def own_bpffs(stage: Stage) -> Iterator[Path]:
+    """A BPF file system for node1 alone, over one that is none; the proxy starts on it."""
+    path = stage.sandbox.pin_path("node1")
+    stage.kill_proxy()
+    for kind in ("tmpfs", "bpf"):
+        subprocess.run(["mount", "-t", kind, kind, path], check=True)
+    try:
+        yield path
+    finally:
+        if stage.sandbox.proxy_pids("node1"):
+            stage.kill_proxy()
+        while subprocess.run(["umount", "--lazy", path], stderr=subprocess.DEVNULL).returncode == 0:
+            continue
+        stage.start_and_await("--bpf-audit-period=1s")
+
+
+@pytest.mark.parametrize("pins", ["auto", "on"])
+def test_an_unmounted_bpf_file_system(stage: Stage, own_bpffs: Path, pins: str) -> None:
+    """The proxy serves on; it mounts another where one outlives it, and else says what is lost."""
+    stage.start_and_await("--bpf-audit-period=1s", f"--bpf-pins={pins}")
+    since = len(stage.log())
+    with connecting(stage) as told:
+        subprocess.run(["umount", "--lazy", own_bpffs], check=True)
+        if pins == "auto" and not on_host():
+            stage.until(lambda: logged(stage, since, "pins_lost"))
+            assert "end with this process" in logged(stage, since, "pins_lost")[0]
+            subprocess.run(["mount", "-t", "bpf", "bpf", own_bpffs], check=True)
+        stage.until(lambda: logged(stage, since, "pins_put_back"))
+        assert (own_bpffs / "links" / "kpb_connect4").exists()
+    assert told.failures == []
+    assert len(logged(stage, since, "pins_lost")) <= 1, "it is told once"
