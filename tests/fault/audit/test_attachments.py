@@ -34,7 +34,7 @@ def at_connect(stage: Stage) -> list[int]:
 
 
 def test_a_detached_link_is_made_anew(stage: Stage) -> None:
-    """The hook runs again, its pin holds the new link, and connections go on by packet meanwhile."""
+    """The hook runs again, its pin holds the new link, and packets carry connections meanwhile."""
     since, pin = len(stage.log()), links_of(stage) / "kpb_connect4"
     with connecting(stage) as told:
         with Link.open_pinned(pin) as link:
