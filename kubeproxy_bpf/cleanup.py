@@ -19,6 +19,7 @@ from typing import Callable, Iterable, Iterator
 
 import structlog
 
+from kubeproxy_bpf.api.snapshot_file import SnapshotFile
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane import inventory
 from kubeproxy_bpf.dataplane.lock import PinLock, WriterLock
@@ -99,6 +100,7 @@ def _all(config: Config) -> Problems:
         ("rules of FORWARD", _forward),
         ("rules of kube-proxy", _kube_proxy),
         ("tracking", _tracking),
+        ("snapshot", _snapshot),
     )
     for name, step in steps:
         try:
@@ -107,6 +109,13 @@ def _all(config: Config) -> Problems:
             yield f"{name}: {error}"
         except Exception as error:  # whatever it is: the steps behind are tried, too
             yield f"{name}: {type(error).__name__}: {error}"
+
+
+def _snapshot(config: Config) -> Problems:
+    """The last known objects of the cluster that this node served."""
+    if config.snapshot_path:
+        SnapshotFile(Path(config.snapshot_path)).remove()
+    yield from ()
 
 
 def _datapath(config: Config) -> Problems:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import Callable, Iterator, Mapping
 
-from kubeproxy_bpf.metering import Counter, Family, Gauge, Histogram, Meters, gauge
+from kubeproxy_bpf.metering import Counter, Family, Gauge, Histogram, Meters
 
 DURATION_BOUNDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 SIZE_BOUNDS = (64.0, 256.0, 512.0, 1024.0, *(float(4**power) for power in range(6, 13)))
@@ -99,6 +99,11 @@ class SnapshotMeters(Meters):
             ("reason",),
         )
         self.errors.inc("not_written", by=0)
+        self._age = Gauge(
+            "kubeproxy_bpf_snapshot_age_seconds",
+            "Time since the snapshot on disk was what the API server said",
+        )
+        self._age.values.clear()
         self._objects = Gauge(
             "kubeproxy_bpf_snapshot_objects",
             "Objects of a snapshot that stand in for what the API server has not told yet",
@@ -117,9 +122,5 @@ class SnapshotMeters(Meters):
     def families(self) -> Iterator[Family]:
         """Copies of all; without an age where there is no snapshot."""
         if self._written is not None:
-            yield gauge(
-                "kubeproxy_bpf_snapshot_age_seconds",
-                "Time since the snapshot on disk was what the API server said",
-                max(self._wall() - self._written, 0.0),
-            )
-        yield from super().families()
+            self._age.set(max(self._wall() - self._written, 0.0))
+        return super().families()

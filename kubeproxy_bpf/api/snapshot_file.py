@@ -93,6 +93,17 @@ class SnapshotFile:
                 raise SnapshotRefused("not_private", "it is a symbolic link") from None
             raise SnapshotRefused("unreadable", error.strerror or str(error)) from error
 
+    def remove(self) -> None:
+        """Remove the file, what was left beside it, and the directory if nothing else is there.
+
+        Raises:
+            OSError: it is there still.
+        """
+        for path in (self._beside, self.path):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.parent.rmdir()
+
     @contextmanager
     def _fresh(self) -> Iterator[int]:
         """An empty file beside the path, made by nobody else."""

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.fault.last_known.conftest import API_VIP, api_server_service
+from tests.fault.last_known.node import API_VIP, api_server_service
 from tests.fault.load.stage import ALL
 
 pytestmark = [pytest.mark.root]

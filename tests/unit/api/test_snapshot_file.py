@@ -152,3 +152,17 @@ def test_a_path_that_cannot_be_used_is_told_at_once(tmp_path: Path, path: str) -
         (tmp_path / name).chmod(mode)
     with pytest.raises(OSError):
         SnapshotFile(tmp_path / path).prepare()
+
+
+def test_what_is_removed_leaves_nothing(file: SnapshotFile) -> None:
+    """Nor is it an error that there is nothing; what is not ours stays."""
+    file.write(pieces())
+    (file.path.parent / ".snapshot.new").write_text("half")
+    file.remove()
+    assert not file.path.parent.exists()
+    file.remove()
+    file.prepare()
+    file.write(pieces())
+    (file.path.parent / "other").write_text("")
+    file.remove()
+    assert ["other"] == os.listdir(file.path.parent)
