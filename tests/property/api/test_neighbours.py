@@ -15,15 +15,8 @@ from kubeproxy_bpf.model.problems import MOST
 from kubeproxy_bpf.sandbox.apiserver import resources
 from kubeproxy_bpf.sandbox.apiserver.validation import problems_of
 from tests.examples import bounded
-from tests.property.api_objects import (
-    HOSTILE,
-    Json,
-    crowds,
-    hostile,
-    own_node,
-    spoiled,
-    worlds,
-)
+from tests.property.api_objects import Json, own_node, spoiled, worlds
+from tests.property.hostile_objects import HOSTILE, crowds, hostile
 from tests.property.pipeline import Pipeline
 
 RESOURCES = {"Service": resources.SERVICES, "EndpointSlice": resources.SLICES}
