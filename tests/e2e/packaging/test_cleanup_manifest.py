@@ -29,7 +29,8 @@ def node2(kube: Cluster, rootfs: Rootfs) -> Iterator[NodePods]:
 
 @pytest.mark.parametrize("installed", [kubeadm_objects, installed_objects])
 def test_nothing_serves_after_the_cleanup(kube: Cluster, node2: NodePods, installed) -> None:
-    """However the proxy got there, the init container takes its datapath off the node."""
+    """However the proxy got there, the init container takes its datapath off the node, and what
+    was known of the cluster."""
     inits, (proxy,) = node2.containers(installed(kube))
     for init in inits:
         status, log = node2.run_to_end(init)
@@ -38,11 +39,14 @@ def test_nothing_serves_after_the_cleanup(kube: Cluster, node2: NodePods, instal
     running.until("healthy", node2.healthy)
     assert 0 == running.stop()
     assert node2.asked("shell-2").startswith("web-")
+    kept = node2.directory.path / "var/lib/kube-proxy-bpf"
+    assert (installed is installed_objects) == (kept / "snapshot").exists()
     (cleanup,), (done,) = node2.containers(kustomized(MANIFESTS / "cleanup"))
 
     status, log = node2.run_to_end(cleanup)
 
     assert 0 == status, log
     assert not node2.asked("shell-2").startswith("web-")
+    assert not list(kept.iterdir())
     waiting = node2.start(done)
     waiting.until("asleep", lambda: b"sleep" in waiting.command)

@@ -87,7 +87,8 @@ def test_the_pod_serves_and_its_successor_adopts(
     node1: NodePods, objects: list[dict[str, Any]]
 ) -> None:
     """With the manifest's capabilities Services work, its probes succeed, and a rolling update
-    finds the pins of the pod before: connections go on without any process."""
+    finds the pins of the pod before: connections go on without any process. What it knew is kept
+    on the node."""
     proxy = node1.start(proxy_of(node1, objects))
     proxy.until("healthy", node1.healthy)
     assert node1.asked("shell-1").startswith("web-")
@@ -100,6 +101,8 @@ def test_the_pod_serves_and_its_successor_adopts(
     assert 0 == proxy.stop(grace_s=30)
     pins = pinned(node1)
     assert pins
+    kept = node1.directory.path / "var/lib/kube-proxy-bpf/snapshot"
+    assert 0o100600 == kept.stat().st_mode
     assert node1.asked("shell-1").startswith("web-")
 
     successor = node1.start(proxy_of(node1, objects))
