@@ -16,7 +16,7 @@ digest := $(shell cat setup.cfg setup.py constraints.txt | sha256sum | cut -c1-1
 stamp = $(VENV)/.installed-$(1)-$(digest)
 
 .DEFAULT_GOAL := build
-.PHONY: help build bpf demo sandbox test image-test bench lint format clean
+.PHONY: help build bpf demo sandbox test soak image-test bench lint format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -35,6 +35,12 @@ sandbox: build machine ## start a sandbox cluster and leave it running
 test: packages-test $(call stamp,test) build machine ## run the whole test suite
 	@rm -rf .build/results
 	@status=0; $(BIN)/tox run || status=$$?; $(BIN)/python tools/run_tests.py --summary || status=1; \
+	exit $$status
+
+soak: packages-test $(call stamp,test) build machine ## hours: faults and inputs at full length, endless change; SOAK_FLAGS="--minutes 10"
+	@status=0; $(BIN)/tox run -q -e property -- --long tests/property || status=$$?; \
+	$(BIN)/tox run -q -e fault -- --long tests/fault || status=$$?; \
+	$(BIN)/python -m tests.soak.churn --json .build/soak.json $(SOAK_FLAGS) || status=$$?; \
 	exit $$status
 
 image-test: packages-image $(call stamp,test) build machine ## build the image without an engine, and run it
