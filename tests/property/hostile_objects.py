@@ -133,15 +133,16 @@ def valid_or_not(draw: st.DrawFn) -> Json:
         {
             "name": choice("http", "", "dns", "x"),
             "protocol": mostly(choice("TCP", "UDP"), choice(*PROTOCOLS)),
-            "port": mostly(choice(80, 443, 10250, 65535), integers(0, 65536)),
+            "port": mostly(choice(80, 10250, 65535), integers(0, 65536)),
         },
         optional={"nodePort": mostly(choice(30000, 30001), integers(0, 65536))},
     )
+    external = st.one_of(choice(NODE_IP, "10.9.0.1"), ADDRESSES)
     spec = {
         "type": draw(mostly(choice("ClusterIP", "LoadBalancer"), choice("ExternalName", "x"))),
         "clusterIP": draw(mostly(choice("10.96.9.1", "fd00:96::9:1"), CLUSTER_IPS)),
         "ports": draw(st.lists(port, min_size=1, max_size=3)),
-        "externalIPs": draw(few(st.one_of(choice(NODE_IP, "10.9.0.1"), ADDRESSES))),
+        "externalIPs": draw(st.lists(external, min_size=draw(choice(0, 1)), max_size=3)),
     }
     if draw(st.booleans()):
         spec["ipFamilies"] = draw(mostly(choice(["IPv4"], ["IPv6", "IPv4"]), choice(["x"], [""])))
