@@ -121,11 +121,13 @@ class MapFull(DataplaneError):
 
 
 class WriterBusy(DataplaneError):
-    """Another process of the same instance holds the writer's lock."""
+    """Another process of the same instance holds the writer's lock; ``holder`` says which."""
 
-    def __init__(self, instance: str) -> None:
-        super().__init__(instance)
+    def __init__(self, instance: str, holder: str = "") -> None:
+        super().__init__(instance, holder)
         self.instance = instance
+        self.holder = holder
 
     def __str__(self) -> str:
-        return f"another kube-proxy writes the maps of instance {self.instance}"
+        who = f" ({self.holder})" if self.holder else ""
+        return f"another kube-proxy{who} writes the maps of instance {self.instance}"

@@ -132,7 +132,7 @@ class Instance:
         """
 
         def busy(error: WriterBusy) -> None:
-            _log.warning("writer_awaited", instance=error.instance)
+            _log.warning("writer_awaited", instance=error.instance, holder=error.holder or None)
             waiting()
 
         await self._lock.acquire(busy)

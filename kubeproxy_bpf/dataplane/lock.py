@@ -5,6 +5,11 @@ The name goes away with the process, however it ends, and needs no file system: 
 stock DaemonSet too. Who comes second connects to the holder's socket, which nobody accepts, and so
 learns from the kernel when the holder ends. It writes nothing before it holds the name itself.
 
+Any process of that namespace can take the name, also one that is no proxy: a user of the node, or a
+pod in its network. Then no proxy starts, which is unhealthy, and what serves goes on serving. The
+kernel tells whose process it is, and the log passes it on; a lock in the file system would not help
+those who have no file system in common, and who may write where others lock can do the same.
+
 Such a name says nothing to another network namespace, whose proxy may see the same pins: nodes that
 are containers, say, with the file system of their machine. So who pins also holds a lock on the
 directory of pins.
@@ -18,12 +23,14 @@ import fcntl
 import hashlib
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import Callable
 
 from kubeproxy_bpf.errors import WriterBusy
 
 _RETRY_S = 1.0
+_CREDENTIALS = struct.Struct("=3i")
 _PINS_RETRY_S = 0.2
 """Nobody tells when a lock on a directory is given up."""
 _WAITERS = 64
@@ -64,9 +71,23 @@ class WriterLock:
         told = False
         while not self.try_acquire():
             if not told:
-                busy(WriterBusy(self.instance))
+                busy(WriterBusy(self.instance, self._holder()))
                 told = True
             await self._holder_gone()
+            if not self.try_acquire():
+                await asyncio.sleep(_RETRY_S)  # it only hung up on us
+
+    def _holder(self) -> str:
+        """Whose the name is, as the kernel has it."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asking:
+            asking.setblocking(False)
+            try:
+                asking.connect(self._name)
+                raw = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            except OSError:  # gone, or too busy
+                return ""
+        pid, user, _ = _CREDENTIALS.unpack(raw)
+        return f"process {pid} of user {user}"
 
     def release(self) -> None:
         """Give the name up; a process that ends does so too."""

@@ -10,6 +10,9 @@ Pins are worth something where the file system outlives the process. The rule of
 3. Otherwise, as in kubeadm's DaemonSet: what would be mounted ends with the container. Do not pin;
    the kernel keeps the attachments, and they lead to the maps (``unlinked``, ``owned``).
 
+A BPF file system lets everybody make directories in its root. Who owns ours could take our pins
+away or put others in their place: it has to be this user's alone (``keep_private``).
+
 Called by ``instance``.
 """
 
@@ -17,12 +20,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Collection
 
 import structlog
 
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, has_bpffs
+from kubeproxy_bpf.errors import DataplaneError
 from kubeproxy_bpf.libbpf import Link
 
 _log = structlog.get_logger(__name__)
@@ -31,6 +36,22 @@ _MAPS_DIR = re.compile("[0-9a-f]{12}")
 """Named by the digest of layouts and sizes (``loader``)."""
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 """The kernel gives this number to it alone (PROC_PID_INIT_INO)."""
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class PinsUnsafe(DataplaneError):
+    """The directory of pins is somebody else's, who could exchange what is in it."""
+
+    def __init__(self, directory: Path, reason: str) -> None:
+        super().__init__(directory, reason)
+        self.directory = directory
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"nothing is pinned at {self.directory}: {self.reason}; "
+            "remove it, or give another --bpf-pin-path"
+        )
 
 
 def pin_directory(wish: str, directory: Path) -> Path | None:
@@ -43,7 +64,34 @@ def pin_directory(wish: str, directory: Path) -> Path | None:
     if not pinned:
         return None
     ensure_bpffs(directory)
+    keep_private(directory)
     return directory
+
+
+def keep_private(directory: Path) -> None:
+    """Close the directory to everybody else.
+
+    Raises:
+        PinsUnsafe: it is not ours to close.
+    """
+    try:
+        # Not by way of a link, which leads today here and tomorrow elsewhere.
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise PinsUnsafe(directory, "it is a link, or no directory") from error
+    try:
+        found = os.fstat(fd)
+        if found.st_uid != os.geteuid():
+            raise PinsUnsafe(directory, f"it belongs to user {found.st_uid}")
+        if stat.S_IMODE(found.st_mode) & _OTHERS:
+            _log.warning("pins_closed", path=str(directory), mode=oct(stat.S_IMODE(found.st_mode)))
+            os.fchmod(fd, stat.S_IRWXU)
+        for name in os.listdir(fd):
+            owner = os.stat(name, dir_fd=fd, follow_symlinks=False).st_uid
+            if owner != os.geteuid():
+                raise PinsUnsafe(directory, f"{name} in it belongs to user {owner}")
+    finally:
+        os.close(fd)
 
 
 def links_in(directory: Path) -> Path:
