@@ -66,6 +66,13 @@ _NAMED = (
         "left to the packet path, which answers",
         "5.18",
     ),
+    # The instruction is of 5.12, and has no name; this function came when all machines had it.
+    _Named(
+        "BPF_FUNC_ima_file_hash",
+        "one of two processors ends a flow, by an atomic instruction",
+        "by a plain store, so that both may in a rare moment",
+        "5.18",
+    ),
     _Named(
         "BPF_FUNC_xdp_get_buff_len", "XDP for frames in fragments", "XDP for others, or TC", "5.18"
     ),
