@@ -60,7 +60,8 @@ class App:
         self._stopping = False
         self._known = False
         """Whether what was taken last is what the API server said, and no memory."""
-        self._synced = False
+        self._synced = asyncio.Event()
+        """Set when all that the API server said at the start is programmed."""
         names = tuple(f"IPv{int(family)}" for family in self._families)
         self._telemetry = Telemetry(config, names, lambda: self._status.health.waiting_for_writer)
 
@@ -184,10 +185,7 @@ class App:
             tasks.create_task(_eternal("flow sweep", packets.run))
             tasks.create_task(_eternal("inspection", instance.run_inspection))
             tasks.create_task(_eternal("self-audit", audit.run))
-            takeover = Takeover(
-                config, instance.device_reading, found=self._telemetry.takeover.found
-            )
-            tasks.create_task(takeover.run())
+            tasks.create_task(self._take_over(instance))
 
     def _feed(
         self,
@@ -218,6 +216,12 @@ class App:
         store.subscribe(feed)
         return feed
 
+    async def _take_over(self, instance: Instance) -> None:
+        """Not before the first sync: what an earlier process knew may be older than the rules."""
+        await self._synced.wait()
+        found = self._telemetry.takeover.found
+        await Takeover(self._config, instance.device_reading, found=found).run()
+
     async def _sync_finished(
         self, instance: Instance, conntrack: ConntrackCleanup, last_known: LastKnown
     ) -> None:
@@ -227,8 +231,8 @@ class App:
         if not self._known:
             return
         conntrack.synced()
-        if not self._synced:
-            self._synced = True
+        if not self._synced.is_set():
+            self._synced.set()
             memory.synced()
 
 

@@ -197,7 +197,7 @@ class LastKnown:
     def _recall(self) -> None:
         """Serve what was known, until the API server tells what is true."""
         snapshot, self._snapshot = self._snapshot, None
-        if snapshot is None or self._store.synced:
+        if snapshot is None:
             return
         counts = {kind.value: len(found) for kind, found in snapshot.objects.items()}
         age_s = round(max(time.time() - snapshot.written, 0.0))

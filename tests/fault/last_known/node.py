@@ -7,16 +7,22 @@ import shutil
 import signal
 import socket
 import subprocess
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Sequence
 
 import yaml
 
+from kubeproxy_bpf.api.decode import ApiObject, Kind
+from kubeproxy_bpf.api.objects import ServicePort, SlicePort
+from kubeproxy_bpf.api.snapshot import Identity, encode
+from kubeproxy_bpf.api.snapshot_file import SnapshotFile
 from kubeproxy_bpf.sandbox import inventory, namespace, programs
 from kubeproxy_bpf.sandbox.cluster import Sandbox
 from kubeproxy_bpf.sandbox.layout import API_PORT
 from tests.fault.load.stage import Manifest, Stage, service
+from tests.fix_objects import endpoint_slice
+from tests.fix_objects import service as service_object
+from tests.fix_objects import traits
 
 API_VIP = "10.96.0.1"
 BEHIND_A_SERVICE = f"http://{API_VIP}:443"
@@ -28,7 +34,6 @@ class Node(Stage):
     def __init__(self, sandbox: Sandbox, directory: Path) -> None:
         super().__init__(sandbox)
         self.snapshot = directory / "kept" / "snapshot"
-        self.old_snapshot = directory / "old"
         self._kubeconfig = directory / "behind-a-service"
         config = inventory.kubeconfig(sandbox.layout)
         config["clusters"][0]["cluster"]["server"] = BEHIND_A_SERVICE
@@ -41,26 +46,35 @@ class Node(Stage):
             self.put(manifest)
         self.put(service("gone", clusterIP="10.96.0.77"))
 
-    def start(self, *flags: str, direct: bool = False) -> None:
-        """Start the proxy and return at once; unless ``direct`` it finds the API server by VIP."""
-        where = () if direct else (f"--kubeconfig={self._kubeconfig}",)
-        self.start_proxy(*where, f"--bpf-snapshot-path={self.snapshot}", *flags)
+    def bootstrap(self) -> None:
+        """A snapshot of nothing but the way to the API server: the proxy can only go through
+        itself."""
+        vip, address = (API_VIP,), self.sandbox.layout.gateway.v4
+        ports = (ServicePort("https", "TCP", 443, 0),)
+        kubernetes = {"name": "kubernetes", "service": "kubernetes"}
+        behind = (SlicePort("https", "TCP", API_PORT),)
+        found: dict[Kind, tuple[ApiObject, ...]] = {
+            Kind.SERVICE: (service_object(name="kubernetes", cluster_ips=vip, ports=ports),),
+            Kind.ENDPOINT_SLICE: (endpoint_slice({address: traits()}, ports=behind, **kubernetes),),
+        }
+        file = SnapshotFile(self.snapshot)
+        file.prepare()
+        file.write(encode(Identity("node1", BEHIND_A_SERVICE), 0.0, found))
+
+    def start(self) -> None:
+        """Start the proxy, which knows the API server by the VIP alone, and return at once."""
+        flags = (f"--kubeconfig={self._kubeconfig}", f"--bpf-snapshot-path={self.snapshot}")
+        self.sandbox.start_proxy("node1", flags=flags)
+
+    def start_and_sync(self) -> None:
+        """Start it, and wait until it has done its first sync with the API server."""
+        self.start()
+        self.until(lambda: 200 == self.health("/healthz"))
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         process = self.proxy_process()
         process.send_signal(number)
         process.wait(timeout=30)
-
-    @contextmanager
-    def runs(self, direct: bool = False) -> Iterator[None]:
-        """A proxy that has synced, and ends in good order."""
-        logged = self.sandbox.directory / "log" / "kube-proxy-node1.log"
-        logged.touch()
-        before = self.starts()
-        self.start(direct=direct)
-        self.until(lambda: self.starts() > before)
-        yield
-        self.stop()
 
     def reboot(self) -> None:
         """What a reboot does to a node whose proxy does not run: only files are left."""
@@ -115,6 +129,13 @@ class Node(Stage):
             with sock.makefile("rb") as answer:
                 text = answer.read().decode()
         return int(text.split()[1]), text
+
+    def health(self, path: str) -> int:
+        """Status of a page of health, 0 before there is a server."""
+        try:
+            return self.page(10256, path)[0]
+        except OSError:
+            return 0
 
     def metric(self, name: str) -> dict[str, float]:
         """The series of a metric, by their labels."""

@@ -75,7 +75,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for a small snapshot."""
     made = tmp_path / "disk"
     made.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=32k,mode=700", "none", str(made)]
+    argv = ["mount", "-t", "tmpfs", "-o", "size=32k,mode=700,nr_inodes=8", "none", str(made)]
     subprocess.run(argv, check=True)
     yield made
     subprocess.run(["umount", str(made)], check=True)
@@ -90,9 +90,13 @@ def test_a_full_disk_leaves_the_old_one(disk: Path) -> None:
     (disk / "other").write_bytes(os.urandom(20_000))
     with pytest.raises(OSError, match="No space left"):
         file.write(pieces(100, name_length=800))
-    file.prepare()  # a full disk is no reason to give up for ever
     assert 10 == held(file)
     assert {"other", "snapshot"} == set(os.listdir(disk))
+    with pytest.raises(OSError, match="No space left"):
+        for number in range(8):
+            (disk / f"empty-{number}").touch()
+    file.prepare()  # a full disk is no reason to give up for ever
+    (disk / "empty-0").unlink()
     file.write(pieces(9))
     assert 9 == held(file)
 

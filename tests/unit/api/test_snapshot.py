@@ -168,6 +168,12 @@ def test_a_body_that_only_its_checksum_praises_is_refused(raw: bytes) -> None:
     assert "corrupt" == refusal(raw).reason
 
 
+def test_nothing_is_gathered_for_a_frame_that_no_object_fills() -> None:
+    """Four gigabytes are refused when they are announced."""
+    raw = with_body(zlib.compress(struct.pack(">IB", 2**32 - 1, 1)))
+    assert f"a frame of {2**32 - 1} bytes" in refusal(raw).detail
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -102,6 +102,7 @@ def test_a_list_that_is_here_is_not_overwritten(journal: Journal) -> None:
     store.sink(SLICE).replace(by_key(slice_("c")), ())
     store.recall(RECALLED)
     assert (SLICE, A, None, slice_("a")) in journal.told
+    assert {ObjectKey("d", "c")} == set(store.objects(SLICE))
     journal.told.clear()
     finish(store, slice_("c"))
     changed = {change[1].name for change in journal.told if isinstance(change, tuple)}
