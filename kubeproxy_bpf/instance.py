@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import struct
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +23,8 @@ import structlog
 from kubeproxy_bpf.audit.upkeep import Upkeep
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.dataplane.canary import HooksDead, prove_hooks
+from kubeproxy_bpf.dataplane.cgrouproot import cgroup_to_hook
+from kubeproxy_bpf.dataplane.counters import read_counters
 from kubeproxy_bpf.dataplane.devices import end_pins
 from kubeproxy_bpf.dataplane.inventory import end_strays
 from kubeproxy_bpf.dataplane.loader import (
@@ -34,8 +35,8 @@ from kubeproxy_bpf.dataplane.loader import (
     load_packets,
 )
 from kubeproxy_bpf.dataplane.lock import PinLock, WriterLock
-from kubeproxy_bpf.dataplane.mounts import find_cgroup_root, has_bpffs, is_real_root
-from kubeproxy_bpf.dataplane.others import Others
+from kubeproxy_bpf.dataplane.mounts import has_bpffs
+from kubeproxy_bpf.dataplane.others import report_others
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.pinning import (
     drop_maps,
@@ -228,14 +229,7 @@ class Instance:
 
     def verdicts(self) -> dict[str, int]:
         """What the programs decided so far, by the names of ``enum counter``."""
-        assert self._datapath is not None
-        counters = self._datapath.maps["kpb_counters"]
-        counts = {}
-        for name, number in self._datapath.btf.enums["counter"].values.items():
-            per_cpu = counters.lookup(struct.pack("=I", number))
-            if per_cpu is not None and number:
-                counts[name.removeprefix("COUNT_").lower()] = sum(memoryview(per_cpu).cast("Q"))
-        return counts
+        return read_counters(self.sockets.maps["kpb_counters"], self.sockets.btf)
 
     async def close(self) -> None:
         """Let go of everything; what is pinned goes on serving."""
@@ -255,7 +249,7 @@ class Instance:
 
     def _prepare(self) -> Path | None:
         """Where to pin, once it is known that the programs can run here."""
-        self._root = self._find_root()
+        self._root = cgroup_to_hook(self._config.cgroup_root)
         features = probe_kernel()
         require(features)
         for feature in features:
@@ -391,19 +385,6 @@ class Instance:
         if self.packets is not None:
             yield from self.packets.datapath.programs.values()
 
-    def _find_root(self) -> Path:
-        """The cgroup to hook; one that cannot be hooked is told at the start, not after a sync."""
-        if self._config.cgroup_root:
-            root = Path(self._config.cgroup_root)
-            if not (root / "cgroup.procs").exists():
-                raise UnsupportedKernel("cgroup v2", f"--bpf-cgroup-root {root} is no cgroup")
-            return root
-        root = find_cgroup_root()
-        if not is_real_root(root):
-            # Sockets of pods outside this part of the tree would not be seen.
-            _log.warning("cgroup_root_is_partial", cgroup=str(root))
-        return root
-
     def _try_to_prove(self) -> None:
         """Attached is not the same as run: say so, but serve whatever does pass the hooks."""
         try:
@@ -412,25 +393,6 @@ class Instance:
             _log.error("hooks_not_proved", cgroup=str(self._root), error=str(error))
         else:
             _log.info("hooks_proved", cgroup=str(self._root))
-
-
-def report_others(ours: Owner, cgroup: Path) -> None:
-    """Say which programs at our hooks belong to another instance; ending them is not ours to do."""
-    try:
-        found = Others(ours).at_cgroup(cgroup)
-    except LibbpfError as error:
-        _log.warning("other_instances_unknown", error=str(error))
-        return
-    for owner, programs in found.items():
-        _log.error(
-            "other_instance_attached",
-            programs=programs,
-            instance=f"{owner.instance:016x}",
-            netns_cookie=owner.host_netns,
-            cgroup=str(cgroup),
-            action="unless its proxy runs, end it: --cleanup with the --bpf-pin-path and in the "
-            "network namespace that it was started with",
-        )
 
 
 def object_path(name: str) -> Path:

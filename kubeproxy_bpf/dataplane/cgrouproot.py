@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges whether the cgroup that is hooked is one that pods' sockets belong to.
+"""Finds the cgroup to hook, and judges whether it is one that pods' sockets belong to.
 
 Programs at a cgroup run for the sockets of its own tree alone. In a container, what looks like the
 root may be the container's own group, in which the agent itself sits: everything is attached, the
@@ -12,7 +12,7 @@ canary passes, and no pod is served. The rules, the first that applies decides:
 4. Sockets of other network namespaces passed the hooks: sound.
 5. There are pods, and none did: wrong, once that is so for a while.
 
-Otherwise nobody knows. Called by the audit, in a thread; pyroute2 is imported late.
+Otherwise nobody knows. Called by ``instance`` and the audit, in threads; pyroute2 is imported late.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
-from kubeproxy_bpf.dataplane.mounts import cgroup_path, is_real_root
+from kubeproxy_bpf.dataplane.mounts import cgroup_path, find_cgroup_root, is_real_root
+from kubeproxy_bpf.errors import UnsupportedKernel
 
 _PODS = "kubepods"
 """In the name of the kubelet's group for pods, with both cgroup drivers."""
@@ -50,6 +51,19 @@ class Traffic(NamedTuple):
     """Hook runs for sockets of other network namespaces."""
     settled: bool
     """Pods had time to connect to something."""
+
+
+def cgroup_to_hook(wish: str) -> Path:
+    """The cgroup that the operator wants, else the root that is mounted here.
+
+    One that cannot be hooked is told at the start, not after a sync.
+    """
+    if not wish:
+        return find_cgroup_root()
+    root = Path(wish)
+    if not (root / "cgroup.procs").exists():
+        raise UnsupportedKernel("cgroup v2", f"--bpf-cgroup-root {root} is no cgroup")
+    return root
 
 
 def judge(cgroup: Path, traffic: Traffic) -> Judgement:

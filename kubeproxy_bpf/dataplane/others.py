@@ -17,11 +17,15 @@ from pathlib import Path
 from socket import if_nameindex
 from typing import Iterable
 
+import structlog
+
 from kubeproxy_bpf.dataplane.attachments import at_device
 from kubeproxy_bpf.dataplane.devicelink import has_tcx
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.places import Hook
 from kubeproxy_bpf.libbpf import AttachType, LibbpfError, ProgramInfo, prog_query
+
+_log = structlog.get_logger(__name__)
 
 _CGROUP_HOOKS = tuple(hook for hook in AttachType if hook.name.startswith("CGROUP_"))
 _NO_HOOK = (errno.EINVAL, errno.ENODEV)
@@ -87,3 +91,22 @@ def _at_hook(cgroup_fd: int, hook: AttachType) -> list[int]:
         if error.errno not in _NO_HOOK:
             raise
         return []
+
+
+def report_others(ours: Owner, cgroup: Path) -> None:
+    """Say which programs at our hooks belong to another instance; ending them is not ours to do."""
+    try:
+        found = Others(ours).at_cgroup(cgroup)
+    except LibbpfError as error:
+        _log.warning("other_instances_unknown", error=str(error))
+        return
+    for owner, programs in found.items():
+        _log.error(
+            "other_instance_attached",
+            programs=programs,
+            instance=f"{owner.instance:016x}",
+            netns_cookie=owner.host_netns,
+            cgroup=str(cgroup),
+            action="unless its proxy runs, end it: --cleanup with the --bpf-pin-path and in the "
+            "network namespace that it was started with",
+        )

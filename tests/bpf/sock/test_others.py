@@ -12,9 +12,8 @@ import structlog
 from kubeproxy_bpf.dataplane import inventory
 from kubeproxy_bpf.dataplane.attach import attach_unlinked
 from kubeproxy_bpf.dataplane.loader import Datapath
-from kubeproxy_bpf.dataplane.others import Others
+from kubeproxy_bpf.dataplane.others import Others, report_others
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
-from kubeproxy_bpf.instance import report_others
 
 from .places import Places
 from .test_loading import other_cgroup  # noqa: F401
