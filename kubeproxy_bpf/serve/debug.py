@@ -22,6 +22,8 @@ from kubeproxy_bpf.serve.mux import Handler, text
 _PPROF = "/debug/pprof/"
 _FLAGS = "/debug/flags/"
 _VERBOSITY_MAX = 2**31 - 1
+_DIGITS = 20
+_SHOWN = 100
 _log = structlog.get_logger(__name__)
 
 
@@ -62,8 +64,10 @@ async def _verbosity(request: web.Request) -> web.Response:
     if request.method != "PUT":
         return text("unsupported http method\n", 406)
     wanted = (await request.read()).decode(errors="replace")
-    if not (wanted.isascii() and wanted.isdigit() and int(wanted) <= _VERBOSITY_MAX):
-        return text(f"failed set klog.logging.verbosity {wanted}: not an unsigned integer\n", 400)
+    number = wanted.isascii() and wanted.isdigit() and len(wanted) <= _DIGITS
+    if not number or int(wanted) > _VERBOSITY_MAX:
+        shown = wanted[:_SHOWN]
+        return text(f"failed set klog.logging.verbosity {shown}: not an unsigned integer\n", 400)
     log.set_verbosity(int(wanted))
     _log.info("verbosity_set", verbosity=int(wanted))
     return text(f"successfully set klog.logging.verbosity to {wanted}\n")

@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from kubeproxy_bpf.errors import KubeProxyError
+from kubeproxy_bpf.serve.door import open_door
 
 RETRY_S = 5.0
 SHUTDOWN_S = 1.0
@@ -50,13 +51,16 @@ async def serve(
     """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
+    door = None
     try:
         listener = await _listen(what, host, port, hard_fail)
-        await web.SockSite(runner, listener).start()
+        door = await open_door(runner, listener)
         _log.info(f"{what}_served", address=host, port=port)
         while True:
             await asyncio.Event().wait()
     finally:
+        if door is not None:
+            door.close()
         await runner.cleanup()
 
 

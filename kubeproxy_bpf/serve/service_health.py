@@ -22,6 +22,7 @@ from kubeproxy_bpf.api.objects import ObjectKey
 from kubeproxy_bpf.model.health import HealthCheck
 from kubeproxy_bpf.model.types import Family
 from kubeproxy_bpf.serve import listener
+from kubeproxy_bpf.serve.door import open_door
 from kubeproxy_bpf.serve.listener import SHUTDOWN_S, host_port
 from kubeproxy_bpf.serve.mux import application, json
 
@@ -52,6 +53,7 @@ class _Server:
         app = application(self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
         self._listeners: list[socket.socket] = []
+        self._doors: list[asyncio.Server] = []
 
     async def open(self, place: _Place) -> None:
         """Listen on all addresses, or on none and raise OSError."""
@@ -60,7 +62,7 @@ class _Server:
             for host in place.hosts:
                 # For one family alone: "::" leaves IPv4 to a server of its own.
                 bound = socket.create_server((host, place.port), family=_FAMILIES[place.family])
-                await web.SockSite(self._runner, bound).start()
+                self._doors.append(await open_door(self._runner, bound))
                 self._listeners.append(bound)
         except BaseException:
             await self.close()
@@ -77,6 +79,9 @@ class _Server:
         self._listeners.clear()
         for _ in range(_HANDOVER_ROUNDS):
             await asyncio.sleep(0)
+        for door in self._doors:
+            door.close()
+        self._doors.clear()
         await self._runner.cleanup()
 
     async def _answer(self, _request: web.Request) -> web.Response:
