@@ -19,6 +19,7 @@ from typing import Sequence
 import structlog
 
 from kubeproxy_bpf.dataplane.program import Outcome
+from kubeproxy_bpf.excerpt import excerpt
 from kubeproxy_bpf.meters import SyncMeters
 from kubeproxy_bpf.model.addresses import format_address
 from kubeproxy_bpf.model.cluster import Step
@@ -170,7 +171,7 @@ def _report(problems: Sequence[Problem]) -> None:
         log(
             event,
             kind=problem.kind,
-            object=f"{problem.namespace}/{problem.name}",
+            object=excerpt(f"{problem.namespace}/{problem.name}"),
             field=problem.field,
             problem=problem.message,
         )

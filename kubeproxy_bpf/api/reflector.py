@@ -33,6 +33,7 @@ from kubeproxy_bpf.api.plausible import Doubt, Plausibility, Shrunken
 from kubeproxy_bpf.api.resources import Resource
 from kubeproxy_bpf.api.silence import InitialEventsEndless, Pulse, Watchdog
 from kubeproxy_bpf.api.status import StatusError
+from kubeproxy_bpf.excerpt import excerpt
 
 log = structlog.get_logger("api")
 
@@ -317,8 +318,8 @@ class Reflector:
         log.warning(
             "object_malformed",
             kind=error.kind,
-            namespace=namespace,
-            name=name,
+            namespace=excerpt(namespace),
+            name=excerpt(name),
             field=error.field,
             error=error.message,
             resource_version=error.version,

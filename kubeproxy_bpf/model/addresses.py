@@ -53,12 +53,6 @@ def is_link_local(address: bytes) -> bool:
     return address[0] == 0xFE and address[1] & 0xC0 == 0x80
 
 
-def is_multicast(address: bytes) -> bool:
-    if address.startswith(V4_PREFIX):
-        return address[12] & 0xF0 == 0xE0
-    return address[0] == 0xFF
-
-
 def unfit_vip(address: bytes) -> str | None:
     """What makes the address impossible as a VIP; None when it is fine."""
     return special_range(address) or None

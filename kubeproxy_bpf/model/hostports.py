@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import Iterable
 
-from kubeproxy_bpf.api.addresses import parse_address
+from kubeproxy_bpf.api.addresses import parse_address, special_range
 from kubeproxy_bpf.api.objects import HostPort, Pod
 from kubeproxy_bpf.model.addresses import (
     LOOPBACK,
     WILDCARD,
     format_address,
     is_loopback,
-    is_multicast,
 )
 from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
 from kubeproxy_bpf.model.frontends import host_port_frontend
@@ -79,8 +78,9 @@ def _pod_ips(pod: Pod, report: Report) -> dict[Family, bytes]:
     found: dict[Family, bytes] = {}
     for index, text in enumerate(pod.pod_ips):
         address = parse_address(text)
-        if address is None:
-            report.add(f"status.podIPs[{index}].ip", f"{text!r} is no IP address; not used")
+        special = "no IP address" if address is None else special_range(address)
+        if special or address is None:
+            report.add(f"status.podIPs[{index}].ip", f"{text!r} is {special}; not used")
         else:
             found.setdefault(family_of(address), address)
     return found
@@ -112,10 +112,14 @@ def _host_addresses(
         return [WILDCARD[family] for family in config.families]
     address = parse_address(host_port.host_ip)
     # The programs take all of 127/8 for 127.0.0.1, so the others cannot be told apart from it.
-    if address is None or is_multicast(address) or _is_other_loopback(address):
+    if address is None or _is_nobodys(address) or _is_other_loopback(address):
         report.add(field, f"{host_port.host_ip!r} is no host address that can be served")
         return []
     return [address] if family_of(address) in config.families else []
+
+
+def _is_nobodys(address: bytes) -> bool:
+    return special_range(address) in ("multicast", "broadcast")
 
 
 def _is_other_loopback(address: bytes) -> bool:

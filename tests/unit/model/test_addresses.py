@@ -5,7 +5,6 @@ import pytest
 
 from kubeproxy_bpf.model.addresses import (
     format_address,
-    is_multicast,
     parse_prefix,
     unfit_vip,
 )
@@ -91,9 +90,3 @@ def test_mapped_addresses_are_ipv4() -> None:
 def test_impossible_vips_are_named(text: str, reason: str | None) -> None:
     """Loopback, unspecified, multicast, link-local and broadcast addresses are no VIPs."""
     assert unfit_vip(ip(text)) == reason
-
-
-def test_multicast_is_known_in_both_families() -> None:
-    """A host port's host IP may be anything but multicast."""
-    assert is_multicast(ip("224.0.0.1")) and is_multicast(ip("ff05::1"))
-    assert not is_multicast(ip("127.0.0.1")) and not is_multicast(ip("fe80::1"))

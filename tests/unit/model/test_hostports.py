@@ -50,6 +50,7 @@ def test_which_pods_are_served(fields: dict[str, object], expected: bool) -> Non
         ("fd00::9", ["fd00::9:8000/6"]),
         ("127.0.0.2", []),
         ("224.0.0.1", []),
+        ("255.255.255.255", []),
         ("host", []),
     ],
 )
@@ -61,13 +62,16 @@ def test_host_ip_chooses_address_and_family(host_ip: str, expected: list[str]) -
 
 def test_the_first_address_of_each_family_is_the_backend() -> None:
     """A bad address is reported and passed over; one on the node itself is marked."""
-    value = pod(PORT, pod_ips=("nonsense", "10.244.1.9", "10.244.1.10"))
+    value = pod(PORT, pod_ips=("nonsense", "127.0.0.1", "10.244.1.9", "10.244.1.10"))
     ports, problems = compile_pod(value, NodeFacts(local=frozenset({ip("10.244.1.9")})), CONFIG)
     (desired,) = ports.values()
     (backend,) = desired.backends
     assert backend[:3] == (ip("10.244.1.9"), 80, 6)
     assert backend.flags == BackendFlags.LOCAL | BackendFlags.HOST
-    assert [problem.field for problem in problems] == ["status.podIPs[0].ip"]
+    assert [problem.message for problem in problems] == [
+        "'nonsense' is no IP address; not used",
+        "'127.0.0.1' is loopback; not used",
+    ]
 
 
 def test_families_of_the_node_only() -> None:
