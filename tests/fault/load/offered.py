@@ -123,11 +123,12 @@ def _told(process: subprocess.Popen[str]) -> dict[str, Any]:
 def under_load(scenario: Callable[..., None]) -> Callable[..., None]:
     """Repeat a scenario whose load was not there, since it proves nothing; the third time it fails.
 
-    Whatever else fails, fails at once. The scenario takes ``stage``, which is restored in between.
+    Whatever else fails, fails at once. The scenario takes a stage, which is restored in between.
     """
 
     @functools.wraps(scenario)
     def repeated(**arguments: Any) -> None:
+        stage = next(each for each in arguments.values() if hasattr(each, "restore"))
         for attempt in range(ATTEMPTS):
             try:
                 scenario(**arguments)
@@ -135,6 +136,6 @@ def under_load(scenario: Callable[..., None]) -> Callable[..., None]:
             except LoadNotThere:
                 if attempt == ATTEMPTS - 1:
                     raise
-                arguments["stage"].restore()
+                stage.restore()
 
     return repeated

@@ -7,13 +7,17 @@ import errno
 import os
 import resource
 import signal
+import socket
+import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
+from kubeproxy_bpf.libbpf import AttachType, device_chain
 from tests.fault.load.offered import under_load
 from tests.fault.load.stage import ALL, Stage, service
 from tests.fault.process.churn import Churn
@@ -25,7 +29,7 @@ TWO = frozenset({"web-1", "web-2"})
 PROXY = str(Path(sys.executable).with_name("kube-proxy"))
 MEGABYTE = 1 << 20
 PAGE = 4096
-NO_DESCRIPTORS = os.strerror(errno.EMFILE)
+NO_DESCRIPTORS, READ_ONLY = os.strerror(errno.EMFILE), os.strerror(errno.EROFS)
 
 
 @pytest.fixture
@@ -132,3 +136,37 @@ def test_no_room_for_log_and_snapshot(replaced):
         stage.kill_proxy(signal.SIGTERM)
         assert snapshot.stat().st_mtime_ns > before
         assert "Traceback" not in log.read_text()
+
+
+@under_load
+def test_nothing_can_be_pinned(stage):
+    """A device that comes while the pins are read-only is served once they are not any more."""
+    pins = stage.sandbox.directory / "bpf"
+    log = len(stage.log())
+    with stage.load() as load:
+        remount(pins, "ro")
+        try:
+            with device_that_comes(stage):
+                stage.until(lambda: READ_ONLY in stage.log()[log:])
+                with load.changing(TWO):
+                    stage.sandbox.scale("web", 2)
+                    stage.until_answers(TWO)
+                remount(pins, "rw")
+                with load.recovering():
+                    stage.sandbox.exec("node1", "ip link set v-late mtu 1400".split())
+                    stage.until(lambda: programs_at(stage, "v-late"))
+        finally:
+            remount(pins, "rw")
+
+
+def remount(directory: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,bind,{how}", str(directory)], check=True)
+
+
+def programs_at(stage: Stage, device: str) -> int:
+    """How many programs take what comes in at a device of node1."""
+    return stage.sandbox.run_in("node1", partial(_programs_at, device))
+
+
+def _programs_at(device: str) -> int:
+    return len(device_chain(socket.if_nametoindex(device), AttachType.TCX_INGRESS))
