@@ -152,17 +152,12 @@ class App:
             on_unfit=status.events.port_unfit,
             meters=self._telemetry.sync,
         )
-
         self._telemetry.follow(instance, programmer, sync, packets, counted)
         stack.push_async_callback(self._telemetry.leave)
         store = node_store()
-        last_known = LastKnown(
-            config, lambda: client.connection, store, model, self._telemetry.snapshot
-        )
-        await last_known.read(instance.serves_already)
-        stack.push_async_callback(last_known.close)
+        last_known = LastKnown(config, client, store, model, self._telemetry.snapshot)
+        await stack.enter_async_context(last_known.opened(instance.serves_already))
         feed = self._feed(model, store, sync, packets, instance)
-        status.events.uid_of = store.uid
         status.events.started(config.mode)
         source = ApiSource(client, store, config.hostname)
         devices = DeviceWatcher(
@@ -197,6 +192,7 @@ class App:
     ) -> Feed:
         """What takes in objects and addresses, and wakes the sync."""
         status = self._status
+        status.events.uid_of = store.uid
 
         def wake() -> None:
             status.health.change_queued()

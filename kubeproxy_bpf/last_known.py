@@ -20,9 +20,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Coroutine, Iterable, Protocol
+from typing import Any, AsyncIterator, Callable, Coroutine, Iterable, Protocol
 from urllib.parse import urlsplit
 
 import structlog
@@ -51,6 +52,13 @@ _REST = 50.0
 _log = structlog.get_logger(__name__)
 
 
+class Client(Protocol):
+    """The part of ApiClient that says where the API server is."""
+
+    @property
+    def connection(self) -> Connection: ...
+
+
 class Model(Protocol):
     """The part of ClusterModel that keeps the API server's Service reachable."""
 
@@ -65,7 +73,7 @@ class LastKnown:
     def __init__(
         self,
         config: Config,
-        connection: Callable[[], Connection],
+        client: Client,
         store: Store,
         model: Model,
         meters: SnapshotMeters,
@@ -73,7 +81,7 @@ class LastKnown:
         path = config.snapshot_path
         self._file = SnapshotFile(Path(path)) if path else None
         self._node = config.hostname
-        self._connection = connection
+        self._client = client
         self._store = store
         self._model = model
         self._meters = meters
@@ -109,20 +117,16 @@ class LastKnown:
 
     # ---- told by the application ----
 
-    async def read(self, serves_already: bool) -> None:
-        """Look at what an earlier process left; ``serves_already``: its programs are at work."""
-        if self._file is None:
-            return
-        snapshot = await self._read(self._file)
-        await self._prepare(self._file)
-        if snapshot is None:
-            return
-        self._meters.written(snapshot.written)
-        if serves_already:
-            self._model.remember_api_server(_api_server_slices(snapshot.objects))
-            _log.info("snapshot_not_needed", reason="programs of an earlier process serve")
-        else:
-            self._snapshot = snapshot
+    @asynccontextmanager
+    async def opened(self, serves_already: bool) -> AsyncIterator[None]:
+        """Look at what an earlier process left, whose programs may be at work already; at the end
+        write what is not written yet: a reboot begins with an orderly end."""
+        await self._open(serves_already)
+        try:
+            yield
+        finally:
+            if self._synced.is_set() and self._changes > self._written:
+                await self._write()
 
     async def reach(self, source: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Run the API source, once there is a way to the API server."""
@@ -155,15 +159,24 @@ class LastKnown:
             await self._write()
             await asyncio.sleep(max(_INTERVAL_S, _REST * (time.monotonic() - begin)))
 
-    async def close(self) -> None:
-        """Write what is not written yet: a reboot begins with an orderly end."""
-        if self._synced.is_set() and self._changes > self._written:
-            await self._write()
-
     # ---- within ----
 
+    async def _open(self, serves_already: bool) -> None:
+        if self._file is None:
+            return
+        snapshot = await self._read(self._file)
+        await self._prepare(self._file)
+        if snapshot is None:
+            return
+        self._meters.written(snapshot.written)
+        if serves_already:
+            self._model.remember_api_server(_api_server_slices(snapshot.objects))
+            _log.info("snapshot_not_needed", reason="programs of an earlier process serve")
+        else:
+            self._snapshot = snapshot
+
     def _identity(self) -> Identity:
-        return Identity(self._node, cluster_of(self._connection()))
+        return Identity(self._node, cluster_of(self._client.connection))
 
     async def _read(self, file: SnapshotFile) -> Snapshot | None:
         try:
@@ -182,7 +195,7 @@ class LastKnown:
             self._file = None
 
     def _is_own_service(self, snapshot: Snapshot) -> bool:
-        address = parse_address(urlsplit(self._connection().host).hostname or "")
+        address = parse_address(urlsplit(self._client.connection.host).hostname or "")
         return address is not None and any(
             address == parse_address(text)
             for service in snapshot.objects[Kind.SERVICE]

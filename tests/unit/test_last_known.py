@@ -78,9 +78,7 @@ class Process:
         self.meters = SnapshotMeters()
         self.connection = Connection(host=host)
         config = Config(hostname=NODE, snapshot_path=str(path))
-        self.last_known = LastKnown(
-            config, lambda: self.connection, self.store, self.model, self.meters
-        )
+        self.last_known = LastKnown(config, self, self.store, self.model, self.meters)
         self.heard = Heard(self.model)
         self.store.subscribe(self.heard)
         self.asked = asyncio.Event()
@@ -97,8 +95,8 @@ class Process:
 
     @asynccontextmanager
     async def running(self, serves_already: bool = False) -> AsyncIterator[None]:
-        await self.last_known.read(serves_already)
-        async with asyncio.TaskGroup() as group:
+        opened = self.last_known.opened(serves_already)
+        async with opened, asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self.last_known.run()),
                 group.create_task(self.last_known.reach(self.source)),
@@ -107,7 +105,6 @@ class Process:
             yield
             for task in tasks:
                 task.cancel()
-        await self.last_known.close()
 
     def metric(self, name: str) -> dict[Any, Any]:
         return next(dict(f.series) for f in self.meters.families() if f.name.endswith(name))
@@ -155,6 +152,7 @@ async def test_an_api_server_that_answers_is_believed_alone(path: Path) -> None:
     """Within its moment nothing is recalled, and nothing after."""
     process = Process(path)
     async with process.running():
+        await asyncio.sleep(0.005)
         process.sync({**OBJECTS, Kind.SERVICE: (API,)})
         await asyncio.sleep(0.05)
         assert ["synced"] == process.heard.events
