@@ -137,15 +137,18 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    if isinstance(value, str) and not value.isascii():
-        _expect_unicode(value)
+    if isinstance(value, str):
+        _expect_characters(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
         return int(value)
     return value
 
 
-def _expect_unicode(text: str) -> None:
+def _expect_characters(text: str) -> None:
+    """JSON and YAML can write what no path and no file can hold."""
+    if "\0" in text:
+        raise ValueError(f"{text!r} holds a NUL")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("a text holds half a surrogate pair, which is no character") from None
+        raise ValueError(f"{text!r} holds half a surrogate pair, which is no character") from None

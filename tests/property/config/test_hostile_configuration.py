@@ -164,6 +164,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         ("a: 0x" + "f" * 100_000, "line 1, column 4: the number is too large"),
         ("a: " + "9" * 100_000, "line 1, column 4: not a valid int"),
         ('{"a": "\\ud800"}', "half a surrogate pair"),
+        ('a: "/var\\0/lib"', "'/var\\x00/lib' holds a NUL"),
         ("a: " + "x" * LARGEST_BYTES, f"larger than {LARGEST_BYTES} bytes"),
         ("\0", "control characters are not allowed"),
         ("a: [1", "line 2, column 1: while parsing a flow sequence"),
