@@ -14,7 +14,7 @@ import asyncio
 from types import TracebackType
 
 FACTOR = 3.0
-LEAST_S = 10.0
+LEAST_S = 5.0
 
 
 class InitialEventsEndless(Exception):
