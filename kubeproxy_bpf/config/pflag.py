@@ -115,6 +115,7 @@ class FlagSet:
         given: dict[str, Any] = {}
         positional: list[str] = []
         words = list(argv)
+        _expect_utf8(words)
         while words:
             word = words.pop(0)
             if word == "--":
@@ -207,3 +208,12 @@ class FlagSet:
         if flag.name in given:
             value = flag.type.join(given[flag.name], value)
         given[flag.name] = value
+
+
+def _expect_utf8(words: Sequence[str]) -> None:
+    """What is none would fail later, in each request that names it."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ConfigError([f"{word!r} is not UTF-8"]) from None

@@ -232,3 +232,10 @@ def test_every_flag_has_a_text():
         "ports": "1-2",
         "old": "0",
     } == texts
+
+
+@pytest.mark.parametrize("argv", [["--proxy-mode=\udcff"], ["--proxy-mode", "a\udcff"], ["\udcff"]])
+def test_words_that_are_no_utf8_are_refused(argv):
+    """No request could name such a node, and no log a file of this name."""
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        FLAGS.parse(argv)
