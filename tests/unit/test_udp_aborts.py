@@ -4,6 +4,7 @@
 import asyncio
 
 import pytest
+import structlog
 
 from kubeproxy_bpf import udp_aborts as module
 from kubeproxy_bpf.dataplane.terminator import Aborted
@@ -18,12 +19,13 @@ class Looks:
     def __init__(self):
         self.lost = []
         self.refusing = False
+        self.unreachable = 0
 
     def run(self, lost):
         self.lost.append(set(lost))
         if self.refusing:
             raise OSError("no")
-        return Aborted(1, 0)
+        return Aborted(1, self.unreachable)
 
     async def until(self, count):
         async with asyncio.timeout(10):
@@ -75,3 +77,17 @@ async def test_a_refusal_ends_nothing(aborts, looks, monkeypatch):
     await looks.until(2)
 
     assert 1 == aborts.sockets
+
+
+async def test_namespaces_out_of_reach_are_told_once(aborts, looks, monkeypatch):
+    """A process that may not enter them says so, and does not repeat it with every change."""
+    monkeypatch.setattr(module, "_SECOND_LOOK_S", 3600)
+    looks.unreachable = 3
+    with structlog.testing.capture_logs() as logged:
+        for count in (1, 2):
+            aborts.ask([PEER])
+            await looks.until(count)
+        await asyncio.sleep(0.01)
+
+    (event,) = [each for each in logged if each["event"] == "udp_sockets_out_of_reach"]
+    assert (3, "warning") == (event["namespaces"], event["log_level"])
