@@ -85,20 +85,20 @@ class Takeover:
     async def _kube_proxy_gone(self) -> None:
         """Wait until nobody else listens where a kube-proxy does; tell once what is there."""
         told = False
-        while held := await self._held():
-            if not told:
+        while (held := await self._held()) != []:
+            if held and not told:
                 _log.warning("kube_proxy_alive", ports=held, action=self._mode)
                 await self._look()
                 told = True
             await asyncio.sleep(_LOOK_S)
 
-    async def _held(self) -> list[int]:
+    async def _held(self) -> list[int] | None:
+        """Ports that somebody else holds; None: not known, and somebody's rules may be in use."""
         try:
             return await in_thread(lambda: held_by_others(self._ports))
         except OSError as error:
-            # Without an answer somebody's rules might be in use.
             _log.error("ports_not_looked_at", error=str(error))
-            return sorted(self._ports)
+            return None
 
     async def _clean(self) -> bool:
         """Remove everything; again if something changed meanwhile, or is locked."""

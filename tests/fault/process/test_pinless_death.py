@@ -43,7 +43,7 @@ def test_pinless_and_dead_under_new_flows(stage, long):
         (table,) = flow_maps(stage)
         with stage.load() as load:
             stage.kill_proxy()
-            time.sleep(600 if long else 8)
+            time.sleep(600 if long else 6)
             fill = flow_maps(stage)
             assert [table] == list(fill), "the same table serves"
             print(f"{fill[table]} of {entries} entries")

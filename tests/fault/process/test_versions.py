@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kubeproxy_bpf.instance import object_path
 from tests.e2e.packets import older
 from tests.fault.load.offered import under_load
 from tests.fault.load.stage import ALL, Stage
@@ -40,6 +41,9 @@ def layout(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def objects(layout: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those of the older version; of the same layout they are this one's."""
+    if not LAYOUTS[layout]:
+        return object_path("kube_proxy.bpf.o").parent
     return older.build(tmp_path_factory.mktemp("older"), LAYOUTS[layout])
 
 

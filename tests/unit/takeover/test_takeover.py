@@ -117,7 +117,8 @@ async def test_ports_that_cannot_be_looked_at_count_as_taken(
         return list(answer)
 
     monkeypatch.setattr(module, "held_by_others", refused)
-    assert (await node.run())[:2] == ["ports_not_looked_at", "kube_proxy_alive"]
+    told = await node.run()
+    assert told[0] == "ports_not_looked_at" and "kube_proxy_alive" not in told
 
 
 async def test_a_removal_that_fails_is_tried_again(node: Node) -> None:
