@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import Counter
+from copy import copy
 from typing import Any
 
 from kubeproxy_bpf.dataplane.protocol import Applied
@@ -97,21 +98,24 @@ class FakeDataplane:
 
     def snapshot(self) -> Dump:
         """A copy of all maps."""
+        return Dump._make(map(copy, self._live()))
+
+    def _live(self) -> Dump:
         return Dump(
-            dict(self.vips),
-            dict(self.frontends),
-            dict(self.services),
-            dict(self.records),
-            self.slots[:],
-            dict(self.backends),
-            self.node_ports[:],
-            dict(self.source_ranges),
+            self.vips,
+            self.frontends,
+            self.services,
+            self.records,
+            self.slots,
+            self.backends,
+            self.node_ports,
+            self.source_ranges,
         )
 
     @property
     def held(self) -> HeldDump:
-        """The maps of this moment, for reading."""
-        return HeldDump(self.snapshot())
+        """The maps, for reading."""
+        return HeldDump(self._live())
 
     async def grace(self) -> None:
         """Let others run, as a real grace period does."""

@@ -133,6 +133,8 @@ class Programmer:
                 true = recheck(self._planner, self._dataplane.held, batch)
                 self._planner.doubt(true)
                 outcome = await self._apply(NOTHING)
+                refused = {(write.map, write.key) for write in outcome.failed}
+                remaining += (each for each in true if each[:2] in refused)
                 remaining += recheck(self._planner, self._dataplane.held, true)
             self._report(outcome)
         return remaining

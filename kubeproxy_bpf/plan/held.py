@@ -49,9 +49,10 @@ class HeldDump:
         return [new for new, (_, value) in zip(held, expected, strict=True) if new[1] != value]
 
     def entries(self, name: str) -> Iterator[Sequence[Entry]]:
-        left = iter(list(getattr(self._dump, name).items()))
-        while part := list(islice(left, _PART)):
-            yield part
+        table: Mapping[Any, Any] = getattr(self._dump, name)
+        left = iter(list(table))
+        while keys := list(islice(left, _PART)):
+            yield [(key, table[key]) for key in keys if key in table]
 
     def lookup(self, name: str, keys: Iterable[Any]) -> dict[Any, Any]:
         table: Mapping[Any, Any] = getattr(self._dump, name)

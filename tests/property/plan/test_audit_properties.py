@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from kubeproxy_bpf.dataplane.fake import FakeDataplane
 from kubeproxy_bpf.plan.audit import audit, recheck
 from kubeproxy_bpf.plan.findings import Finding, Kind
-from kubeproxy_bpf.plan.held import HeldDump
 from kubeproxy_bpf.plan.planner import NOTHING
 from kubeproxy_bpf.plan.records import (
     Frontend,
@@ -33,14 +32,14 @@ NOWHERE = FrontendKey(ip("10.96.9.9"), 80, 6)
 
 
 def found(bench: Bench) -> list[Finding]:
-    return [f for step in audit(bench.planner, HeldDump(bench.fake.snapshot())) for f in step]
+    return [f for step in audit(bench.planner, bench.fake.held) for f in step]
 
 
 def repair(bench: Bench, findings: list[Finding]) -> None:
     bench.planner.doubt(findings)
     plan = bench.plan(NOTHING)
     # What was written over still rests, and nobody is led there.
-    assert recheck(bench.planner, HeldDump(bench.fake.snapshot()), findings) == []
+    assert recheck(bench.planner, bench.fake.held, findings) == []
     assert found(bench) == []
     bench.rest(plan)
 
@@ -67,33 +66,12 @@ def test_plans_between_two_steps_make_no_finding(history: list[World], more: lis
     """A step judges by its own moment, whatever was planned and executed since the last one."""
     bench = Bench(PACKETS)
     old = play(bench, history)
-    steps = audit(bench.planner, LiveHeld(bench.fake))
+    steps = audit(bench.planner, bench.fake.held)
     for world in more:
         assert next(steps, []) == []
         bench.sync(step_from(old, world))
         old = world
     assert [finding for step in steps for finding in step] == []
-
-
-class LiveHeld(HeldDump):
-    """Reads the fake as it is at each call."""
-
-    def __init__(self, fake: FakeDataplane) -> None:
-        super().__init__(fake.snapshot())
-        self._fake = fake
-
-    def differing(self, name: str, expected: Any) -> Any:
-        self._dump = self._fake.snapshot()
-        return super().differing(name, expected)
-
-    def lookup(self, name: str, keys: Any) -> Any:
-        self._dump = self._fake.snapshot()
-        return super().lookup(name, keys)
-
-    def entries(self, name: str) -> Any:
-        for key in list(getattr(self._fake, name)):
-            if key in getattr(self._fake, name):
-                yield [(key, getattr(self._fake, name)[key])]
 
 
 @FEW
@@ -113,11 +91,11 @@ def test_every_foreign_write_is_found_named_and_repaired(
         assert findings[0].owner in {*world, None}
         if findings[0].kind != Kind.EXTRA and findings[0].map not in ("vips",):
             assert findings[0].owner in world
-        assert recheck(bench.planner, HeldDump(bench.fake.snapshot()), findings) == findings
+        assert recheck(bench.planner, bench.fake.held, findings) == findings
 
         repair(bench, findings)
 
-        assert recheck(bench.planner, HeldDump(bench.fake.snapshot()), findings) == []
+        assert recheck(bench.planner, bench.fake.held, findings) == []
         assert found(bench) == []
         assert_programmed(bench.fake, world)
 
