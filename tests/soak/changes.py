@@ -23,6 +23,9 @@ _PODS = 50_000
 PROBE = 0
 """The Service that is left alone: its changes are measured."""
 
+_EACH_UDP = 50
+"""One of so many Services has datagrams too: when their backends go, sockets are looked through."""
+
 Manifest = dict[str, Any]
 
 
@@ -62,7 +65,7 @@ def slice_of(index: int, addresses: list[str], terminating: bool = False) -> Man
         "endpoints": endpoints,
         "ports": [
             {"name": "http", "protocol": "TCP", "port": bulk.TARGET_PORT},
-            {"name": "metrics", "protocol": "TCP", "port": 9090},
+            {"name": "dns", "protocol": "UDP", "port": 5353},
         ],
     }
 
@@ -70,6 +73,8 @@ def slice_of(index: int, addresses: list[str], terminating: bool = False) -> Man
 def service_of(index: int) -> Manifest:
     ip = bulk.cluster_ip(index)
     ports = [{"name": "http", "protocol": "TCP", "port": bulk.PORT, "targetPort": bulk.TARGET_PORT}]
+    if index % _EACH_UDP == 0 and index != PROBE:
+        ports.append({"name": "dns", "protocol": "UDP", "port": 53, "targetPort": 5353})
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -109,6 +114,12 @@ class Changes:
     def rate(self) -> float:
         """Changes per second that were really made."""
         return self.made / self.seconds if self.seconds else 0.0
+
+    def prepare(self) -> None:
+        """The cluster of the beginning is the bulk cluster, with some UDP."""
+        for index in range(_EACH_UDP, self._shape.services, _EACH_UDP):
+            self._api.put(f"{_SERVICES}/{bulk.service_name(index)}", service_of(index))
+            self._api.put(slice_path(index), slice_of(index, self._original(index)))
 
     def restore(self) -> None:
         """Back to the cluster of the beginning."""

@@ -116,6 +116,7 @@ def soak(name: str, plan: Plan, tell: Any = None) -> Figures:
         with closing(Api(layout)) as for_changes, closing(Api(layout)) as for_probe:
             changes = Changes(for_changes, plan.shape, plan.rate, plan.seed)
             latency = Latency(world.sandbox, for_probe)
+            changes.prepare()
             latency.measure()
             readings = Readings(world.sandbox)
             figures.before = _settled(readings)
@@ -186,6 +187,8 @@ def main() -> int:
     add("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     set_up()
+    # What was built is taken down whichever way this ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     plan = Plan(
         Shape(given.services, given.endpoints),
         given.rate,
