@@ -28,6 +28,9 @@ from kubeproxy_bpf.node.identity import is_uplink, node_facts, node_ips
 
 _log = structlog.get_logger(__name__)
 
+_NAMED = 10
+"""Objects in one line of the log."""
+
 
 class Feed:
     """Subscriber of the store and of the device watcher."""
@@ -137,7 +140,9 @@ class Feed:
         unreadable = {entry for entry in self._unreadable() if entry[0] != Kind.SERVICE_CIDR}
         if unreadable:
             texts = sorted(f"{kind} {key.namespace}/{key.name}" for kind, key in unreadable)
-            _log.warning("stale_entries_kept", unreadable=texts)
+            _log.warning(
+                "stale_entries_kept", unreadable=texts[:_NAMED], objects_unreadable=len(texts)
+            )
         self._model.mark_complete(prune=not unreadable)
         self._wake_if_due()
 

@@ -113,14 +113,23 @@ def test_several_hundred_bad_objects_harm_nobody(
     assert sizes[-1] - sizes[0] < GROWTH_KB, sizes
 
 
-def test_a_new_list_names_nothing_again(stage: Stage, crowd: list[Nasty]) -> None:
-    """What was named when it came is not named again when everything is listed anew."""
+def test_a_new_list_and_a_restart_among_bad_objects(stage: Stage, crowd: list[Nasty]) -> None:
+    """What was named when it came is not named again when everything is listed anew; a process
+    that starts among bad objects serves the good ones, and what was programmed stays."""
     put_all(stage, crowd)
-    manifest = marker(stage, "marker")
+    markers = [marker(stage, "marker")]
     told = complaints(stage)
     stage.fault(kind="compact")
     stage.fault(kind="disconnect")
-    second = marker(stage, "marker-2")
+    markers.append(marker(stage, "marker-2"))
     assert told and told == complaints(stage)
-    stage.delete(manifest)
-    stage.delete(second)
+    held = entries(stage)
+    with stage.load():
+        stage.kill_proxy()
+        stage.start_and_await()
+        assert entries(stage) == held
+        markers.append(marker(stage, "marker-3"))
+    assert complaints(stage).keys() == told.keys()
+    assert stage.log().count("stale_entries_kept") == 1
+    for manifest in markers:
+        stage.delete(manifest)
