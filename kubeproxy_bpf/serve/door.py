@@ -10,15 +10,27 @@ nobody in any more would keep out the kubelet, whose question takes a millisecon
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 CONNECTIONS = 256
 """Of each listener."""
-_BACKLOG = 128
+_BACKLOG = 512
 _SETTLED_S = 1.0
 """After this time a connection without a transport is over, and not just about to begin."""
+
+
+class _Blameless(logging.Filter):
+    """Keeps out what clients did wrong: anybody could fill the log, with a page per request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+logging.getLogger("aiohttp.server").addFilter(_Blameless())
 
 
 async def open_door(
@@ -42,7 +54,8 @@ class _Door:
 
     def __call__(self) -> web.RequestHandler:
         now = asyncio.get_running_loop().time()
-        self._forget_gone(now)
+        if len(self._inside) >= self._most:
+            self._forget_gone(now)
         if len(self._inside) >= self._most:
             self._show_out()
         handler = self._server()
@@ -50,15 +63,13 @@ class _Door:
         return handler
 
     def _forget_gone(self, now: float) -> None:
-        while self._inside:
-            handler, came = next(iter(self._inside.items()))
-            if handler.transport is not None or now - came < _SETTLED_S:
-                return
-            del self._inside[handler]
+        for handler, came in list(self._inside.items()):
+            if handler.transport is None and now - came >= _SETTLED_S:
+                del self._inside[handler]
 
     def _show_out(self) -> None:
-        for handler in list(self._inside):
-            del self._inside[handler]
+        for handler in self._inside:
             if isinstance(handler.transport, asyncio.WriteTransport):
+                del self._inside[handler]
                 handler.transport.abort()
                 return
