@@ -10,8 +10,8 @@ hooks that a connection passed untranslated, or a cgroup that no pod belongs to.
 from __future__ import annotations
 
 import asyncio
-import time
 from subprocess import SubprocessError
+from time import monotonic
 from typing import Callable, NoReturn
 
 import structlog
@@ -48,8 +48,9 @@ class HookAudit:
         self._meters = meters
         self._fault = fault
         self._looks = 0
-        self._proof_due = time.monotonic() + period_s
+        self._proof_due = monotonic() + period_s
         self._dead = ""
+        self._untried = ""
         self._root: Judgement | None = None
 
     async def run(self) -> NoReturn:
@@ -66,7 +67,7 @@ class HookAudit:
         """Put back what is gone, prove the hooks if that is due, judge the cgroup."""
         self._looks += 1
         changed = await in_thread(self._put_back)
-        if changed or self._instance.proved is not True or time.monotonic() >= self._proof_due:
+        if changed or self._instance.proved is not True or monotonic() >= self._proof_due:
             await in_thread(self._prove)
         try:
             root = await in_thread(self._judge_root)
@@ -103,16 +104,18 @@ class HookAudit:
                 if last:
                     self._proved(False, str(error))
             except (DataplaneError, OSError, SubprocessError, ValueError) as error:
-                # What could not be tried is neither proved nor dead.
-                _log.warning("hooks_not_proved", error=str(error))
-                self._dead = ""
+                # What could not be tried is as it was.
+                if str(error) != self._untried:
+                    self._untried = str(error)
+                    _log.warning("hooks_not_proved", error=self._untried)
                 return
             else:
                 self._proved(True, "")
                 return
 
     def _proved(self, alive: bool, why: str) -> None:
-        self._proof_due = time.monotonic() + self._period_s
+        self._proof_due = monotonic() + self._period_s
+        self._untried = ""
         if why != self._dead:
             if why:
                 _log.error("hooks_dead", error=why)

@@ -20,7 +20,7 @@ from kubeproxy_bpf.plan.findings import Finding, Kind
 from kubeproxy_bpf.plan.frontends import FrontendTable
 from kubeproxy_bpf.plan.held import Entry, Held
 from kubeproxy_bpf.plan.ranges import RangeTable
-from kubeproxy_bpf.plan.records import BackendFlags, VipFlags
+from kubeproxy_bpf.plan.records import Backend, BackendFlags, VipFlags
 from kubeproxy_bpf.plan.restore import Programmed
 from kubeproxy_bpf.plan.vips import VipTable
 
@@ -112,20 +112,18 @@ def _slot(first: int, at: tuple[int, Programmed], held: Sequence[int]) -> Findin
 
 def _backends(planner: Planner, held: Held, numbers: Sequence[int]) -> Step:
     """Live ones are as they should be, and none but they are live."""
-    known = dict(planner.services.backends_written(numbers))
-    differing = [
-        (number, value)
-        for number, value in held.differing("backends", list(known.items()))
-        if (known[number].flags | value.flags) & _LIVE
-    ]
+    written = planner.services.backends_written(numbers)
+    differing = held.differing("backends", written)
     if not differing:
         return []
+    live = {number for number, row in written if Backend._make(row).flags & _LIVE}
+    differing = [each for each in differing if each[0] in live or each[1].flags & _LIVE]
     owners = _backend_owners(planner, {number for number, _ in differing})
     return [
         Finding(
             "backends",
             number,
-            _kind(any((any(value.address), *value[1:])), bool(known[number].flags & _LIVE)),
+            _kind(any((any(value.address), *value[1:])), number in live),
             value,
             owners.get(number),
         )

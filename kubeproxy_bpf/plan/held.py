@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any, Iterable, Iterator, Mapping, Protocol, Sequence
 
+from kubeproxy_bpf.plan.records import Backend, Record, Service
 from kubeproxy_bpf.plan.writes import Dump
 
 Entry = tuple[Any, Any]
@@ -36,6 +37,7 @@ class Held(Protocol):
 
 
 _PART = 1024
+_RECORDS: dict[str, Any] = {"services": Service, "records": Record, "backends": Backend}
 
 
 class HeldDump:
@@ -65,8 +67,5 @@ class HeldDump:
             return self._dump.node_ports[key]
         held = getattr(self._dump, name).get(key)
         # What was never written is zeros, of the same record.
-        return held if held is not None else _zeros(value)
-
-
-def _zeros(record: Any) -> Any:
-    return type(record)(*(bytes(len(v)) if isinstance(v, bytes) else 0 for v in record))
+        zeros = (bytes(len(v)) if isinstance(v, bytes) else 0 for v in value)
+        return held if held is not None else _RECORDS[name]._make(zeros)

@@ -13,7 +13,7 @@ from typing import Collection, Iterable, Sequence
 
 from kubeproxy_bpf.model.types import BackendSpec, Desired, Protocol
 from kubeproxy_bpf.plan.extents import Extents
-from kubeproxy_bpf.plan.ids import BackendTable, IdPool, next_generation
+from kubeproxy_bpf.plan.ids import BackendRow, BackendTable, IdPool, next_generation
 from kubeproxy_bpf.plan.records import Backend, BackendFlags, Record, Service
 from kubeproxy_bpf.plan.restore import Freed, Programmed, Recovered
 from kubeproxy_bpf.plan.writes import Capacity, Dump, Plan
@@ -92,14 +92,11 @@ class ServiceTable:
             return None
         return Service(0, self._generations[index])
 
-    def backends_written(self, numbers: Iterable[int]) -> list[tuple[int, Backend]]:
+    def backends_written(self, numbers: Iterable[int]) -> list[tuple[int, BackendRow]]:
         """What stands under these ids, but for those that rest: nothing leads there any more."""
-        table, dead = self._backends, set(self._dead_backends)
-        return table.records(
-            n
-            for n in numbers
-            if n <= table.last and n not in dead and (table.in_use(n) or not table.flags[n] & _LIVE)
-        )
+        dead = set(self._dead_backends)
+        rows = self._backends.rows(numbers)
+        return [row for row in rows if row[0] not in dead] if dead else rows
 
     # ---- publish ----
 
