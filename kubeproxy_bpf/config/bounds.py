@@ -85,7 +85,7 @@ class _Measure:
 
     def _size(self, event: yaml.AliasEvent) -> int:
         if event.anchor not in self._sizes:
-            raise ValueError(f"{_line(event)}: alias {event.anchor!r} has no anchor before it")
+            raise ValueError(f"{_line(event)}: an alias has no anchor before it")
         return self._sizes[event.anchor]
 
 
