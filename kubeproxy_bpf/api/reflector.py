@@ -59,6 +59,8 @@ class ReflectorSettings:
     stall_slack_s: float = 30.0
     """A watch that is silent for this long after its time is dead."""
     list_stall_s: float = 60.0
+    page_limit_s: float = 300.0
+    """For a page of a list; smaller ones are asked for after one that took longer."""
     page_size: int = 500
     initial_idle_s: float = 10.0
     """Silence in an initial stream that shows a server that never ends one."""
@@ -171,7 +173,7 @@ class Reflector:
         async with self._client.get(
             self._resource.path, params, read_timeout_s, anew=self._doubting
         ) as body:
-            async with self._watchdog() as watchdog:
+            async with self._watchdog(read_timeout_s) as watchdog:
                 async for chunk in body.iter_any():
                     bookmarks = self._intake.bookmarks
                     await self._events(splitter.feed(chunk))
@@ -180,13 +182,14 @@ class Reflector:
         if splitter.unfinished:
             raise Malformed("watch", "cut in the middle of an event")
 
-    def _watchdog(self) -> Watchdog:
+    def _watchdog(self, life_s: float) -> Watchdog:
         settings = self._settings
         return Watchdog(
             self._pulse,
             self._intake.collecting,
             settings.initial_idle_s,
             settings.initial_limit_s,
+            life_s,
         )
 
     @property
@@ -227,6 +230,7 @@ class Reflector:
                 raise Malformed(f"{self._resource.kind}List", "continue token came twice")
             seen.add(page.continue_)
             page = await self._page(page.continue_)
+        self._page_size = self._settings.page_size
         self._intake.commit(version)
 
     async def _page(self, continue_: str) -> Page:
@@ -240,15 +244,23 @@ class Reflector:
             compressed=True,
             anew=self._doubting,
         ) as body:
-            content = await read_whole(body, LARGEST_PAGE)
+            content = await self._whole(body)
         if content is None:
             self._page_size = max(1, self._page_size // 10)
-            raise Malformed(
-                f"{self._resource.kind}List", f"a page of more than {LARGEST_PAGE} bytes"
-            )
+            raise Malformed(f"{self._resource.kind}List", "a page too large, or too slow")
         page = parse_page(content, self._resource.kind)
         self._client.meters.heard(self._resource.kind.value)
         return page
+
+    async def _whole(self, body: aiohttp.StreamReader) -> bytes | None:
+        """A page, if it ends in time and is not too large."""
+        try:
+            async with asyncio.timeout(self._settings.page_limit_s) as limit:
+                return await read_whole(body, LARGEST_PAGE)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return None
 
     def _learn(self, failure: Exception) -> None:
         """What a failure says about our position; and say so, once per failure."""

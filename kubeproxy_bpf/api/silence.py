@@ -5,12 +5,14 @@ Two silences have limits of their own, beside the one of every socket. Initial e
 show an older server: it sends all objects when asked for initial events, as for any watch, but no
 bookmark after them. And bookmarks that stop coming show a watch that is open and dead: servers send
 them about every minute, so that three of them missing say what the time of the whole watch would
-say minutes later. A server that sends none loses nothing. Used by the reflector.
+say minutes later. A server that sends none loses nothing. And no stream outlives its time, however
+busy it seems: a line that comes byte by byte is no news. Used by the reflector.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from types import TracebackType
 
 FACTOR = 3.0
@@ -22,7 +24,7 @@ class InitialEventsEndless(Exception):
 
 
 class Silent(OSError):
-    """A watch whose bookmarks stopped coming."""
+    """A watch that brings nothing any more, whatever keeps it open."""
 
 
 class Pulse:
@@ -55,12 +57,17 @@ class Pulse:
 class Watchdog:
     """Ends the block that it guards when the stream within is silent for too long."""
 
-    def __init__(self, pulse: Pulse, collecting: bool, idle_s: float, limit_s: float) -> None:
-        """``idle_s`` between two pieces of the initial events, ``limit_s`` for all of them."""
+    def __init__(
+        self, pulse: Pulse, collecting: bool, idle_s: float, limit_s: float, life_s: float
+    ) -> None:
+        """``idle_s`` between two pieces of the initial events, ``limit_s`` for all of them, and
+        ``life_s`` for the whole stream."""
         self._pulse = pulse
         self._collecting = collecting
         self._idle_s = idle_s
-        self._end = asyncio.get_running_loop().time() + limit_s
+        begin = asyncio.get_running_loop().time()
+        self._end = begin + limit_s
+        self._death = begin + life_s
         self._timeout = asyncio.timeout(None)
 
     async def __aenter__(self) -> Watchdog:
@@ -79,7 +86,8 @@ class Watchdog:
         if bookmark:
             self._pulse.beat(now)
         limit_s = self._pulse.limit_s
-        self._timeout.reschedule(None if limit_s is None else now + limit_s)
+        silent = math.inf if limit_s is None else now + limit_s
+        self._timeout.reschedule(min(silent, self._death))
 
     async def __aexit__(
         self,
@@ -92,5 +100,7 @@ class Watchdog:
         except TimeoutError:
             if self._collecting:
                 raise InitialEventsEndless("no end of the initial events") from None
+            if asyncio.get_running_loop().time() >= self._death:
+                raise Silent("the watch has outlived its time") from None
             self._pulse.missed()
             raise Silent("bookmarks stopped coming: the watch is dead") from None

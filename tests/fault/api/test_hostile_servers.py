@@ -122,6 +122,50 @@ async def test_a_list_without_end_is_refused(
     assert limits == ["500", "50", "5"]
 
 
+def trickling(head: bytes = b"") -> Step:
+    """A 200 that is never silent and never says anything."""
+
+    async def step(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(head)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.02)
+
+    return step
+
+
+async def test_a_list_that_trickles_is_given_up(rig: Rig) -> None:
+    """Each byte comes in time, and the page never; smaller ones are asked for until one comes."""
+    rig.server.watch_list = "refused"
+    rig.server.put(service("a"))
+    rig.server.script.extend([None, trickling(PAGE)])
+    async with rig.following(page_limit_s=0.5, list_stall_s=0.4):
+        await until(lambda: set(rig.ports) == {"a"} and rig.server.watching == 1)
+        rig.server.forget_history()
+        rig.server.put(service("b"))
+        rig.server.end_watches()
+        await until(lambda: set(rig.ports) == {"a", "b"})
+    limits = [request["limit"] for request in rig.server.lists() if "limit" in request]
+    assert limits[:2] == ["500", "50"] and set(limits[2:]) <= {"500"}
+
+
+async def test_a_watch_that_trickles_is_given_up(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is ended after the time that the server was asked to end it."""
+    rig.server.put(service("a"))
+    async with rig.following(watch_timeout_s=(0.5, 0.6), stall_slack_s=0.3):
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        rig.server.script.append(trickling(b'{"type":"ADDED"'))
+        rig.server.end_watches()
+        await until(lambda: "outlived" in capsys.readouterr().out)
+        rig.server.put(service("b"))
+        await until(lambda: set(rig.ports) == {"a", "b"})
+    assert len(rig.server.lists()) == 1
+
+
 async def test_a_line_without_end_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """An event that does not end ends the watch; the next one goes on from where we were."""
     monkeypatch.setattr("kubeproxy_bpf.api.lines.LONGEST", 1 << 20)
