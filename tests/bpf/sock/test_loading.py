@@ -12,9 +12,9 @@ from typing import Iterator
 import pytest
 import structlog
 
-from kubeproxy_bpf.dataplane import layout, probe
+from kubeproxy_bpf.dataplane import canary, layout, probe
 from kubeproxy_bpf.dataplane.attach import attach, close_all, detach, effective, inactive
-from kubeproxy_bpf.dataplane.canary import CANARY_IPV4, prove_hooks
+from kubeproxy_bpf.dataplane.canary import CANARY_IPV4, CANARY_IPV6, HooksDead, prove_hooks
 from kubeproxy_bpf.dataplane.loader import Datapath, PinnedMapDiffers, load_datapath
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
 from kubeproxy_bpf.dataplane.probe import Feature, probe_kernel, require
@@ -230,8 +230,27 @@ def test_hooks_are_proved(places: Places, datapath: Datapath) -> None:
 
 def test_hooks_that_do_not_run_are_noticed(datapath: Datapath, other_cgroup: Path) -> None:
     """In a cgroup without our hooks the proof fails and says where."""
-    with pytest.raises(UnsupportedKernel, match=f"attached to {other_cgroup}, they do not run"):
+    with pytest.raises(HooksDead, match=f"attached to {other_cgroup}, they do not run"):
         prove_hooks(datapath, other_cgroup)
+
+
+def test_a_policy_that_forbids_to_connect_is_no_proof(
+    datapath: Datapath, other_cgroup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody was translated, and nobody was let pass: that is not what dead hooks look like."""
+    for number in (errno.EPERM, errno.EACCES):
+        answers = {address: [str(number)] for address in (CANARY_IPV4, CANARY_IPV6)}
+        monkeypatch.setattr(canary, "_ask", lambda cgroup, a=answers: a)
+        with pytest.raises(UnsupportedKernel, match="may not connect") as raised:
+            prove_hooks(datapath, other_cgroup)
+        assert not isinstance(raised.value, HooksDead)
+
+
+def test_a_cgroup_that_no_process_may_join_is_no_proof(datapath: Datapath, tmp_path: Path) -> None:
+    """The child did not get there."""
+    with pytest.raises(UnsupportedKernel, match="no process in") as raised:
+        prove_hooks(datapath, tmp_path / "none")
+    assert not isinstance(raised.value, HooksDead)
 
 
 def test_missing_getpeername_is_noticed(
