@@ -154,7 +154,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
     [
         (BOMB, f"more than {MOST_VALUES} values"),
         (MERGES, f"more than {MOST_VALUES} values"),
-        ("a: &a [*a]", "line 1: alias 'a' has no anchor before it"),
+        ("a: &a [*a]", "line 1: an alias has no anchor before it"),
         ("a:\n  b: *nobody", "line 2: alias 'nobody'"),
         ("- " * 100_000, f"nested more than {DEEPEST} levels"),
         ("[" * 100_000, f"nested more than {DEEPEST} levels"),
