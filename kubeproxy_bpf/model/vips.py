@@ -68,13 +68,13 @@ class VipTable:
         return bool(self._touched)
 
     def flags(self, address: bytes) -> int:
-        cluster_ip = _CLUSTER_IP if address in self._users[_CLUSTER_IP] else 0
-        if cluster_ip and address in self._node.local:
-            # Somebody answers there himself (NodeLocal DNSCache): nothing on it is ours [H6].
-            return _CLUSTER_IP | _ON_DEVICE
-        # An external IP that is a cluster IP too does not open the cluster IP's other ports.
+        if address in self._users[_CLUSTER_IP]:
+            # An external IP or a host IP that is a cluster IP too does not open the other ports of
+            # the cluster IP, which is another's. Where somebody answers himself on the node
+            # (NodeLocal DNSCache), nothing on it is ours [H6].
+            return _CLUSTER_IP | (_ON_DEVICE if address in self._node.local else 0)
         external = _EXTERNAL if address in self._users[_EXTERNAL] else 0
-        return (cluster_ip or external) | self._host_flags(address)
+        return external | self._host_flags(address)
 
     def _host_flags(self, address: bytes) -> int:
         if address not in self._node.local:

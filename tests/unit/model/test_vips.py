@@ -79,3 +79,10 @@ def test_a_node_address_that_is_a_vip_keeps_its_node_ports() -> None:
     assert vips.take(False) == {A: VipFlags.EXTERNAL | own}
     vips.remove([spec(FrontendKind.LOAD_BALANCER), spec(FrontendKind.EXTERNAL_IP, port=81)])
     assert vips.take(False) == {A: own}
+
+
+def test_a_host_ip_that_is_a_cluster_ip_opens_nothing() -> None:
+    """Any Pod may name one; the ports that the Service lacks stay refused."""
+    vips = VipTable()
+    vips.add([spec(FrontendKind.CLUSTER_IP), spec(FrontendKind.HOST_PORT, port=9999)])
+    assert vips.take(False) == {A: VipFlags.CLUSTER_IP}
