@@ -23,8 +23,13 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def stage(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[KernelStage]:
-    """As for all faults, with the kernel of node1."""
+    """As for all faults, with the kernel of node1.
+
+    A restart of the proxy takes seconds: a module whose scenarios all begin with one sets
+    ``KEEPS_FLAGS``.
+    """
     made = KernelStage(sandbox, request.node.nodeid.removeprefix("tests/fault/"))
+    made.keeps_flags = getattr(request.module, "KEEPS_FLAGS", False)
     made.furnish()
     made.restore()
     try:
@@ -32,7 +37,6 @@ def stage(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[KernelSt
     finally:
         made.persist(made.clear_faults)
         made.persist(lambda: sandbox.scale("web", 4))
-        made.restore()
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,6 @@ class Foreign:
 
     def seen(self) -> list[int]:
         """What passed: first, last, XDP, connect."""
-        counts = self._object.maps["f_seen"]
-        raw = [counts.lookup(number.to_bytes(4, "little")) for number in range(4)]
+        with self._object.maps["f_seen"].map as counts:
+            raw = [counts.lookup(number.to_bytes(4, "little")) for number in range(4)]
         return [int.from_bytes(each or b"", "little") for each in raw]

@@ -25,6 +25,10 @@ Chains = dict[str, tuple[int, int]]
 """Programs of tcx by device: at ingress, at egress."""
 
 
+_started = [("",)]
+"""How node1's proxy was started, beyond the flags of the sandbox: command and flags."""
+
+
 class Use(NamedTuple):
     """What the proxy holds on to."""
 
@@ -37,20 +41,24 @@ class Use(NamedTuple):
 class KernelStage(Stage):
     """The stage, and the kernel of node1."""
 
-    changed = False
-    """Whether node1's proxy has other flags, or another command, than that of the sandbox."""
+    keeps_flags = False
+    """The scenario says how the proxy is to be started; ``restore`` does not."""
 
     def restore(self) -> None:
         super().restore()
-        if self.changed:
-            self.change_proxy()
-            self.changed = False
+        if not self.keeps_flags:
+            self.want_proxy()
             self.until_answers(ALL, place="client")
+
+    def want_proxy(self, *flags: str, command: str = "") -> None:
+        """Start the proxy of node1 anew, unless it was started so."""
+        if _started[-1:] != [(command, *flags)]:
+            self.change_proxy(*flags, command=command)
 
     def change_proxy(self, *flags: str, command: str = "") -> None:
         """End the proxy of node1 and start it otherwise."""
         self.kill_proxy()
-        self.changed = True
+        _started.append((command, *flags))
         self.start_and_await(*flags, command=command)
 
     def ip(self, lines: str, place: str = NODE) -> None:

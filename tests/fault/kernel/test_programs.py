@@ -1,17 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of somebody else at our hooks, before and behind ours: all run, nothing is lost."""
+"""Somebody removes programs of ours at devices, or puts his own before and behind them."""
 
 from __future__ import annotations
 
 import pytest
 
-from kubeproxy_bpf.libbpf import AttachType
 from kubeproxy_bpf.sandbox.cgroup import mount_point
-from tests.fault.kernel.foreign import XDP_GENERIC, Foreign
+from tests.fault.kernel.foreign import Foreign
+from tests.fault.kernel.losses import by_packets_only, nothing_lost_inside
 from tests.fault.kernel.node import NODE, KernelStage
 from tests.fault.load.offered import under_load
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@under_load
+def test_programs_at_all_devices(stage: KernelStage) -> None:
+    """By links of tcx: at the uplink seen at a glance, at the others with it."""
+    before = stage.chains()
+    counter = 'kubeproxy_bpf_device_reattachments_total{device="eth0",hook="ingress"}'
+    count = stage.metric(counter)
+    with stage.load() as load:
+        by_packets_only(load)
+        removed = stage.detach(set(before))
+        with load.recovering():
+            stage.until(lambda: stage.chains() == before)
+
+    assert removed == sum(map(sum, before.values()))
+    assert count + 1 == stage.metric(counter)
+    assert nothing_lost_inside(load)
 
 
 @under_load
@@ -33,15 +50,3 @@ def test_before_and_behind_at_tcx_and_beside_at_the_cgroup(
     )
     assert last and connect
     assert first and first >= last
-
-
-@under_load
-def test_xdp_of_somebody_else(stage: KernelStage, foreign: Foreign) -> None:
-    """There is one program per device: theirs stays, ours is refused, and TC does the work."""
-    foreign.at_device("f_xdp", "eth0", AttachType.XDP, XDP_GENERIC)
-    with stage.load():
-        stage.change_proxy("--bpf-xdp=generic")
-        stage.until(lambda: "device_refused_program" in stage.log())
-        assert 1 == stage.metric('kubeproxy_bpf_device_xdp_mode{device="eth0",mode="none"}')
-
-    assert foreign.seen()[2]

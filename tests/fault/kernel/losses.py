@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be lost while a device has no program of ours: see docs/reliability.md."""
+
+from __future__ import annotations
+
+from tests.fault.load.offered import Load
+
+PER_SECOND = 350
+"""Conversations by packets that begin in a second."""
+HELD_OUTSIDE = 30
+BLIND_S = 2
+"""The uplink is glanced at each half second; a busy machine may take longer."""
+
+
+def by_packets_only(load: Load) -> None:
+    """Packets that meet no program of ours come to the node itself, which has no such port."""
+    load.expect(refused=BLIND_S * PER_SECOND, reset=HELD_OUTSIDE, held_lost=HELD_OUTSIDE)
+
+
+def nothing_lost_inside(load: Load) -> bool:
+    """The first source is that of the sockets, and the first losses are told in words."""
+    return not any(each.startswith("shell-1") for each in load.report.samples)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of the kernel side of a proxy that was started otherwise than usual."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from kubeproxy_bpf.libbpf import AttachType, Link
+from kubeproxy_bpf.sandbox.cgroup import mount_point
+from tests.fault.kernel.foreign import XDP_GENERIC, Foreign
+from tests.fault.kernel.losses import by_packets_only, nothing_lost_inside
+from tests.fault.kernel.node import NODE, KernelStage
+from tests.fault.load.offered import under_load
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
+KEEPS_FLAGS = True
+
+NO_TCX = (
+    f"{sys.executable} -c 'import kubeproxy_bpf.dataplane.devices as d; d.has_tcx = lambda: False;"
+    " from kubeproxy_bpf.cli import main; main()'"
+)
+
+
+@under_load
+def test_xdp_of_somebody_else(stage: KernelStage, foreign: Foreign) -> None:
+    """There is one program per device: theirs stays, ours is refused, and TC does the work."""
+    foreign.at_device("f_xdp", "eth0", AttachType.XDP, XDP_GENERIC)
+    with stage.load():
+        stage.change_proxy("--bpf-xdp=generic")
+        stage.until(lambda: "device_refused_program" in stage.log())
+        assert 1 == stage.metric('kubeproxy_bpf_device_xdp_mode{device="eth0",mode="none"}')
+
+    assert foreign.seen()[2]
+
+
+@under_load
+def test_filters_and_their_qdisc(stage: KernelStage) -> None:
+    """On a kernel without tcx: netlink tells of it at once."""
+    stage.want_proxy(command=NO_TCX)
+    stage.until(lambda: set(stage.chains().values()) == {(0, 0)})
+    with stage.load() as load:
+        by_packets_only(load)
+        stage.run(["tc", "qdisc", "del", "dev", "eth0", "clsact"])
+        with load.recovering():
+            stage.until(lambda: "kpb_tc_ingress" in filters(stage))
+
+    assert "program_put_back" in stage.log()
+    assert nothing_lost_inside(load)
+
+
+def filters(stage: KernelStage) -> str:
+    try:
+        return stage.run(["tc", "filter", "show", "dev", "eth0", "ingress"])
+    except AssertionError:  # there is no qdisc
+        return ""
+
+
+@under_load
+def test_xdp_socket_programs_pins_and_their_file_system(stage: KernelStage) -> None:
+    """Programs of TC do meanwhile what those of XDP and of sockets did, so nobody notices."""
+    stage.want_proxy("--bpf-xdp=generic", "--bpf-audit-period=1s")
+    links = stage.sandbox.pin_path(NODE) / "links"
+    stage.until(lambda: list(links.glob("dev-*-xdp-generic")))
+    (xdp,), before = links.glob("dev-*-xdp-generic"), pinned(stage)
+    with stage.load() as load:
+        with Link.open_pinned(xdp) as link:
+            link.detach()
+        with Link.open_pinned(links / "kpb_connect4") as link:
+            link.detach()
+        for path in stage.sandbox.pin_path(NODE).iterdir():
+            shutil.rmtree(path)
+        assert "xdpgeneric" not in stage.run(["ip", "link", "show", "dev", "eth0"])
+        with load.recovering():
+            stage.until(lambda: "xdpgeneric" in stage.run(["ip", "link", "show", "dev", "eth0"]))
+            stage.until(lambda: pinned(stage) == before and hooked(stage))
+
+
+def pinned(stage: KernelStage) -> set[Path]:
+    return {path for path in stage.sandbox.pin_path(NODE).rglob("*") if not path.is_dir()}
+
+
+def hooked(stage: KernelStage) -> bool:
+    with Link.open_pinned(stage.sandbox.pin_path(NODE) / "links" / "kpb_connect4") as link:
+        return link.info().cgroup_id != 0
+
+
+@under_load
+def test_a_proxy_that_hooks_its_own_group(stage: KernelStage) -> None:
+    """Sockets of pods pass no hook any more; packets serve, and the log and a metric tell."""
+    own = mount_point() / stage.sandbox.layout.cgroup(NODE)
+    with stage.load() as load:
+        stage.change_proxy(f"--bpf-cgroup-root={own}")
+        with load.recovering():
+            stage.until(lambda: "cgroup_root_wrong" in stage.log(), 20)
+            stage.until(lambda: "kubeproxy_bpf_cgroup_sound 0" in stage.metrics(), 5)
