@@ -31,8 +31,8 @@ def test_a_stale_replica_brings_no_endpoint_back(stage, long):
         stage.fault(kind="stale", **ON_SLICES, times=None)
         follows(stage, load, 3)
         stage.fault(kind="disconnect")
-        stage.until_said("list_doubted.*older than.*EndpointSlice", since, times=2)
-        pause(40 if long else 0.5)
+        stage.until_said("list_doubted.*older than.*EndpointSlice", since, times=4 if long else 1)
+        pause(30 if long else 0.3)
         assert stage.answers() == THREE
         stage.clear_faults()
         follows(stage, load, 2)
