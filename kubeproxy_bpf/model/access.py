@@ -3,8 +3,9 @@
 
 [F5-F9]. A node's own address may be an external or load-balancer address of a Service (k3s
 ServiceLB makes it one), for exactly the Service's ports, but not for those by which the node is
-run: whoever may write a Service must not be able to take over the connections of the kubelet or the
-API server. Called by ``desired`` and ``cluster``.
+run: whoever may write a Service must not be able to take over the connections of the kubelet, of
+the API server, or of a load balancer that asks how somebody else's Service is. Called by
+``desired`` and ``cluster``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def without_protected(
 ) -> FamilyView:
     """The view without the node's own addresses, if the port is one that the node needs itself."""
     number = port.port, port.protocol
-    if number not in config.protected_ports and number not in facts.api_server_ports:
+    theirs = config.protected_ports, facts.api_server_ports, facts.health_check_ports
+    if not any(number in ports for ports in theirs):
         return view
     what = f"{port.port}/{Protocol(port.protocol).name}"
     for field, addresses in (

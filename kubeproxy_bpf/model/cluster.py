@@ -11,6 +11,7 @@ its own memory; not for several threads. Called by ``sync``.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Iterable, Mapping, NamedTuple
 
 from kubeproxy_bpf.api.addresses import parse_address
@@ -19,12 +20,12 @@ from kubeproxy_bpf.model.access import api_server_ports
 from kubeproxy_bpf.model.addresses import is_link_local
 from kubeproxy_bpf.model.desired import compile_service
 from kubeproxy_bpf.model.endpoints import problems_of
-from kubeproxy_bpf.model.facts import ModelConfig, NodeAddresses, NodeFacts
-from kubeproxy_bpf.model.health import HealthCheck, health_checks_of
+from kubeproxy_bpf.model.facts import ModelConfig, NodeAddresses, NodeFacts, PortNumber
+from kubeproxy_bpf.model.health import HealthCheck, health_checks_of, wants_health_check
 from kubeproxy_bpf.model.hostports import compile_pod
 from kubeproxy_bpf.model.ledger import Compiled, Given, Ledger, Source
 from kubeproxy_bpf.model.slices import API_SERVER, SliceIndex
-from kubeproxy_bpf.model.types import Changes, Problem
+from kubeproxy_bpf.model.types import Changes, Problem, Protocol
 from kubeproxy_bpf.model.vips import VipTable
 
 
@@ -39,6 +40,7 @@ class Step(NamedTuple):
 
 
 _GONE = Compiled("", {}, ())
+_TCP = int(Protocol.TCP)
 
 
 class ClusterModel:
@@ -54,6 +56,8 @@ class ClusterModel:
         self._new_slice_problems: dict[ObjectKey, tuple[Problem, ...]] = {}
         self._health: dict[ObjectKey, tuple[HealthCheck, ...]] = {}
         self._looked_at: dict[ObjectKey, tuple[HealthCheck, ...]] = {}
+        self._check_ports: Counter[PortNumber] = Counter()
+        self._checks_moved = False
         self._vips = VipTable()
         self._ledger = Ledger(self._vips)
         self._dirty: dict[Source, None] = {}
@@ -65,12 +69,17 @@ class ClusterModel:
 
     def set_service(self, service: Service) -> None:
         key = service.key
-        if self._services.get(key) != service:
+        before = self._services.get(key)
+        if before != service:
+            self._count_check(before, -1)
+            self._count_check(service, 1)
             self._services[key] = service
             self._touch_service(key)
 
     def remove_service(self, key: ObjectKey) -> None:
-        if self._services.pop(key, None) is not None:
+        before = self._services.pop(key, None)
+        if before is not None:
+            self._count_check(before, -1)
             self._touch_service(key)
 
     def set_slice(self, endpoint_slice: EndpointSlice) -> None:
@@ -162,6 +171,7 @@ class ClusterModel:
         """Compile what changed since the last time; empty until all lists are known."""
         if not self._known:
             return Step(Changes({}, {}), ())
+        self._find_checks()
         dirty, self._dirty = self._dirty, {}
         everything, self._everything = self._everything, False
         compiled = {source: self._compile(source) for source in dirty}
@@ -211,6 +221,28 @@ class ClusterModel:
         for key, service in self._services.items():
             if service.external_ips or service.ingress:
                 self._touch_service(key)
+
+    def _count_check(self, service: Service | None, step: int) -> None:
+        """A Service with a health check comes or goes."""
+        if service is not None and wants_health_check(service):
+            self._check_ports[service.health_check_node_port, _TCP] += step
+            self._checks_moved = True
+
+    def _find_checks(self) -> None:
+        """See which ports our health checks have now; no Service may take them on this node."""
+        if not self._checks_moved:
+            return
+        self._checks_moved = False
+        self._check_ports = +self._check_ports
+        moved = self._facts.health_check_ports.symmetric_difference(self._check_ports)
+        if not moved:
+            return
+        self._facts = self._facts._replace(health_check_ports=frozenset(self._check_ports))
+        numbers = {number for number, _ in moved}
+        for key, service in self._services.items():
+            if service.external_ips or service.ingress:
+                if any(port.port in numbers for port in service.ports):
+                    self._touch_service(key)
 
     def _judge_slice(self, endpoint_slice: EndpointSlice) -> None:
         problems = problems_of(endpoint_slice)

@@ -58,3 +58,5 @@ class NodeFacts(NamedTuple):
     """One of each family, by which the cluster knows the node [K3, F7]."""
     api_server_ports: frozenset[PortNumber] = frozenset()
     """Those of an API server on this node."""
+    health_check_ports: frozenset[PortNumber] = frozenset()
+    """Those on which we answer for Services of load balancers (healthCheckNodePort)."""

@@ -168,6 +168,32 @@ def test_api_server_ports_are_those_of_slices_on_this_node() -> None:
     assert {(6443, 6)} == api_server_ports([here, there, odd], frozenset({ip(OWN)}))
 
 
+def test_a_health_check_of_a_service_keeps_its_port(
+    model: ClusterModel, compiled: list[str]
+) -> None:
+    """Who asks after one Service hears of it, whatever comes first; others are not compiled."""
+    check = 32456
+    port = (ServicePort("http", "TCP", check, 0),)
+    model.set_service(service(name="plain", cluster_ips=("10.96.0.2",)))
+    model.set_service(service(name="greedy", ports=port, external_ips=(OWN, OTHER)))
+    assert [ip(OWN), ip(OTHER)] == external(model.take().changes.services[_id("greedy", port[0])])
+    balanced = service(
+        name="lb", type="LoadBalancer", external_policy="Local", health_check_node_port=check
+    )
+    compiled.clear()
+    model.set_service(balanced)
+    step = model.take()
+    assert [ip(OTHER)] == external(step.changes.services[_id("greedy", port[0])])
+    assert any(f"needs port {check}/TCP" in problem.message for problem in step.problems)
+    assert {"greedy", "lb"} == set(compiled)
+    model.remove_service(balanced.key)
+    assert [ip(OWN), ip(OTHER)] == external(model.take().changes.services[_id("greedy", port[0])])
+
+
+def _id(name: str, port: ServicePort) -> ServicePortId:
+    return ServicePortId("service", "default", name, port.name, 6, 4)
+
+
 def test_a_family_without_ranges_stays_open(model: ClusterModel) -> None:
     """[F9] Ranges of the other family filter nothing, not even with the node in them."""
     model.set_node_ips([ip(OWN)])
