@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Awaitable, Callable
+from typing import Awaitable, Callable, Mapping
 from typing import Protocol as Interface
 from typing import Sequence
 
@@ -74,6 +74,7 @@ class SyncLoop:
         self._retry: asyncio.TimerHandle | None = None
         self.unfit: dict[ServicePortId, str] = {}
         """Service ports without room, and the map that is full."""
+        self._unreached: Mapping[bytes, list[ServicePortId]] = {}
 
     def wake(self) -> None:
         """Something changed: sync as soon as the intervals allow."""
@@ -120,6 +121,23 @@ class SyncLoop:
         for port in self.unfit.keys() - unfit.keys():
             _log.info("service_port_fits_again", service_port=str(port))
         self.unfit = unfit
+        self._report_addresses(outcome)
+
+    def _report_addresses(self, outcome: Outcome) -> None:
+        """Each address that finds no room is named once, and whom it was to lead to."""
+        unreached: dict[bytes, list[ServicePortId]] = {a: [] for a in outcome.vips_unfit}
+        for address, port in outcome.unreached:
+            unreached[address].append(port)
+        for address in unreached.keys() - self._unreached.keys():
+            ports = unreached[address]
+            names = sorted(map(str, ports))
+            text = format_address(address)
+            _log.error("vip_unfit", address=text, service_ports=names, full_map="vips")
+            for port in ports:
+                self._on_unfit(port, "vips")
+        for address in self._unreached.keys() - unreached.keys():
+            _log.info("vip_fits_again", address=format_address(address))
+        self._unreached = unreached
 
     def _cancel_retry(self) -> None:
         if self._retry is not None:
@@ -159,8 +177,6 @@ class SyncLoop:
 def _report_failures(outcome: Outcome) -> None:
     for write in outcome.failed:
         _log.error("write_refused", map=write.map, key=_text(write.key), error=str(write.error))
-    for address in outcome.vips_unfit:
-        _log.error("vip_unfit", address=format_address(address), full_map="vips")
 
 
 def _report(problems: Sequence[Problem]) -> None:

@@ -11,7 +11,7 @@ does not log. An exception out of ``apply`` means that planner and maps may diff
 from __future__ import annotations
 
 import asyncio
-from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from kubeproxy_bpf.dataplane.protocol import Dataplane
 from kubeproxy_bpf.model.types import Changes, ServicePortId
@@ -38,6 +38,8 @@ class Outcome(NamedTuple):
     vips_unfit: tuple[bytes, ...]
     lost: tuple[tuple[int, int], ...]
     """(service index, backend id) of UDP that belong together no longer: sockets to abort."""
+    unreached: tuple[tuple[bytes, ServicePortId], ...] = ()
+    """Which service ports are not served at which of ``vips_unfit``."""
 
     @property
     def clean(self) -> bool:
@@ -165,6 +167,7 @@ class Programmer:
             tuple(plan.unfit),
             tuple(plan.vips_unfit),
             tuple(plan.lost),
+            tuple(_served_at(plan.vips_unfit, self._planner)) if plan.vips_unfit else (),
         )
 
     async def _release(self) -> None:
@@ -191,3 +194,14 @@ def _batches(findings: Sequence[Finding]) -> Iterator[Sequence[Finding]]:
     for part, size in ((others, _BATCH), (waits, _BATCH_OF_GRACES)):
         for first in range(0, len(part), size):
             yield part[first : first + size]
+
+
+def _served_at(
+    addresses: Iterable[bytes], planner: Planner
+) -> Iterator[tuple[bytes, ServicePortId]]:
+    wanted = frozenset(addresses)
+    for index, port in planner.owners.items():
+        state = planner.state(index)
+        for spec in state.frontends if state is not None else ():
+            if spec.address in wanted:
+                yield spec.address, port

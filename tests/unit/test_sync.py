@@ -177,6 +177,28 @@ async def test_what_has_no_room_is_named_once_while_others_change(events):
         assert [("web", "source_ranges")] == parts.unfit
 
 
+async def test_an_address_without_room_is_told_once_with_whom_it_was_to_lead_to(events):
+    """The log and an event name the Service; a change of another one does not repeat it."""
+    async with running(capacity=SMALL._replace(vips=1)) as parts:
+        parts.model.set_service(service("web"))
+        parts.model.mark_complete()
+        await parts.sync()
+        parts.model.set_service(service("api", "10.96.0.2"))
+        await parts.sync()
+        parts.model.set_service(service("other", "10.96.0.1"))
+        await parts.sync()
+        assert [("api", "vips")] == parts.unfit
+        for name in ("web", "other"):
+            parts.model.remove_service(service(name).key)
+        await parts.sync()
+        await parts.programmer.settled()
+
+    told = [event for event in events if event["event"].startswith("vip")]
+    assert ["vip_unfit", "vip_fits_again"] == [event["event"] for event in told]
+    assert {"10.96.0.2"} == {event["address"] for event in told}
+    assert ["ns/api" in name for name in told[0]["service_ports"]] == [True]
+
+
 async def test_notes_are_told_without_alarm(events):
     """What is merely worth knowing about an object is no warning."""
     async with running() as parts:
