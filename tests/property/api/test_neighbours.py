@@ -16,7 +16,7 @@ from kubeproxy_bpf.sandbox.apiserver import resources
 from kubeproxy_bpf.sandbox.apiserver.validation import problems_of
 from tests.examples import bounded
 from tests.property.api_objects import Json, own_node, spoiled, worlds
-from tests.property.hostile_objects import HOSTILE, crowds, hostile
+from tests.property.hostile_objects import HOSTILE, crowds, hostile, rival_pods
 from tests.property.pipeline import Pipeline
 
 RESOURCES = {"Service": resources.SERVICES, "EndpointSlice": resources.SLICES}
@@ -65,6 +65,18 @@ def test_hostile_objects_change_nothing_for_others(
     pipeline.sync()
     assert pipeline.programmed() == expected
     assert pipeline.fake.vips == before.fake.vips
+
+
+@bounded(60)
+@given(worlds(), rival_pods())
+def test_host_ports_take_nothing_from_others(world: list[Json], pods: list[Json]) -> None:
+    """Whatever host IPs a Pod names: cluster IPs, external addresses and node ports stay."""
+    pipeline = alone(world)
+    expected = pipeline.programmed()
+    for pod in pods:
+        pipeline.event("ADDED", pod)
+    pipeline.sync()
+    assert pipeline.of("default") == expected
 
 
 @bounded(120)
