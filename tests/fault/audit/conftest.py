@@ -36,7 +36,7 @@ print(json.dumps([answers, failures]))
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def sandbox() -> Iterator[Sandbox]:
     with standing(f"kpbt-a{os.getpid()}", ["--bpf-audit-period=1s"]) as made:
         yield made
