@@ -338,27 +338,6 @@ def test_a_line_that_is_no_event_is_malformed(line: bytes) -> None:
     assert parse_event(b'{"type":"NEW","object":[1]}').type == "NEW"
 
 
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [
-        (rb"\ud800", "\ufffd"),
-        (rb"\uDfff!", "\ufffd!"),
-        (rb"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
-        (rb"\\ud800", r"\ud800"),
-        (b"\xff\\ud800", "\ufffd\ufffd"),
-    ],
-)
-def test_text_that_is_no_unicode_hides_nothing(text: bytes, read: str) -> None:
-    """Halves of surrogate pairs are replaced, as by Kubernetes' own decoder; pairs are not."""
-    good, odd = b'{"metadata":{"name":"a"}}', b'{"metadata":{"name":"%s"}}' % text
-    head = b'{"kind":"ServiceList","metadata":{"resourceVersion":"1"},"items":['
-    page = parse_page(head + good + b"," + odd + b"]}", Kind.SERVICE)
-    names = [decoder_of(Kind.SERVICE).decode(raw).key.name for raw in page.items]
-    assert names == ["a", read]
-    event = parse_event(b'{"type":"ADDED","object":%s}' % odd)
-    assert identify(event.object)[0] == ObjectKey("", read)
-
-
 def test_an_empty_list_may_be_null() -> None:
     """Go writes a nil slice as null; absent items are not a list."""
     body = b'{"kind":"PodList","metadata":{"resourceVersion":"1"},"items":null}'
@@ -413,40 +392,3 @@ def test_the_trigger_time_of_a_slice(text: Any, seconds: float) -> None:
     name = "endpoints.kubernetes.io/last-change-trigger-time"
     assert slice_(metadata={**META, "annotations": {name: text, "other": "x"}}).triggered == seconds
     assert slice_(metadata={**META, "annotations": None}).triggered == 0.0
-
-
-@pytest.mark.parametrize(
-    ("family", "text", "why"),
-    [
-        ("IPv4", "127.0.0.1", "loopback"),
-        ("IPv4", "0.0.0.0", "unspecified"),
-        ("IPv4", "169.254.169.254", "link-local"),
-        ("IPv4", "239.255.0.1", "multicast"),
-        ("IPv4", "255.255.255.255", "broadcast"),
-        ("IPv4", "::ffff:127.0.0.1", "loopback"),
-        ("IPv6", "::1", "loopback"),
-        ("IPv6", "::", "unspecified"),
-        ("IPv6", "febf::1", "link-local"),
-        ("IPv6", "ff02::1", "multicast"),
-    ],
-)
-def test_an_endpoint_in_a_special_range_is_left_out(family: str, text: str, why: str) -> None:
-    """It would lead each client to its own host; an API server refuses most of them too."""
-    good = "10.0.0.1" if family == "IPv4" else "fd00::1"
-    endpoints = [{"addresses": [text]}, {"addresses": [good]}]
-    document = {"metadata": META, "addressType": family, "endpoints": endpoints}
-    found = decode(Kind.ENDPOINT_SLICE, document)
-    assert isinstance(found.object, EndpointSlice)
-    assert found.object.addresses == (parse_address(good),)
-    (problem,) = found.problems
-    assert problem.field == "$.endpoints[0].addresses[0]"
-    assert problem.message == f"{text!r} is {why}, endpoint left out"
-
-
-def test_large_lists_of_ports_are_not_remembered() -> None:
-    """What many Services share is one object; ten thousand ports die with their Service."""
-    few = [{"name": f"p{number}", "port": number} for number in range(1, 17)]
-    many = [*few, {"name": "p17", "port": 17}]
-    assert service(spec={"ports": few}).ports is service(spec={"ports": few}).ports
-    assert service(spec={"ports": many}).ports is not service(spec={"ports": many}).ports
-    assert len(service(spec={"ports": many}).ports) == 17

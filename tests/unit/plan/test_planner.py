@@ -288,18 +288,16 @@ def test_flags_of_a_known_backend_are_updated(bench: Bench) -> None:
 
 
 def test_what_one_service_says_of_a_pod_is_not_said_of_anothers(bench: Bench) -> None:
-    """A slice that calls somebody else's endpoint local has a backend of its own; also after a
-    restart."""
-    front, rival = [cluster_ip(VIP)], [cluster_ip("10.96.0.99")]
-    wanted = desired(front, ["10.0.0.1"])
+    """A slice that calls somebody else's endpoint local has a backend of its own."""
+    wanted = desired([cluster_ip(VIP)], ["10.0.0.1"])
     bench.sync(complete({WEB: wanted}))
 
     local = endpoint("10.0.0.1", flags=int(BackendFlags.LOCAL))
-    both = {WEB: wanted, port_id("rival"): desired(rival, [])._replace(backends=(local,))}
+    rival = desired([cluster_ip("10.96.0.99")], [])._replace(backends=(local,))
+    both = {WEB: wanted, port_id("rival"): rival}
     bench.sync(complete(both))
     bench.restart()
     plan = bench.sync(complete(both))
-
     assert not plan.backends
     flags = {number: backend.flags for number, backend in bench.fake.backends.items()}
     assert {1: BackendFlags.LIVE, 2: BackendFlags.LOCAL | BackendFlags.LIVE} == flags
