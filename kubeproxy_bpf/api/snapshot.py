@@ -315,17 +315,32 @@ def _unpacked(packed: _Slice, known: list[objects.EndpointTraits]) -> objects.En
 
 
 def _sharing() -> Callable[[Any], Any]:
-    """Makes equal strings and tuples of objects one, as the decoder of the API does."""
-    seen: dict[Any, Any] = {}
+    """Makes equal strings and tuples of objects one, as the decoder of the API does.
 
-    def shared(field: str, value: Any) -> Any:
-        if isinstance(value, str) and field not in _UNIQUE:
-            return intern(value)
-        if isinstance(value, tuple | frozenset):
-            return seen.setdefault(value, value)
-        return value
+    Tuples by the type of their field: records of two kinds may be equal, and are not the same.
+    """
+    once: dict[str, Callable[[Any], Any]] = {"str": intern, "str | None": _interned}
+
+    def sharer(name: str, hint: Any) -> Callable[[Any], Any] | None:
+        annotation = str(getattr(hint, "__forward_arg__", hint))
+        if name in _UNIQUE or not annotation.startswith(("str", "tuple", "frozenset")):
+            return None
+        if annotation not in once:
+            kept = {}.setdefault  # type: ignore[var-annotated]
+            once[annotation] = lambda value: kept(value, value)
+        return once[annotation]
+
+    sharers = {
+        shape: tuple(sharer(*field) for field in shape.__annotations__.items())
+        for shape in _TYPES.values()
+    }
 
     def share(each: Any) -> Any:
-        return type(each)(*map(shared, each._fields, each))
+        fields = zip(sharers[type(each)], each)
+        return type(each)(*[shared(value) if shared else value for shared, value in fields])
 
     return share
+
+
+def _interned(value: str | None) -> str | None:
+    return None if value is None else intern(value)

@@ -14,7 +14,7 @@ import pytest
 
 from kubeproxy_bpf.api import snapshot as format_
 from kubeproxy_bpf.api.decode import ApiObject, Kind
-from kubeproxy_bpf.api.objects import HostPort, ServiceCIDR, ServicePort
+from kubeproxy_bpf.api.objects import HostPort, Ingress, ServiceCIDR, ServicePort
 from kubeproxy_bpf.api.snapshot import Identity, Snapshot, SnapshotRefused, decode, encode
 from tests.fix_objects import draining, endpoint_slice, node, pod, service, traits
 
@@ -83,6 +83,16 @@ def test_equal_parts_of_objects_are_one_in_memory() -> None:
     assert services[0].namespace is services[1].namespace  # type: ignore[union-attr]
     assert slices[0].traits[0] is slices[2].traits[0]  # type: ignore[union-attr]
     assert slices[0].ports is slices[1].ports  # type: ignore[union-attr]
+
+
+def test_equal_parts_of_different_kinds_stay_what_they_are() -> None:
+    """An annotation and an ingress may say the same; only one of them has an address."""
+    said = ("kubeproxy-bpf.io/algorithm", "VIP")
+    found = (service(annotations=(said,)), service(name="other", ingress=(Ingress(*said),)))
+    raw = b"".join(encode(OURS, 1.0, {Kind.SERVICE: found}))
+    plain, named = read(raw).objects[Kind.SERVICE]
+    assert tuple is type(plain.annotations[0])  # type: ignore[union-attr]
+    assert Ingress is type(named.ingress[0])  # type: ignore[union-attr]
 
 
 def test_what_has_no_bytes_is_left_out_alone() -> None:
