@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import contextmanager
+from typing import Iterator
 
 import pytest
 
 from tests.fault.load.offered import under_load
-from tests.fault.load.stage import ALL, service
+from tests.fault.load.stage import ALL, Stage, service
 from tests.fault.process.churn import Churn
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -79,14 +81,29 @@ def test_a_restart_without_the_api_server(stage, long):
     """With nobody to ask, the new process leaves everything as it is, and follows when it can."""
     with stage.load() as load:
         stage.kill_proxy()
-        stage.fault(kind="refuse", seconds=60 if long else 4)
         log = len(stage.log())
-        stage.start_proxy()
-        stage.until(lambda: "datapath_loaded" in stage.log()[log:])
-        assert ALL == stage.answers()
-        stage.persist(lambda: stage.sandbox.scale("web", 2), seconds=90)
+        with api_server_refused(stage):
+            stage.sandbox.scale("web", 2)
+            stage.start_proxy()
+            for said in ("datapath_loaded", "Cannot connect"):
+                stage.until(lambda said=said: said in stage.log()[log:])
+            time.sleep(60 if long else 2)
+            for place in ("shell-1", "client"):
+                assert ALL == stage.answers(place=place), "nobody follows"
         with load.changing(TWO), load.recovering():
             stage.until_answers(TWO)
+
+
+@contextmanager
+def api_server_refused(stage: Stage) -> Iterator[None]:
+    """To node1 alone: the scenario itself still reaches it."""
+    address, port = stage.sandbox.layout.api_server.split(":")
+    rule = f"OUTPUT -p tcp -d {address} --dport {port} -j REJECT --reject-with tcp-reset"
+    assert 0 == stage.sandbox.exec("node1", ["iptables", "-w", "-I", *rule.split()]).returncode
+    try:
+        yield
+    finally:
+        stage.sandbox.exec("node1", ["iptables", "-w", "-D", *rule.split()])
 
 
 @under_load
