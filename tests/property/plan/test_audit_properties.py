@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,8 +22,18 @@ from kubeproxy_bpf.plan.records import (
     SourceRangeKey,
     VipFlags,
 )
-from tests.plan_objects import PACKETS, Bench, ip
-from tests.property.plan.readers import World, assert_programmed, led_to, step_from, worlds
+from tests.plan_objects import PACKETS, Bench, desired, ip, prefixes
+from tests.property.plan.readers import (
+    ADDRESSES,
+    FRONTENDS,
+    PORTS,
+    RANGES,
+    World,
+    assert_programmed,
+    led_to,
+    step_from,
+    worlds,
+)
 from tests.property.plan.test_plan_properties import FEW, histories, play
 
 Damage = tuple[str, Any, Kind]
@@ -42,86 +53,6 @@ def repair(bench: Bench, findings: list[Finding]) -> None:
     assert recheck(bench.planner, bench.fake.held, findings) == []
     assert found(bench) == []
     bench.rest(plan)
-
-
-@FEW
-@given(histories)
-def test_what_nobody_touched_gives_no_finding(history: list[World]) -> None:
-    """Neither right after a plan, while ids rest, nor after their grace, nor after a restart."""
-    bench = Bench(PACKETS)
-    for i, world in enumerate(history):
-        plan = bench.plan(step_from(history[i - 1] if i else None, world))
-        assert found(bench) == []
-        bench.planner.release(plan.token)
-        assert found(bench) == []
-        bench.rest(plan)
-        assert found(bench) == []
-    bench.restart()
-    assert found(bench) == []
-
-
-@FEW
-@given(histories, st.lists(worlds(), min_size=1, max_size=12))
-def test_plans_between_two_steps_make_no_finding(history: list[World], more: list[World]) -> None:
-    """A step judges by its own moment, whatever was planned and executed since the last one."""
-    bench = Bench(PACKETS)
-    old = play(bench, history)
-    steps = audit(bench.planner, bench.fake.held)
-    for world in more:
-        assert next(steps, []) == []
-        bench.sync(step_from(old, world))
-        old = world
-    assert [finding for step in steps for finding in step] == []
-
-
-@FEW
-@given(histories, st.data())
-def test_every_foreign_write_is_found_named_and_repaired(
-    history: list[World], data: st.DataObject
-) -> None:
-    """Exactly what was written over is found, with its owner; one plan later all is as desired."""
-    bench = Bench(PACKETS)
-    world = play(bench, history)
-    assert world is not None
-    places = damages(bench)
-    for make in data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=3)):
-        expected = make()
-        findings = found(bench)
-        assert [(f.map, f.key, f.kind) for f in findings] == [expected]
-        assert findings[0].owner in {*world, None}
-        if findings[0].kind != Kind.EXTRA and findings[0].map not in ("vips",):
-            assert findings[0].owner in world
-        assert recheck(bench.planner, bench.fake.held, findings) == findings
-
-        repair(bench, findings)
-
-        assert recheck(bench.planner, bench.fake.held, findings) == []
-        assert found(bench) == []
-        assert_programmed(bench.fake, world)
-
-
-@FEW
-@given(histories, st.data())
-def test_a_repair_disturbs_nobody_else(history: list[World], data: st.DataObject) -> None:
-    """At every write of it what was not written over leads where it led, and its frontends stay."""
-    bench = Bench(PACKETS)
-    play(bench, history)
-    damages_ = damages(bench)
-    data.draw(st.sampled_from(damages_))()
-    findings = found(bench)
-    hurt = {finding.owner for finding in findings}
-    before = {
-        key: (entry.service, led_to(bench.fake, entry.service))
-        for key, entry in bench.fake.frontends.items()
-        if led_to(bench.fake, entry.service) and bench.planner.owner(key) not in hurt
-    }
-    bench.planner.doubt(findings)
-    plan = bench.planner.plan(NOTHING)
-    for step in plan.steps():
-        bench.fake.do(step)
-        for key, (index, backends) in before.items():
-            assert bench.fake.frontends[key].service == index
-            assert led_to(bench.fake, index) == backends
 
 
 def damages(bench: Bench) -> list[Callable[[], Damage]]:
@@ -205,3 +136,108 @@ def write_backend(fake: FakeDataplane, index: int) -> Damage:
     number = fake.slots[record.slots]
     fake.backends[number] = fake.backends[number]._replace(address=ip("192.0.2.66"))
     return "backends", number, Kind.DIFFERS
+
+
+@FEW
+@given(histories)
+def test_what_nobody_touched_gives_no_finding(history: list[World]) -> None:
+    """Neither right after a plan, while ids rest, nor after their grace, nor after a restart."""
+    bench = Bench(PACKETS)
+    for i, world in enumerate(history):
+        plan = bench.plan(step_from(history[i - 1] if i else None, world))
+        assert found(bench) == []
+        bench.planner.release(plan.token)
+        assert found(bench) == []
+        bench.rest(plan)
+        assert found(bench) == []
+    bench.restart()
+    assert found(bench) == []
+
+
+@FEW
+@given(histories, st.lists(worlds(), min_size=1, max_size=12))
+def test_plans_between_two_steps_make_no_finding(history: list[World], more: list[World]) -> None:
+    """A step judges by its own moment, whatever was planned and executed since the last one."""
+    bench = Bench(PACKETS)
+    old = play(bench, history)
+    steps = audit(bench.planner, bench.fake.held)
+    for world in more:
+        assert next(steps, []) == []
+        bench.sync(step_from(old, world))
+        old = world
+    assert [finding for step in steps for finding in step] == []
+
+
+@FEW
+@given(histories, st.data())
+def test_every_foreign_write_is_found_named_and_repaired(
+    history: list[World], data: st.DataObject
+) -> None:
+    """Exactly what was written over is found, with its owner; one plan later all is as desired."""
+    bench = Bench(PACKETS)
+    world = play(bench, history)
+    assert world is not None
+    places = damages(bench)
+    for make in data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=3)):
+        expected = make()
+        findings = found(bench)
+        assert [(f.map, f.key, f.kind) for f in findings] == [expected]
+        assert findings[0].owner in {*world, None}
+        if findings[0].kind != Kind.EXTRA and findings[0].map not in ("vips",):
+            assert findings[0].owner in world
+        assert recheck(bench.planner, bench.fake.held, findings) == findings
+
+        repair(bench, findings)
+
+        assert recheck(bench.planner, bench.fake.held, findings) == []
+        assert found(bench) == []
+        assert_programmed(bench.fake, world)
+
+
+FULL: World = {
+    PORTS[0]: desired([FRONTENDS[0], FRONTENDS[-1]], ADDRESSES[:3], affinity=5),
+    PORTS[1]: desired([FRONTENDS[1], FRONTENDS[-4]], ADDRESSES[2:])._replace(
+        source_ranges=prefixes(*RANGES[:2])
+    ),
+}
+
+
+def full() -> Bench:
+    bench = Bench(PACKETS)
+    play(bench, [FULL])
+    return bench
+
+
+@pytest.mark.parametrize("number", range(len(damages(full()))))
+def test_each_kind_of_foreign_write_is_found(number: int) -> None:
+    """None is left to chance."""
+    bench = full()
+    expected = damages(bench)[number]()
+    findings = found(bench)
+    assert [(f.map, f.key, f.kind) for f in findings] == [expected]
+    repair(bench, findings)
+    assert_programmed(bench.fake, FULL)
+
+
+@FEW
+@given(histories, st.data())
+def test_a_repair_disturbs_nobody_else(history: list[World], data: st.DataObject) -> None:
+    """At every write of it what was not written over leads where it led, and its frontends stay."""
+    bench = Bench(PACKETS)
+    play(bench, history)
+    damages_ = damages(bench)
+    data.draw(st.sampled_from(damages_))()
+    findings = found(bench)
+    hurt = {finding.owner for finding in findings}
+    before = {
+        key: (entry.service, led_to(bench.fake, entry.service))
+        for key, entry in bench.fake.frontends.items()
+        if led_to(bench.fake, entry.service) and bench.planner.owner(key) not in hurt
+    }
+    bench.planner.doubt(findings)
+    plan = bench.planner.plan(NOTHING)
+    for step in plan.steps():
+        bench.fake.do(step)
+        for key, (index, backends) in before.items():
+            assert bench.fake.frontends[key].service == index
+            assert led_to(bench.fake, index) == backends

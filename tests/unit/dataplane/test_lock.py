@@ -110,3 +110,21 @@ def test_a_directory_that_is_removed_while_it_is_locked_does_not_count(
 
     monkeypatch.setattr("fcntl.flock", replaced)
     assert not lock.try_acquire()
+
+
+def test_a_directory_that_was_made_anew_is_taken_again(tmp_path):
+    """Its file system may have been unmounted; the lock of the old one keeps nobody away."""
+    lock, other = PinLock(tmp_path / "pins"), PinLock(tmp_path / "pins")
+    try:
+        assert lock.renew(), "nothing is held, nothing is lost"
+        assert lock.try_acquire() and lock.renew()
+        (tmp_path / "pins").rename(tmp_path / "gone")
+        (tmp_path / "pins").mkdir()
+        assert lock.renew()
+        assert not other.try_acquire()
+        (tmp_path / "pins").rename(tmp_path / "gone2")
+        assert other.try_acquire()
+        assert not lock.renew(), "another was faster"
+    finally:
+        lock.release()
+        other.release()
