@@ -112,7 +112,7 @@ def test_a_directory_that_is_removed_while_it_is_locked_does_not_count(
     assert not lock.try_acquire()
 
 
-def test_a_directory_that_was_made_anew_is_taken_again(tmp_path):
+def test_a_directory_that_was_made_anew_is_taken_again(tmp_path: Path) -> None:
     """Its file system may have been unmounted; the lock of the old one keeps nobody away."""
     lock, other = PinLock(tmp_path / "pins"), PinLock(tmp_path / "pins")
     try:
