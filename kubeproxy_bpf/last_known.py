@@ -181,7 +181,7 @@ class LastKnown:
     async def _read(self, file: SnapshotFile) -> Snapshot | None:
         try:
             return await in_thread(partial(file.read, self._identity()))
-        except (SnapshotRefused, OSError) as error:
+        except Exception as error:  # whatever it is: the start is as without a snapshot
             reason = error.reason if isinstance(error, SnapshotRefused) else "unreadable"
             self._meters.errors.inc(reason)
             _log.warning("snapshot_refused", path=str(file.path), error=str(error))
@@ -228,10 +228,10 @@ class LastKnown:
         try:
             pieces = encode(self._identity(), now, self._found())
             size = await in_thread(partial(self._file.write, pieces))
-        except OSError as error:
+        except Exception as error:  # the proxy serves, whatever becomes of a file
             self._meters.errors.inc("not_written")
             self._changed.set()
-            if self._error != (text := error.strerror or str(error)):
+            if self._error != (text := str(error) or type(error).__name__):
                 _log.error("snapshot_not_written", path=str(self._file.path), error=text)
             self._error = text
         else:

@@ -235,6 +235,24 @@ async def test_a_write_that_fails_is_told_once_and_tried_again(path: Path) -> No
     assert 1 == len([each for each in logs if each["event"] == "snapshot_not_written"])
 
 
+async def test_no_fault_of_our_own_ends_the_process(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in reading nor in writing: Services are served without a snapshot, too."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(SnapshotFile, "read", broken)
+    monkeypatch.setattr(last_known, "encode", broken)
+    process, held = Process(path), path.read_bytes()
+    async with process.running():
+        process.sync()
+        await until(lambda: process.metric("errors_total")["not_written",])
+    assert 1 == process.metric("errors_total")["unreadable",]
+    assert held == path.read_bytes()
+
+
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, os.urandom(4096)])
 async def test_what_cannot_be_believed_is_told_once_and_replaced(
     path: Path, content: bytes
