@@ -10,7 +10,7 @@ programs and says when the maps are filled. What the flows do is no business of 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+import threading
 from pathlib import Path
 from typing import Callable, Mapping, Sequence
 
@@ -90,6 +90,8 @@ class PacketPath:
         self._targets_unknown = False
         self._leading_out: frozenset[str] = frozenset()
         self._pods = 0
+        self.steady = threading.Lock()
+        """Held while attachments change: a link that somebody looks at may be closed then."""
 
     def devices_changed(self, devices: tuple[Device, ...]) -> None:
         """The devices of the node, all of them."""
@@ -115,7 +117,8 @@ class PacketPath:
         if self._devices is None:
             return
         try:
-            self._sync(self._devices)
+            with self.steady:
+                self._sync(self._devices)
         except OSError as error:
             _log.error("devices_not_looked_at", error=str(error))
 
@@ -182,8 +185,12 @@ class PacketPath:
                     await self._changed.wait()
                 return
             except TimeoutError:
-                if await in_thread(partial(self._hooks.lacks, self._leading_out)):
+                if await in_thread(self._glance):
                     return
+
+    def _glance(self) -> bool:
+        with self.steady:
+            return self._hooks.lacks(self._leading_out)
 
     def reading(self) -> DeviceReading:
         """The state of the moment."""
@@ -197,7 +204,7 @@ class PacketPath:
         )
 
     def pins(self) -> list[tuple[Path, Link]]:
-        """Every link that is pinned, and where."""
+        """Every link that is pinned, and where; good as long as ``steady`` is held."""
         return self._hooks.pins()
 
     @property

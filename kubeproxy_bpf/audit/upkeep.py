@@ -7,6 +7,7 @@ by ``packets``; only their pins are looked after here. Owned by ``instance``, ca
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
 
@@ -67,10 +68,18 @@ class Upkeep:
             OSError, DataplaneError: it could not be looked at.
         """
         hooks = len(self._hooks.put_back())
-        pins = self._pins.put_back() if self._pins is not None else 0
+        pins = self._put_pins_back()
         if pins and not self._lock.renew():
             _log.error("pins_shared", error="another process took the directory of the pins")
         return PutBack(hooks, pins)
+
+    def _put_pins_back(self) -> int:
+        if self._pins is None:
+            return 0
+        packets = self._packets()
+        # Devices are followed in another thread, which closes links that it replaces.
+        with packets.steady if packets is not None else nullcontext():
+            return self._pins.put_back()
 
     def close(self) -> None:
         """Let go; what is pinned stays."""
