@@ -96,13 +96,15 @@ class HookAudit:
         return bool(done.hooks)
 
     def _prove(self) -> None:
-        """Twice before the hooks are called dead."""
+        """Twice before the hooks are called dead: they may just have been detached."""
         for last in (False, True):
             try:
                 self._instance.prove()
             except HooksDead as error:
                 if last:
                     self._proved(False, str(error))
+                else:
+                    self._put_back()
             except (DataplaneError, OSError, SubprocessError, ValueError) as error:
                 # What could not be tried is as it was.
                 if str(error) != self._untried:

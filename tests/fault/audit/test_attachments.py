@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
@@ -14,7 +15,7 @@ import pytest
 from kubeproxy_bpf.dataplane.pinning import on_host
 from kubeproxy_bpf.libbpf import AttachType, Link, prog_query
 from tests.fault.audit.conftest import connecting, links_of, logged
-from tests.fault.load.stage import ALL, Stage
+from tests.fault.load.stage import Stage
 
 pytestmark = pytest.mark.root
 
@@ -33,18 +34,23 @@ def at_connect(stage: Stage) -> list[int]:
         os.close(fd)
 
 
-def test_a_detached_link_is_made_anew(stage: Stage) -> None:
-    """The hook runs again, its pin holds the new link, and packets carry connections meanwhile."""
+def test_detached_links_are_made_anew(stage: Stage) -> None:
+    """One, then all: each runs and its pin holds the new link; packets do the work meanwhile."""
     since, pin = len(stage.log()), links_of(stage) / "kpb_connect4"
     with connecting(stage) as told:
-        with Link.open_pinned(pin) as link:
-            before = link.info().id
-            link.detach()
+        before = detach(pin)
         assert at_connect(stage) == []
         stage.until(lambda: at_connect(stage))
+        stage.until(lambda: logged(stage, since, "pins_put_back", count="1"))
+        assert len(logged(stage, since, "hook_put_back", hook="kpb_connect4")) == 1
+        assert len(logged(stage, since, "hook_put_back")) == 1
+        since = len(stage.log())
+        pins = list(links_of(stage).glob("kpb_*"))
+        for each in pins:
+            detach(each)
+        stage.until(lambda: len(logged(stage, since, "hook_put_back")) == len(pins))
         stage.until(lambda: logged(stage, since, "pins_put_back"))
 
-    assert len(logged(stage, since, "hook_put_back", hook="kpb_connect4")) == 1
     with Link.open_pinned(pin) as link:
         assert link.info().id != before
         assert link.info().cgroup_id == cgroup_of(stage).stat().st_ino
@@ -52,15 +58,11 @@ def test_a_detached_link_is_made_anew(stage: Stage) -> None:
     assert not logged(stage, since, "hooks_dead")
 
 
-def test_all_programs_detached_at_once_come_back(stage: Stage) -> None:
-    """Every hook of the sockets, in one look."""
-    since = len(stage.log())
-    for pin in links_of(stage).glob("kpb_*"):
-        with Link.open_pinned(pin) as link:
-            link.detach()
-    stage.until(lambda: logged(stage, since, "pins_put_back"))
-    assert len(logged(stage, since, "hook_put_back")) == len(list(links_of(stage).glob("kpb_*")))
-    stage.until_answers(ALL)
+def detach(pin: Path) -> int:
+    with Link.open_pinned(pin) as link:
+        number: int = link.info().id
+        link.detach()
+    return number
 
 
 def test_pins_that_were_removed_are_made_again(stage: Stage) -> None:
@@ -81,7 +83,7 @@ def test_pins_that_were_removed_are_made_again(stage: Stage) -> None:
     assert told.failures == []
 
 
-@pytest.fixture
+@contextmanager
 def own_bpffs(stage: Stage) -> Iterator[Path]:
     """A BPF file system for node1 alone, over one that is none; the proxy starts on it."""
     path = stage.sandbox.pin_path("node1")
@@ -98,18 +100,23 @@ def own_bpffs(stage: Stage) -> Iterator[Path]:
         stage.start_and_await("--bpf-audit-period=1s")
 
 
-@pytest.mark.parametrize("pins", ["auto", "on"])
-def test_an_unmounted_bpf_file_system(stage: Stage, own_bpffs: Path, pins: str) -> None:
+def test_an_unmounted_bpf_file_system(stage: Stage, long: bool) -> None:
     """The proxy serves on; it mounts another where one outlives it, and else says what is lost."""
-    stage.start_and_await("--bpf-audit-period=1s", f"--bpf-pins={pins}")
+    for pins in ("auto", "on") if long else ("auto",):
+        with own_bpffs(stage) as path:
+            stage.start_and_await("--bpf-audit-period=1s", f"--bpf-pins={pins}")
+            unmount(stage, path, told=pins == "auto" and not on_host())
+
+
+def unmount(stage: Stage, path: Path, told: bool) -> None:
+    """``told``: that is all that the proxy can do until somebody mounts another."""
     since = len(stage.log())
-    with connecting(stage) as told:
-        subprocess.run(["umount", "--lazy", own_bpffs], check=True)
-        if pins == "auto" and not on_host():
-            stage.until(lambda: logged(stage, since, "pins_lost"))
-            assert "end with this process" in logged(stage, since, "pins_lost")[0]
-            subprocess.run(["mount", "-t", "bpf", "bpf", own_bpffs], check=True)
+    with connecting(stage) as client:
+        subprocess.run(["umount", "--lazy", path], check=True)
+        if told:
+            stage.until(lambda: logged(stage, since, "end with this process"))
+            subprocess.run(["mount", "-t", "bpf", "bpf", path], check=True)
         stage.until(lambda: logged(stage, since, "pins_put_back"))
-        assert (own_bpffs / "links" / "kpb_connect4").exists()
-    assert told.failures == []
-    assert len(logged(stage, since, "pins_lost")) <= 1, "it is told once"
+        assert (path / "links" / "kpb_connect4").exists()
+    assert client.failures == []
+    assert len(logged(stage, since, "pins_lost")) == told, "it is told once"

@@ -33,6 +33,7 @@ class FakeInstance:
         self.proofs = 0
         self.proved: bool | None = True
         self.put_back: PutBack | Exception = PutBack()
+        self.looks = 0
         self.packets = None
         self.cgroup = Path("/cgroup")
         self.inspection = SimpleNamespace(look_at_hooks=lambda: None)
@@ -50,6 +51,7 @@ class FakeInstance:
         return {"other_netns": 1}
 
     def _put_back(self) -> PutBack:
+        self.looks += 1
         if isinstance(self.put_back, Exception):
             raise self.put_back
         return self.put_back
@@ -106,6 +108,7 @@ async def test_dead_is_what_failed_twice(audited: Audited) -> None:
     audited.instance.proved = False
     audited.instance.answers = [DEAD, None]
     assert "hooks_dead" not in await audited.look()
+    assert audited.instance.looks == 2, "something may have been detached right after the first"
     assert audited.faults == [""]
     audited.instance.proved = False
     audited.instance.answers = [DEAD, DEAD, DEAD, DEAD]
