@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kubeproxy_bpf.config.decode import read_document
 from kubeproxy_bpf.config.document import KubeProxyConfiguration, to_plain, to_yaml
 from kubeproxy_bpf.config.load import FLAGS, load
 from kubeproxy_bpf.errors import ConfigError
+from tests.examples import bounded
 
 HEAD = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"}
 TEXTS = st.one_of(
@@ -56,6 +57,7 @@ VALUES = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
     max_leaves=5,
 )
+
 NAMES = [flag.name for flag in FLAGS if flag.name not in ("config", "bpf-config")]
 
 
@@ -73,7 +75,7 @@ FULL = {**to_plain(KubeProxyConfiguration()), "featureGates": {}, "windowsRunAsS
 FULL["logging"]["vmodule"] = []
 
 
-@settings(deadline=None, derandomize=True)
+@bounded(100)
 @given(
     st.lists(
         st.one_of(
@@ -113,7 +115,7 @@ def likely(value: Any) -> st.SearchStrategy[Any]:
     return st.sampled_from([None, 5, True, ["10.0.0.0/8"], ["primary"], [], "1s"])
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@bounded(100)
 @given(st.one_of(some_of(FULL), likely(FULL).map(lambda content: {**content, **HEAD})))
 def test_any_file_gives_a_configuration_or_problems(content: dict[str, Any]) -> None:
     """What is accepted is written, read again and means the same."""
@@ -130,7 +132,7 @@ def test_any_file_gives_a_configuration_or_problems(content: dict[str, Any]) -> 
     assert config.document == again.document
 
 
-@settings(deadline=None, derandomize=True)
+@bounded(100)
 @given(st.text(alphabet="{}[]:,'\"&*!|>-#%@`~ \n\taé0\x00", max_size=30))
 def test_any_text_is_a_document_or_a_problem(text: str) -> None:
     """However broken the YAML or JSON is."""
@@ -143,7 +145,7 @@ def test_any_text_is_a_document_or_a_problem(text: str) -> None:
             assert error.problems
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@bounded(50)
 @given(some_of(FULL))
 def test_json_and_yaml_mean_the_same(content: dict[str, Any]) -> None:
     """The same document, and the same problems."""

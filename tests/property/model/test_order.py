@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Sequence
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kubeproxy_bpf.api.objects import (
@@ -21,6 +21,7 @@ from kubeproxy_bpf.api.objects import (
 )
 from kubeproxy_bpf.model.facts import NodeAddresses
 from kubeproxy_bpf.model.services import ALGORITHM
+from tests.examples import bounded
 from tests.fix_objects import NODE, endpoint_slice, ip, node, pod, service, traits
 from tests.golden.scenario import Scenario
 
@@ -155,7 +156,7 @@ def last_of_each(events: Sequence[Any]) -> list[Any]:
     return list(alive.values())
 
 
-@settings(max_examples=300, deadline=None)
+@bounded(300)
 @given(EVENTS, st.randoms(use_true_random=False))
 def test_any_order_of_events_gives_the_same_state(events: list[Any], random: Any) -> None:
     """What came, went and contested on the way does not show: incremental equals from scratch."""
@@ -173,7 +174,7 @@ def test_any_order_of_events_gives_the_same_state(events: list[Any], random: Any
     assert lived.services == fresh.services
 
 
-@settings(max_examples=100, deadline=None)
+@bounded(100)
 @given(EVENTS)
 def test_a_full_synchronisation_changes_nothing(events: list[Any]) -> None:
     """What a complete result names is exactly what the changes before it add up to."""
@@ -187,7 +188,7 @@ def test_a_full_synchronisation_changes_nothing(events: list[Any]) -> None:
     assert changes.services == services and changes.vips == vips
 
 
-@settings(max_examples=100, deadline=None)
+@bounded(100)
 @given(EVENTS)
 def test_the_invariants_of_a_desired_hold(events: list[Any]) -> None:
     """Each frontend has one owner, each backend stands once, and windows lie within the extent."""

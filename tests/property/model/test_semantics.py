@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kubeproxy_bpf.api.objects import EndpointSlice, EndpointTraits, Ingress, ServicePort
@@ -14,6 +14,7 @@ from kubeproxy_bpf.model import desired as desired_module
 from kubeproxy_bpf.model.desired import compile_service
 from kubeproxy_bpf.model.facts import ModelConfig, NodeFacts
 from kubeproxy_bpf.plan.records import BackendFlags, RecordFlags
+from tests.examples import bounded
 from tests.fix_objects import NODE, endpoint_slice, ip, service, traits
 
 ADDRESSES = [f"10.0.0.{number}" for number in range(1, 7)]
@@ -85,7 +86,7 @@ def topology(ready: dict[str, EndpointTraits], zone: str) -> set[str]:
     return set(ready)
 
 
-@settings(max_examples=500, deadline=None)
+@bounded(500)
 @given(SERVICES, ENDPOINTS, st.sampled_from(("", "east", "north")))
 def test_sets_are_those_of_the_tables(value, endpoints, zone) -> None:
     """[C1-C9, D1-D5, D8] Windows, members and flags, for any Service and any endpoints."""
@@ -103,7 +104,7 @@ def test_sets_are_those_of_the_tables(value, endpoints, zone) -> None:
         assert bool(backend.flags & BackendFlags.LOCAL) == (endpoints[name].node == NODE)
 
 
-@settings(max_examples=200, deadline=None)
+@bounded(200)
 @given(
     SERVICES,
     st.one_of(ENDPOINTS, st.dictionaries(st.sampled_from(ADDRESSES), PLAIN)),
@@ -128,7 +129,7 @@ def resolve(slices: list[EndpointSlice]) -> dict[bytes, EndpointTraits]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@bounded(300)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from(ADDRESSES), TRAITS), max_size=4), min_size=1, max_size=3
