@@ -36,7 +36,15 @@ class SmallDisk:
 def small_disk(directory: Path, kilobytes: int = 1024) -> Iterator[SmallDisk]:
     """Mount one; it goes with the block."""
     directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "kpbt-disk", str(directory)]
+    mount = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        f"size={kilobytes}k,mode=700",
+        "kpbt-disk",
+        str(directory),
+    ]
     subprocess.run(mount, check=True)
     try:
         yield SmallDisk(directory)
