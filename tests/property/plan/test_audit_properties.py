@@ -202,6 +202,16 @@ FULL: World = {
 }
 
 
+def records_read(bench: Bench) -> set[int]:
+    """What programs may be reading, as the planner knows it."""
+    states = map(bench.planner.state, range(1, bench.planner.services.last_index + 1))
+    return {state.record_id for state in states if state is not None}
+
+
+def overlap(written: range, record: Record) -> bool:
+    return written.start < record.slots + record.members and record.slots < written.stop
+
+
 def full() -> Bench:
     bench = Bench(PACKETS)
     play(bench, [FULL])
@@ -234,8 +244,13 @@ def test_a_repair_disturbs_nobody_else(history: list[World], data: st.DataObject
         for key, entry in bench.fake.frontends.items()
         if led_to(bench.fake, entry.service) and bench.planner.owner(key) not in hurt
     }
+    read = {record: bench.fake.records[record] for record in records_read(bench)}
     bench.planner.doubt(findings)
     plan = bench.planner.plan(NOTHING)
+    assert read.keys().isdisjoint(number for number, _ in plan.records)
+    for first, ids in plan.slots:
+        written = range(first, first + len(ids))
+        assert not any(overlap(written, record) for record in read.values())
     for step in plan.steps():
         bench.fake.do(step)
         for key, (index, backends) in before.items():

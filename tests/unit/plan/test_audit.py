@@ -111,6 +111,24 @@ def test_a_shared_backend_is_published_anew_for_all_that_have_it(bench: Bench) -
     assert not bench.fake.backends[number].flags & BackendFlags.LIVE
 
 
+@pytest.mark.parametrize("name", ["slots", "records"])
+def test_what_was_written_over_is_not_repaired_in_its_place(bench: Bench, name: str) -> None:
+    """A program may be reading it: other record, other slots, and one store that leads there."""
+    number = bench.fake.services[1].record
+    before = bench.fake.records[number]
+    if name == "slots":
+        bench.fake.slots[before.slots] = 99
+    else:
+        bench.fake.records[number] = before._replace(flags=0)
+    bench.planner.doubt(found(bench))
+    plan = bench.plan(NOTHING)
+    ((first, ids),) = plan.slots
+    assert first >= before.slots + before.members or first + len(ids) <= before.slots
+    ((other, record),) = plan.records
+    assert other != number and record == before._replace(slots=first)
+    assert {index: word.record for index, word in plan.services.items()} == {1: other}
+
+
 def test_other_flags_of_a_backend_need_no_other_id(bench: Bench) -> None:
     """They are written in place, as a change of them is."""
     number = next(n for n, b in bench.fake.backends.items() if b.address == ip("10.0.0.2"))
