@@ -17,16 +17,8 @@ KEEPS_FLAGS = True
 
 FLOWS = 8192
 SCANNED = 3 * FLOWS
-PER_SECOND = 350
-FULL_S = 12
 CLIENTS = 96
-AFFINITY = 64
-TABLES = (
-    f"--bpf-max-flows={FLOWS}",
-    f"--bpf-max-affinity={AFFINITY}",
-    "--conntrack-udp-timeout=2s",
-    "--conntrack-udp-timeout-stream=2s",
-)
+TABLES = (f"--bpf-max-flows={FLOWS}", "--bpf-max-affinity=64")
 
 
 @under_load
@@ -61,30 +53,19 @@ def test_maps_of_services(stage: KernelStage) -> None:
 
 @under_load
 def test_the_table_of_flows(stage: KernelStage) -> None:
-    """New flows are refused and counted; held connections live; room comes with time."""
+    """Of a scan that fills it one flow gives way for each new one; all others live."""
     stage.want_proxy(*TABLES)
     address = stage.sandbox.layout.addresses(NODE).v4
-    counter = 'kubeproxy_bpf_verdicts_total{verdict="flows_full"}'
-    before = stage.metric(counter)
+    recycled = 'kubeproxy_bpf_verdicts_total{reason="flows_recycled"}'
+    before = stage.metric(recycled)
     with stage.load() as load:
-        most = FULL_S * PER_SECOND
-        load.expect(refused=most, timed_out=most, otherwise_failed=most)
-        sent = stage.sandbox.run_in(
-            "client", partial(fillers.scan, address, stage.node_ports[1], SCANNED)
-        )
-        refused = stage.metric(counter) - before
+        scan = partial(fillers.scan, address, stage.node_ports[1], SCANNED)
+        sent = stage.sandbox.run_in("client", scan)
         with load.recovering():
-            stage.until(lambda: _settled(stage, counter), FULL_S)
+            stage.until(lambda: stage.metric(recycled) > before)
 
     assert sent == SCANNED
-    assert 0 < refused
-
-
-def _settled(stage: KernelStage, counter: str) -> bool:
-    """Whether new flows find room."""
-    before = stage.metric(counter)
-    answers = stage.answers(place="client", times=50)
-    return before == stage.metric(counter) and all(each.startswith("web-") for each in answers)
+    assert stage.metric(recycled) - before > FLOWS / 4
 
 
 @under_load
