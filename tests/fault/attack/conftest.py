@@ -13,11 +13,9 @@ from kubeproxy_bpf.sandbox.cluster import Sandbox
 from kubeproxy_bpf.sandbox.probe import Target, ask
 from tests.fault.load.stage import Stage, service, staged, standing
 
+from .proxy_flags import FLAGS
 from .secrets_planted import planted
 from .wire import Attacker
-
-FLOWS = 16384
-FLAGS = (f"--bpf-max-flows={FLOWS}", "--profiling", "--feature-gates=AllAlpha=true,AllBeta=true")
 
 
 @pytest.fixture(scope="session")

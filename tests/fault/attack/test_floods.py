@@ -13,7 +13,7 @@ from tests.bpf.fuzz.craft import TCP, UDP, Ends, packed, packet
 from tests.fault.load.offered import under_load
 from tests.fault.load.stage import Stage, service
 
-from .conftest import FLOWS
+from .proxy_flags import FLOWS
 from .wire import Attacker
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
