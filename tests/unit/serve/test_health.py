@@ -47,6 +47,20 @@ def test_alive_but_not_ready_before_the_first_sync(clock):
     assert 200 == health.healthz()[0]
 
 
+def test_useless_hooks_turn_away_load_balancers_and_nobody_else(health):
+    """The reason stands in the body; a restart would not help, so /livez knows nothing of it."""
+    health.sync_finished()
+    health.hooks_judged("they do not run")
+
+    status, body = health.healthz()
+
+    assert (503, False, "they do not run") == (status, body["healthy"], body["hooksFault"])
+    assert (200, True) == (health.livez()[0], health.livez()[1]["healthy"])
+    assert health.healthy, "what serves by packet goes on: health check node ports stay"
+    health.hooks_judged("")
+    assert 200 == health.healthz()[0] and "hooksFault" not in health.healthz()[1]
+
+
 def test_no_change_is_healthy_for_ever(health, clock):
     """Without a pending change no heartbeat is needed."""
     health.sync_finished()
