@@ -18,7 +18,7 @@ from kubeproxy_bpf.errors import UnsupportedKernel
 
 _log = structlog.get_logger(__name__)
 
-_BPFFS = Path("/sys/fs/bpf")
+BPFFS = Path("/sys/fs/bpf")
 
 
 class Mount(NamedTuple):
@@ -74,7 +74,7 @@ def has_bpffs(path: Path) -> bool:
 def ensure_bpffs(path: Path) -> None:
     """Make a directory for pins, with a BPF file system under it."""
     if not has_bpffs(path):
-        target = _BPFFS if path.is_relative_to(_BPFFS) else path
+        target = BPFFS if path.is_relative_to(BPFFS) else path
         if target == path:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _mount_bpffs(target)

@@ -26,7 +26,7 @@ from typing import Collection
 
 import structlog
 
-from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, has_bpffs
+from kubeproxy_bpf.dataplane.mounts import BPFFS, ensure_bpffs, has_bpffs
 from kubeproxy_bpf.errors import DataplaneError
 from kubeproxy_bpf.libbpf import Link
 
@@ -64,7 +64,8 @@ def pin_directory(wish: str, directory: Path) -> Path | None:
     if not pinned:
         return None
     ensure_bpffs(directory)
-    keep_private(directory)
+    if directory.resolve() != BPFFS:  # that one is everybody's, and not ours to close
+        keep_private(directory)
     return directory
 
 
