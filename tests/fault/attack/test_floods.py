@@ -35,7 +35,7 @@ def forged(attacker: Attacker, port: int, protocol: int, count: int) -> list[byt
 
 
 def fill(stage: Stage) -> int:
-    """Entries of the flow table of node1."""
+    """Entries of the flow table of node1, or a few more: they come and go meanwhile."""
     (pinned,) = stage.sandbox.pin_path("node1").glob("*/kpb_flows")
     with BpfMap.open_pinned(pinned) as flows:
         return sum(1 for _ in flows.keys())
@@ -54,8 +54,9 @@ def test_a_flood_hurts_nobody_else(
     seconds = 30.0 if long else 3.5
     with stage.load() as load:
         volley = attacker.flood(packets, int(count / 3), seconds)
+        print(volley)
         assert volley.sent > count / 2, volley
-        assert FLOWS / 4 < fill(stage) <= FLOWS
+        assert fill(stage) > FLOWS * 0.9, "the flood did not fill the table"
         with load.recovering():
             stage.until_answers(load.allowed.now, place="client")
 
@@ -70,6 +71,7 @@ def test_refusals_are_few_and_small(stage: Stage, attacker: Attacker, protocol: 
     stage.until(lambda: attacker.flood(packets, 1000, 0.2).answers)
     seconds = 2.0
     volley = attacker.flood(packets, 12_000, seconds)
+    print(volley)
     most = ANSWERS_PER_S * possible_cpus() * (seconds + 1.5)
     assert volley.sent > most, "the flood did not come to the limit"
     assert 0 < volley.answers <= most, volley
