@@ -12,6 +12,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import structlog
+
 from kubeproxy_bpf.dataplane.places import NO_LONGER_FIRST, Hold, Hook, Place
 from kubeproxy_bpf.libbpf import (
     AttachFlag,
@@ -21,6 +23,8 @@ from kubeproxy_bpf.libbpf import (
     ObjectProgram,
     device_chain,
 )
+
+_log = structlog.get_logger(__name__)
 
 TCX = {Hook.INGRESS: AttachType.TCX_INGRESS, Hook.EGRESS: AttachType.TCX_EGRESS}
 _LOOPBACK_INDEX = 1
@@ -156,17 +160,21 @@ def _open(pin: Path | None) -> Link | None:
 
 
 def _keep(link: Link, pin: Path | None) -> None:
-    """Pin a link in place of another; close it if that fails, so that nothing is half attached."""
+    """Pin a link in place of another.
+
+    Where that cannot be, since somebody removed the file system, the program serves as long as this
+    process holds it, which is better than none; pins are put back later.
+    """
     if pin is None:
         return
     try:
+        pin.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = pin.with_name(f"new-{pin.name}")
         fresh.unlink(missing_ok=True)  # left by a crash at this point
         link.pin(fresh)
         fresh.rename(pin)
-    except BaseException:
-        link.close()
-        raise
+    except OSError as error:
+        _log.warning("link_not_pinned", link=str(pin), error=str(error))
 
 
 def _end(link: Link) -> None:

@@ -174,6 +174,30 @@ def test_a_device_that_went_meanwhile_is_not_asked_to_take_a_program(node, proce
     assert {} == ours.hooks.refused
 
 
+@pytest.mark.parametrize("lost", ["directory", "file system"])
+def test_a_program_is_put_back_also_if_its_pin_cannot_be(lost, node, process, pins):
+    """Somebody removed both; without the file system the program serves unpinned."""
+    place = Place(node.wire("v0"), "v0", Hook.INGRESS)
+    ours = process()
+    ours.sync(place)
+    pinned_at = pins / f"dev-{place.ifindex}-ingress"
+    with Link.open_pinned(pinned_at) as link:
+        link.detach()
+    pinned_at.unlink()
+    pins.rmdir()
+    if lost == "file system":
+        pins.symlink_to("/tmp")
+    try:
+        ours.sync(place)
+        assert [ours.ingress] == node.chain(place)
+        assert {} == ours.hooks.refused
+        assert pinned_at.exists() == (lost == "directory")
+    finally:
+        if lost == "file system":
+            pins.unlink()
+            pins.mkdir()
+
+
 def test_who_pushes_in_front_is_overtaken_and_left_alone(node, process, foreign):
     """Foreign programs go on behind ours."""
     index = node.wire("v0")
