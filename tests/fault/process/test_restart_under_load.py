@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import contextmanager
 from typing import Iterator
@@ -27,6 +28,15 @@ WRITTEN = (
     "kpb_backends",
 )
 """The maps that the process writes."""
+LINGERS = (1 << 7).to_bytes(4, sys.byteorder)
+"""An address that was a VIP: it goes when its last flow has gone, which is the sweep's time."""
+
+
+def written(stage: Stage) -> dict[str, dict[bytes, bytes]]:
+    """What stands in them on node1, and changes only when Services or endpoints do."""
+    found = stage.maps(names=WRITTEN)
+    vips = found["kpb_vips"]
+    return {**found, "kpb_vips": {key: vip for key, vip in vips.items() if vip != LINGERS}}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
@@ -126,16 +136,16 @@ def test_a_second_process_waits_and_writes_nothing(stage):
     """One writer per instance: the second waits until the first ends, then takes over."""
     first = stage.proxy_process()
     starts = stage.starts()
-    before = stage.maps(names=WRITTEN)
+    before = written(stage)
     with stage.load() as load:
         log = len(stage.log())
         stage.start_proxy()
         stage.until(lambda: "writer_awaited" in stage.log()[log:])
         assert starts == stage.starts()
-        assert before == stage.maps(names=WRITTEN)
+        assert before == written(stage)
         first.terminate()
         assert 0 == first.wait(timeout=30)
         with load.recovering():
             stage.until(lambda: stage.starts() > starts)
-    assert before == stage.maps(names=WRITTEN)
+    assert before == written(stage)
     assert first.pid != stage.proxy_pid()
