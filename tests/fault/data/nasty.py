@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several hundred objects that no cluster should have: one odd value each, in one field.
+"""Some two hundred objects that no cluster should have: one odd value each, in one field.
 
 Each has a name of its own, so that the log can be asked for it. ``Nasty.bad`` tells whether
 something is wrong with it at all: the proxy has to name those, and only those.
