@@ -75,6 +75,11 @@ class Figures:
         return steady + verdict.compare(self.before, self.after)
 
     @property
+    def machine_load(self) -> tuple[float, float]:
+        """Early and late: what else went on; a change takes longer on a busy machine."""
+        return verdict.trend(self.samples, "machine_load")
+
+    @property
     def problems(self) -> list[str]:
         """What is not as it should be, in words."""
         found = [str(each) for each in self.judgements() if not each.flat]
@@ -88,6 +93,7 @@ class Figures:
                 verdict.table(self.judgements()),
                 f"{self.changes} changes at {self.rate:.1f} per second, restarts: {ways or 'none'}",
                 str(self.load),
+                "load average of the machine: {:.1f}, then {:.1f}".format(*self.machine_load),
                 *(self.problems or ["everything is flat, and nothing was lost"]),
             ]
         )
@@ -100,6 +106,7 @@ class Figures:
             "rate": round(self.rate, 1),
             "restarts": [[name, round(seconds, 2)] for name, seconds in self.restarts],
             "samples": len(self.samples),
+            "machine_load": [round(each, 1) for each in self.machine_load],
             "figures": [each._asdict() for each in self.judgements()],
             "load": {"tried": self.load.tried, "held": self.load.held, **self.load.losses},
             "problems": self.problems,
@@ -144,6 +151,7 @@ def _watch(world: World, figures: Figures, readings: Readings, latency: Latency,
             figures.restarts.append((way.name, world.restart_proxy(way)))
             restart_at += plan.restart_every_s
         sample = readings.sample() | {"at_s": time.monotonic() - begun}
+        sample["machine_load"] = os.getloadavg()[0]
         milliseconds = latency.measure()
         if milliseconds is None:
             figures.late += 1
