@@ -55,7 +55,6 @@ def test_a_flood_hurts_nobody_else(
     with stage.load() as load:
         volley = attacker.flood(packets, int(count / 3), seconds)
         print(volley)
-        assert volley.sent > count / 2, volley
         assert fill(stage) > FLOWS * 0.9, "the flood did not fill the table"
         with load.recovering():
             stage.until_answers(load.allowed.now, place="client")
@@ -68,7 +67,7 @@ def test_refusals_are_few_and_small(stage: Stage, attacker: Attacker, protocol: 
     made = stage.put(service("hollow", type="NodePort", selector={"app": "nobody"}))
     port = made["spec"]["ports"][protocol == UDP]["nodePort"]
     packets = forged(attacker, port, protocol, 4096)
-    stage.until(lambda: attacker.flood(packets, 1000, 0.2).answers)
+    stage.until(lambda: attacker.flood(packets[:200], 1000, 0.2).answers)
     seconds = 2.0
     volley = attacker.flood(packets, 12_000, seconds)
     print(volley)

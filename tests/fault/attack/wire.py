@@ -24,6 +24,7 @@ _OUTGOING = 4
 _LONGEST = 65536
 _BUFFER = 1 << 24
 _BURST_S = 0.01
+_PATIENCE_S = 30.0
 
 
 class Volley(NamedTuple):
@@ -54,7 +55,10 @@ class Attacker:
         return [reading for data in seen if (reading := read(data, craft.ETHERNET_BYTES))]
 
     def flood(self, packets: Sequence[bytes], per_s: int, seconds: float) -> Volley:
-        """Send these IP packets in turn at a bounded rate, and count what comes back."""
+        """Send these IP packets in turn at a bounded rate, and count what comes back.
+
+        For so long, and, on a slow machine, until each was sent once.
+        """
         frames = [self.frame(content) for content in packets]
         return self._sandbox.run_in("net", partial(_flood, frames, per_s, seconds))
 
@@ -107,7 +111,9 @@ def _flood(frames: Sequence[bytes], per_s: int, seconds: float) -> Volley:
     mine = _sources(frames)
     with _wire() as wire:
         begun = time.monotonic()
-        while (now := time.monotonic() - begun) < seconds:
+        while (now := time.monotonic() - begun) < seconds or (
+            sent < len(frames) and now < _PATIENCE_S
+        ):
             while sent < now * per_s:
                 frame = frames[sent % len(frames)]
                 try:
