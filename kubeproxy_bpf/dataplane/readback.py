@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Iterator, Sequence
 
-from kubeproxy_bpf.dataplane.maps import HashMap, ServiceMaps
+from kubeproxy_bpf.dataplane.hashmaps import HashMap
+from kubeproxy_bpf.dataplane.maps import ServiceMaps
 from kubeproxy_bpf.plan.held import Entry
 
 

@@ -14,8 +14,9 @@ import asyncio
 from typing import Any, AsyncIterator, Mapping, Sequence, TypeVar
 
 from kubeproxy_bpf.dataplane import membarrier
+from kubeproxy_bpf.dataplane.hashmaps import HashMap
 from kubeproxy_bpf.dataplane.layout import TypeInfo
-from kubeproxy_bpf.dataplane.maps import HashMap, ServiceMaps
+from kubeproxy_bpf.dataplane.maps import ServiceMaps
 from kubeproxy_bpf.dataplane.protocol import Applied
 from kubeproxy_bpf.dataplane.quarantine import Grace
 from kubeproxy_bpf.dataplane.readback import HeldMaps

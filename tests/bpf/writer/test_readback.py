@@ -8,7 +8,7 @@ from typing import Any, AsyncIterator, Callable, Iterator
 
 import pytest
 
-from kubeproxy_bpf.dataplane.maps import HashMap, TrieMap
+from kubeproxy_bpf.dataplane.hashmaps import HashMap, TrieMap
 from kubeproxy_bpf.dataplane.program import Programmer
 from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.model.types import Desired
