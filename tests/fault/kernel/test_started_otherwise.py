@@ -67,12 +67,17 @@ def filters(stage: KernelStage) -> str:
 
 @under_load
 def test_xdp_a_socket_program_and_all_pins(stage: KernelStage) -> None:
-    """Programs of TC do meanwhile what those of XDP and of sockets did, so nobody notices."""
+    """Programs of TC do meanwhile what those of XDP and of sockets did.
+
+    A held connection whose port a new one of the same client gets, to the same backend but by
+    packets, may be lost: see docs/reliability.md.
+    """
     stage.want_proxy(*XDP)
     links = stage.sandbox.pin_path(NODE) / "links"
     stage.until(lambda: list(links.glob("dev-*-xdp-generic")))
     (xdp,), before = links.glob("dev-*-xdp-generic"), pinned(stage)
     with stage.load() as load:
+        load.expect(held_lost=1)
         with Link.open_pinned(xdp) as link:
             link.detach()
         with Link.open_pinned(links / "kpb_connect4") as link:

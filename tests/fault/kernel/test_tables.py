@@ -10,7 +10,7 @@ import pytest
 from tests.fault.kernel import fillers
 from tests.fault.kernel.node import NODE, KernelStage
 from tests.fault.load.offered import under_load
-from tests.fault.load.stage import service
+from tests.fault.load.stage import ALL, service
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 KEEPS_FLAGS = True
@@ -18,7 +18,13 @@ KEEPS_FLAGS = True
 FLOWS = 8192
 SCANNED = 3 * FLOWS
 CLIENTS = 96
-TABLES = (f"--bpf-max-flows={FLOWS}", "--bpf-max-affinity=64")
+SMALL = (*fillers.flags(), f"--bpf-max-flows={FLOWS}", "--bpf-max-affinity=64")
+
+
+def begin_small(stage: KernelStage) -> None:
+    """A table that was copied into a smaller one is full of what is over until it was swept."""
+    stage.want_proxy(*SMALL)
+    stage.until_answers(ALL, place="client")
 
 
 @under_load
@@ -27,7 +33,7 @@ def test_maps_of_services(stage: KernelStage) -> None:
 
     It is named in the log, in a metric of the map and in an event; all others are served.
     """
-    stage.want_proxy(*fillers.flags())
+    begin_small(stage)
     with stage.load() as load:
         for name in fillers.SIZES:
             first, second = (fillers.fillers(name, f"{name}-{n}", n) for n in (0, 1))
@@ -54,7 +60,7 @@ def test_maps_of_services(stage: KernelStage) -> None:
 @under_load
 def test_the_table_of_flows(stage: KernelStage) -> None:
     """Of a scan that fills it one flow gives way for each new one; all others live."""
-    stage.want_proxy(*TABLES)
+    begin_small(stage)
     address = stage.sandbox.layout.addresses(NODE).v4
     recycled = 'kubeproxy_bpf_verdicts_total{reason="flows_recycled"}'
     before = stage.metric(recycled)
@@ -71,7 +77,7 @@ def test_the_table_of_flows(stage: KernelStage) -> None:
 @under_load
 def test_the_table_of_affinity(stage: KernelStage) -> None:
     """It forgets who came long ago: everybody is served, and who comes again at once is known."""
-    stage.want_proxy(*TABLES)
+    begin_small(stage)
     sticky = service("sticky", type="NodePort", sessionAffinity="ClientIP")
     port = stage.put(sticky)["spec"]["ports"][0]["nodePort"]
     layout = stage.sandbox.layout
