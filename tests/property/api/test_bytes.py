@@ -56,7 +56,7 @@ def names(documents: Any) -> set[Any]:
     return {item["metadata"]["name"] for item in documents}
 
 
-@bounded(150)
+@bounded(80)
 @given(worlds(), st.data())
 def test_a_damaged_list_is_refused_or_means_what_it_says(world: list[Json], data: Any) -> None:
     """Malformed and nothing changes; or each object of it is known, and no other stays."""
@@ -83,7 +83,7 @@ def test_a_damaged_list_is_refused_or_means_what_it_says(world: list[Json], data
         assert known <= said
 
 
-@bounded(150)
+@bounded(80)
 @given(worlds(), st.data())
 def test_a_damaged_watch_loses_nothing(world: list[Json], data: Any) -> None:
     """In pieces of any size, with damage anywhere: the next watch brings what was missed."""

@@ -79,7 +79,7 @@ def test_a_damaged_file_is_a_configuration_or_problems(content: bytes) -> None:
     with_file(content)
 
 
-@bounded(200)
+@bounded(100)
 @given(spoiled(st.just(yaml.safe_load(KUBEADM)), 4), st.sampled_from(["json", "yaml"]))
 def test_a_spoiled_document_names_the_field(document: Json, form: str) -> None:
     """Any value of any type in any field; what is wrong is said with the field's name."""
@@ -95,7 +95,7 @@ def test_a_spoiled_document_names_the_field(document: Json, form: str) -> None:
 OWN_FIELDS = [own.field_of(flag) for flag in own.SETTINGS]
 
 
-@bounded(150)
+@bounded(100)
 @given(st.dictionaries(st.text(max_size=12), ANYTHING, max_size=3), st.data())
 def test_any_file_of_our_own_settings(document: dict[str, Any], data: Any) -> None:
     """The same for KubeProxyBpfConfiguration."""
@@ -129,7 +129,7 @@ WORDS = st.one_of(
 )
 
 
-@bounded(500)
+@bounded(300)
 @given(st.lists(WORDS, max_size=3))
 def test_any_command_line(words: list[list[str]]) -> None:
     """Every flag with every odd value, without one, and flags that there are not."""
