@@ -17,6 +17,8 @@ def said_by_the_program() -> set[str]:
     source = "\n".join(path.read_text() for path in (ROOT / "kubeproxy_bpf").rglob("*.py"))
     # One event is made of a name and an ending.
     source = source.replace("{what}_port_taken", 'health_port_taken", "metrics_port_taken')
+    source = source.replace("cgroup_root_{", "cgroup_root_unknown cgroup_root_wrong {")
+    source = source.replace('f"{_PREFIX}', '"audit_')
     header = (ROOT / "bpf" / "include" / "kpb_types.h").read_text()
     reasons = {name.lower() for name in re.findall(r"COUNT_(\w+) = \d+", header)}
     return reasons | set(re.findall(r"\b[a-z]+(?:_[a-z0-9]+)+\b", source))
