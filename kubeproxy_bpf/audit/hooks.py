@@ -77,7 +77,8 @@ class HookAudit:
             self._tell_root(root)
         self._root = root
         unsound = root.soundness is Soundness.WRONG
-        self._meters.cgroup_sound.set(float(not unsound))
+        doubtful = root.soundness is Soundness.DOUBTFUL
+        self._meters.cgroup_sound.set(float(not (unsound or doubtful)))
         self._meters.pins_missing.set(self._instance.upkeep.pins_missing)
         self._fault(self._dead or (f"wrong cgroup: {root.reason}" if unsound else ""))
 
@@ -137,6 +138,7 @@ class HookAudit:
         levels = {
             Soundness.SOUND: _log.info,
             Soundness.WRONG: _log.error,
+            Soundness.DOUBTFUL: _log.warning,
             Soundness.UNKNOWN: _log.warning,
         }
         levels[root.soundness](

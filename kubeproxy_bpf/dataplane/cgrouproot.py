@@ -10,7 +10,7 @@ canary passes, and no pod is served. The rules, the first that applies decides:
 3. Processes of this node's pods can be seen: sound if one of them is inside, wrong if all of them
    are outside. They are those in network namespaces that a device of ours leads to.
 4. Sockets of other network namespaces passed the hooks: sound.
-5. There are pods, and none did: wrong, once that is so for a while.
+5. There are pods, and none did for a while: doubtful, as they may be silent. No proof, so a warning.
 
 Otherwise nobody knows. Called by ``instance`` and the audit, in threads; pyroute2 is imported late.
 """
@@ -34,6 +34,7 @@ _PROC = Path("/proc")
 class Soundness(Enum):
     SOUND = "sound"
     WRONG = "wrong"
+    DOUBTFUL = "doubtful"
     UNKNOWN = "unknown"
 
 
@@ -81,7 +82,7 @@ def judge(cgroup: Path, traffic: Traffic) -> Judgement:
         return Judgement(Soundness.SOUND, "sockets of pods pass the hooks")
     if traffic.pods and traffic.settled:
         return Judgement(
-            Soundness.WRONG, f"{traffic.pods} devices lead to pods, of which no socket passed"
+            Soundness.DOUBTFUL, f"{traffic.pods} devices lead to pods, of which no socket passed"
         )
     return Judgement(Soundness.UNKNOWN, "it is a part of the tree, and no pod was seen")
 

@@ -148,6 +148,13 @@ async def test_what_cannot_be_looked_at_ends_nothing(audited: Audited) -> None:
         assert "hooks_not_looked_at" in await audited.look()
 
 
+async def test_a_doubtful_cgroup_is_no_reason_to_be_unhealthy(audited: Audited) -> None:
+    """Pods that are silent are no proof: a warning and a metric."""
+    audited.root = Judgement(Soundness.DOUBTFUL, "no socket of pods passed")
+    assert await audited.look() == ["cgroup_root_doubtful"]
+    assert audited.faults[-1] == "" and audited.meters.cgroup_sound.values == {(): 0}
+
+
 async def test_a_wrong_cgroup_is_told_to_health_and_metrics(audited: Audited) -> None:
     """Until it is right; a changed reason alone is no news."""
     audited.root = WRONG

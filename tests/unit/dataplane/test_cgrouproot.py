@@ -59,7 +59,7 @@ def test_a_part_with_the_kubelets_pods_is_right(part: Path, group: str) -> None:
         ((0, 5), Traffic(1, 7, True), Soundness.WRONG),
         ((0, 5), Traffic(0, 0, True), Soundness.UNKNOWN),
         ((0, 0), Traffic(1, 7, False), Soundness.SOUND),
-        ((0, 0), Traffic(1, 0, True), Soundness.WRONG),
+        ((0, 0), Traffic(1, 0, True), Soundness.DOUBTFUL),
         ((0, 0), Traffic(1, 0, False), Soundness.UNKNOWN),
         ((0, 0), Traffic(0, 0, True), Soundness.UNKNOWN),
     ],
