@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kubeproxy_bpf.dataplane.cgrouproot import Soundness
+
 ROOT = Path(__file__).parents[3]
 _NAMED = re.compile(r"`([a-z]+(?:_[a-z0-9]+)+)(?:\{[^`]*\})?[ `]")
 
@@ -17,7 +19,7 @@ def said_by_the_program() -> set[str]:
     source = "\n".join(path.read_text() for path in (ROOT / "kubeproxy_bpf").rglob("*.py"))
     # One event is made of a name and an ending.
     source = source.replace("{what}_port_taken", 'health_port_taken", "metrics_port_taken')
-    source = source.replace("cgroup_root_{", "cgroup_root_unknown cgroup_root_wrong {")
+    source += "".join(f" cgroup_root_{each.value}" for each in Soundness)
     source = source.replace('f"{_PREFIX}', '"audit_')
     header = (ROOT / "bpf" / "include" / "kpb_types.h").read_text()
     reasons = {name.lower() for name in re.findall(r"COUNT_(\w+) = \d+", header)}
