@@ -10,7 +10,7 @@ canary passes, and no pod is served. The rules, the first that applies decides:
 3. Processes of this node's pods can be seen: sound if one of them is inside, wrong if all of them
    are outside. They are those in network namespaces that a device of ours leads to.
 4. Sockets of other network namespaces passed the hooks: sound.
-5. There are pods, and none did for a while: doubtful, as they may be silent. No proof, so a warning.
+5. There are pods, and none did for a while: doubtful, a warning, since they may be silent.
 
 Otherwise nobody knows. Called by ``instance`` and the audit, in threads; pyroute2 is imported late.
 """
