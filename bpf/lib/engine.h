@@ -5,7 +5,9 @@
  */
 #pragma once
 
+#include "leave.h"
 #include "open.h"
+#include "parse.h"
 
 /* enum packet_kind */
 __weak __noinline int BY_LAYER(engine_parse)(context *ctx, __u32 ethernet)
@@ -255,68 +257,6 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 
 #ifndef KPB_XDP
 
-/*
- * An address of a ServiceCIDR that no Service has [H2]: asked where packets leave, since another
- * proxy may serve it by netfilter.
- */
-static __noinline int engine_is_unused(const struct ip_addr *a)
-{
-	__u32 zero = 0;
-	const struct node *node = bpf_map_lookup_elem(&kpb_node, &zero);
-
-	if (!node)
-		return false;
-	for (__u32 i = 0; i < NODE_SERVICE_CIDRS && i < node->service_cidrs; i++)
-		if (serve_in_prefix(a, &node->service_cidr[i]))
-			return true;
-	return false;
-}
-
-/* The entry that waits for answers to this very packet. */
-static __always_inline const struct flow *engine_answer(const struct packet *p)
-{
-	struct tuple key = track_reverse(&p->tuple);
-
-	return bpf_map_lookup_elem(&kpb_flows, &key);
-}
-
-/* On its way to a backend whose address is a VIP as well: it has been served. */
-static __noinline int engine_is_middle(const struct packet *p)
-{
-	const __u32 answer = TRACK_EGRESS | TRACK_REPLY;
-	const struct flow *flow = engine_answer(p);
-
-	return flow && (flow->flags & answer) == answer;
-}
-
-static __always_inline bool engine_is_ours_to_give(__be16 port)
-{
-	__u32 place = bpf_ntohs(port) - kpb_config.snat_first;
-
-	return place < kpb_config.snat_count;
-}
-
-/*
- * No socket uses these ports, but netfilter may, masquerading for a pod. If a flow of ours waits
- * for answers at the same port of the same peer, the two must be told apart: another port.
- */
-static __noinline int engine_disentangle(context *ctx, struct scratch *work)
-{
-	struct packet *p = &work->packet;
-	struct backend peer = {.address = p->tuple.destination, .port = p->tuple.destination_port};
-	const __u32 kinds = TRACK_REPLY | TRACK_EGRESS | TRACK_PASS;
-	const struct flow *ours = engine_answer(p);
-
-	if (!ours || (ours->flags & kinds) != TRACK_REPLY || !serve_opens(p))
-		return OUT_LEAVE;
-	__builtin_memset(&work->request, 0, sizeof(work->request));
-	work->request.egress = true;
-	nat_describe(p, &work->request, &peer, &work->pair[0]);
-	if (nat_make_apart(ctx, p, work, 0) < 0)
-		return OUT_DROP;
-	return BY_LAYER(out)(ctx, true);
-}
-
 static __always_inline int engine_egress(context *ctx, bool ethernet)
 {
 	struct scratch *work = scratch();
@@ -340,14 +280,14 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 	if (kind == PACKET_ICMP_ERROR)
 		return OUT_LEAVE;
 	vip = bpf_map_lookup_elem(&kpb_vips, &p->tuple.destination);
-	if ((!vip || vip->flags & VIP_LINGER) && engine_is_unused(&p->tuple.destination)) {
+	if ((!vip || vip->flags & VIP_LINGER) && leave_is_unused(&p->tuple.destination)) {
 		verdict_count(COUNT_PACKET_UNUSED_ADDRESS);
 		return OUT_DROP;
 	}
 	if (vip && !(vip->flags & VIP_HOST_PORT))
-		return engine_is_middle(p) ? OUT_LEAVE : BY_LAYER(open_flow)(ctx, vip->flags, true);
-	if (engine_is_ours_to_give(p->tuple.source_port))
-		return engine_disentangle(ctx, work);
+		return leave_is_middle(p) ? OUT_LEAVE : BY_LAYER(open_flow)(ctx, vip->flags, true);
+	if (leave_is_ours_to_give(p->tuple.source_port))
+		return leave_disentangle(ctx, work);
 	if (lb_node_port_in_use(p->tuple.source_port))
 		engine_note_own(p);
 	return OUT_LEAVE;

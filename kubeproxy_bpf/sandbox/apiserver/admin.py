@@ -38,11 +38,11 @@ class Renumber(msgspec.Struct, tag="renumber", tag_field="kind"):
 
 
 class Compact(msgspec.Struct, tag="compact", tag_field="kind"):
-    pass
+    """Forget old events: who watches from there gets 410."""
 
 
 class Disconnect(msgspec.Struct, tag="disconnect", tag_field="kind"):
-    pass
+    """Close every connection."""
 
 
 class Certificate(msgspec.Struct, tag="certificate", tag_field="kind"):
