@@ -6,34 +6,14 @@ from itertools import count
 import pytest
 
 from kubeproxy_bpf.dataplane import devicelink, devices
-from kubeproxy_bpf.dataplane.devices import DeviceHooks, Wish
+from kubeproxy_bpf.dataplane.devices import Wish
 from kubeproxy_bpf.dataplane.places import Hook, Place
 from kubeproxy_bpf.libbpf import AttachFlag, AttachType, Link, device_chain, program_ids
+from tests.bpf.devices.process import WISH, Process, places, program_id
 
 pytestmark = pytest.mark.root
 
-WISH = Wish()
 TCX = AttachType.TCX_INGRESS
-
-
-def program_id(bpf_object, name):
-    return bpf_object.programs[name].info().id
-
-
-class Process:
-    """What a process of ours has of the devices."""
-
-    def __init__(self, node, bpf_object, pins, **options):
-        self.node = node
-        self.hooks = node.do(lambda: DeviceHooks(bpf_object.programs, pins, **options))
-        self.ingress = program_id(bpf_object, "kpb_tc_ingress")
-        self.egress = program_id(bpf_object, "kpb_tc_egress")
-
-    def sync(self, *places, wish=WISH):
-        self.node.do(lambda: self.hooks.sync({place: wish for place in places}))
-
-    def end(self):
-        self.node.do(self.hooks.close)
 
 
 @pytest.fixture
@@ -63,10 +43,6 @@ def foreign(node, load):
     yield attach
     for link in links:
         link.close()
-
-
-def places(ifindex, name):
-    return Place(ifindex, name, Hook.INGRESS), Place(ifindex, name, Hook.EGRESS)
 
 
 def pinned(pins):
