@@ -43,12 +43,21 @@ static __always_inline __u8 packet_inner_fragment(context *ctx, struct packet *p
 	return extension->next;
 }
 
+/*
+ * A mapped address stands for IPv4 in all our keys. In an IPv6 header it would pass for a packet of
+ * an IPv4 flow; the kernel drops such packets.
+ */
+static __always_inline bool parse_is_mapped(const struct ipv6_header *ip)
+{
+	return addr_is_ipv4(&ip->source) || addr_is_ipv4(&ip->destination);
+}
+
 static __always_inline enum packet_kind packet_inner_ipv6(context *ctx, struct packet *p)
 {
 	const struct ipv6_header *ip = ctx_header(ctx, p->inner_l3, sizeof(*ip));
 	const struct udphdr *ports;
 
-	if (!ip || ip->version_and_class >> 4 != 6)
+	if (!ip || ip->version_and_class >> 4 != 6 || parse_is_mapped(ip))
 		return PACKET_MALFORMED;
 	p->inner_l4 = p->inner_l3 + sizeof(*ip);
 	p->tuple.source = ip->destination;
@@ -169,7 +178,7 @@ static __always_inline enum packet_kind packet_ipv6(context *ctx, struct packet 
 	const struct ipv6_header *ip = ctx_header(ctx, p->l3, sizeof(*ip));
 	__u32 length;
 
-	if (!ip || ip->version_and_class >> 4 != 6)
+	if (!ip || ip->version_and_class >> 4 != 6 || parse_is_mapped(ip))
 		return PACKET_MALFORMED;
 	length = bpf_ntohs(ip->payload_length) + sizeof(*ip);
 	if (!ip->payload_length && ctx_segment(ctx)) /* BIG TCP, as above */

@@ -129,6 +129,21 @@ def test_errors_about_nothing_are_left_alone(
     assert not served.flows()
 
 
+@both
+def test_mapped_addresses_are_no_ipv6(placed: Placed, served: PacketWorld, program: str) -> None:
+    """An IPv6 header with mapped addresses passes for no packet of IPv4."""
+    mapping = bytes(10) + b"\xff\xff"
+    source, node = mapping + packed(OUTSIDE[0]), mapping + packed(NODE[0])
+    for ends in (
+        Ends(source, 7000, node, REMOTE_ONLY),
+        Ends(source, 7000, packed(NODE[1]), REMOTE_ONLY),
+        Ends(packed(OUTSIDE[1]), 7000, node, REMOTE_ONLY),
+    ):
+        for protocol in (TCP, UDP):
+            assert left_alone(placed[program, UPLINK], opener(ends, protocol))
+    assert not served.flows()
+
+
 @families
 def test_a_forged_error_ends_no_flow(placed: Placed, served: PacketWorld, family: int) -> None:
     """Whoever it claims to be from: it is translated, as by any router, and the flow lives on."""
