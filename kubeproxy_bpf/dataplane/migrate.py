@@ -35,6 +35,9 @@ _SHARED = (*_BY_PROGRAMS, "kpb_flow_queue", "kpb_sock_state", "kpb_fragments")
 _READABLE = (MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE, MapType.ARRAY)
 _BATCH = 4096
 
+Batch = tuple[bytes, bytes, int]
+"""Keys, values, and how many."""
+
 
 class Form(NamedTuple):
     """What makes new keys and values of old ones."""
@@ -68,7 +71,7 @@ class Past:
 
     def _copy_first(self, old: BpfMap, new: BpfMap, form: Form) -> int:
         # Digests alone: half a million keys would take more memory than all the rest.
-        return copy(old, new, form, self._copied.setdefault(old.name, set()).add)
+        return copy(old, new, form, self._copied.setdefault(old.name, set()).add, _room(old.name, new))
 
     def _copy_missing(self, old: BpfMap, new: BpfMap, form: Form) -> int:
         return copy_missing(old, new, form, self._copied.get(old.name, set()))
@@ -119,12 +122,28 @@ def find_past(owned: Owned, names: Iterable[str], types: Btf) -> Past | None:
     return Past(running, types) if running else None
 
 
+def _room(name: str, new: BpfMap) -> int | None:
+    """How many entries to copy at most; None: as many as fit.
+
+    The queue by which programs find flows that are over does not know those that were copied: a
+    table full of them would refuse new ones until a sweep has been through it.
+    """
+    return new.max_entries - new.max_entries // 8 if name == "kpb_flows" else None
+
+
 def copy(
-    old: BpfMap, new: BpfMap, form: Form, remember: Callable[[int], None] | None = None
+    old: BpfMap,
+    new: BpfMap,
+    form: Form,
+    remember: Callable[[int], None] | None = None,
+    room: int | None = None,
 ) -> int:
-    """Copy entries until there is no more room; tell how many. ``remember`` gets their digests."""
+    """Copy entries, ``room`` at most, until there is no more room; tell how many.
+
+    ``remember`` gets their digests.
+    """
     done = 0
-    for keys, values, count in old.batches(_BATCH):
+    for keys, values, count in _within(old.batches(_BATCH), new, room):
         if old.type == MapType.ARRAY and not any(values):
             continue
         try:
@@ -138,6 +157,20 @@ def copy(
             for key in _cut(keys, count, old.key_size):
                 remember(hash(key))
     return done
+
+
+def _within(batches: Iterable[Batch], new: BpfMap, room: int | None) -> Iterator[Batch]:
+    """The batches, until that many entries."""
+    left = room
+    for keys, values, count in batches:
+        if left is None:
+            yield keys, values, count
+            continue
+        yield keys, values, min(count, left)
+        left -= min(count, left)
+        if not left:
+            _log.warning("migration_cut_short", map=new.name, room=room)
+            return
 
 
 def copy_missing(old: BpfMap, new: BpfMap, form: Form, copied: Collection[int]) -> int:

@@ -76,6 +76,22 @@ def test_a_smaller_map_takes_what_it_has_room_for(again: bool, made: Made) -> No
     assert len(list(new.keys())) == 10
 
 
+def test_flows_that_are_copied_leave_room_for_new_ones(flows: Flows, packet_btf: Btf) -> None:
+    """The queue of flows that are over does not know them, so a full table would refuse all new
+    ones until a sweep has been through it."""
+    entries = flows.map.max_entries // 8 * 10
+    keys, values = flows.map.key_size, flows.map.value_size
+    with BpfMap.create(MapType.HASH, "kpb_flows", keys, values, entries) as old:
+        for start in range(0, entries, 1000):
+            numbers = range(start, min(start + 1000, entries))
+            raw = b"".join(n.to_bytes(4, "big").ljust(keys, b"\0") for n in numbers)
+            old.update_batch(raw, bytes(values * len(numbers)), len(numbers))
+        Past({"kpb_flows": RunningMap(old, packet_btf)}, packet_btf).copy_state(
+            {"kpb_flows": flows.map}
+        )
+    assert len(list(flows.map.keys())) == flows.map.max_entries - flows.map.max_entries // 8
+
+
 def test_arrays_keep_their_places(made: Made) -> None:
     """An index means the same in a longer array; what lies behind a shorter one is gone."""
     old = made(4, 10000, MapType.ARRAY)
