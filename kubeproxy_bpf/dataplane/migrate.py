@@ -71,7 +71,9 @@ class Past:
 
     def _copy_first(self, old: BpfMap, new: BpfMap, form: Form) -> int:
         # Digests alone: half a million keys would take more memory than all the rest.
-        return copy(old, new, form, self._copied.setdefault(old.name, set()).add, _room(old.name, new))
+        return copy(
+            old, new, form, self._copied.setdefault(old.name, set()).add, _room(old.name, new)
+        )
 
     def _copy_missing(self, old: BpfMap, new: BpfMap, form: Form) -> int:
         return copy_missing(old, new, form, self._copied.get(old.name, set()))
