@@ -138,6 +138,12 @@ static __always_inline bool out_is_pod(__u32 ifindex)
 	return device && device->flags & DEVICE_POD;
 }
 
+/* A device that went is forgotten by user space: then the routes say where packets go. */
+static __always_inline bool out_is_gone(__u32 ifindex)
+{
+	return !bpf_map_lookup_elem(&kpb_devices, &ifindex);
+}
+
 /* The next hop is known: the frame is finished here. */
 static __always_inline int out_frame(context *ctx, const struct flow *flow,
 				     const struct route *route)
@@ -208,6 +214,8 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 	}
 	if (out_rewrite(ctx, p, flow))
 		return OUT_DROP;
+	if (route_is_found(found) && ifindex && ifindex != route.ifindex && out_is_gone(ifindex))
+		ifindex = 0;
 	if (ifindex && (!route_is_found(found) || ifindex != route.ifindex))
 		return out_back(ctx, p, flow);
 	if (found == BPF_FIB_LKUP_RET_SUCCESS && p->l3 && out_knows_mac(&route))
@@ -232,7 +240,8 @@ static __always_inline int out_stack(context *ctx, struct packet *p, const struc
 {
 	if (out_rewrite(ctx, p, flow))
 		return OUT_DROP;
-	if (flow->flags & TRACK_EGRESS && flow->ifindex && flow->ifindex != ctx_ifindex(ctx))
+	if (flow->flags & TRACK_EGRESS && flow->ifindex && flow->ifindex != ctx_ifindex(ctx) &&
+	    !out_is_gone(flow->ifindex))
 		return out_back(ctx, p, flow);
 	if (flow->flags & TRACK_EGRESS)
 		ctx_finish(ctx);

@@ -176,6 +176,35 @@ def test_local_policy_keeps_the_client(
 
 
 @families
+def test_the_clients_device_is_gone(hooks: Hooks, world: PacketWorld, family: int) -> None:
+    """Answers do not wait for a packet of the client by another device: the routes lead them."""
+    world.service((NODE_PORT, VIP[family], SERVED), local=[LOCAL_POD[family]], flags=EXTERNAL_LOCAL)
+    world.service((NODE_PORT, VIP[family], SERVED + 1), remote=[REMOTE_POD[family]])
+    for served, backend, by, own in (
+        (SERVED, LOCAL_POD[family], POD, ""),
+        (SERVED + 1, REMOTE_POD[family], UPLINK, NODE[family]),
+    ):
+        outer = Ends(OUTSIDE[family], 40000, NODE[family], served)
+        talk = Conversation(
+            hooks, "TCP", outer, (backend, 8080), UPLINK_SECOND, by, own, direct=bool(own)
+        )
+        talk.ask()
+        assert talk.inner
+        answer = frames.packet("TCP", talk.inner.reply(), flags="SA")
+        for there in (True, False):
+            world.device(UPLINK_SECOND, DEVICE_ETHERNET, NODE_SECOND)
+            if not there:
+                world.no_device(UPLINK_SECOND)
+            seen = hooks.ingress(by, frames.frame(answer, MAC[by]))
+            if not own:
+                seen = hooks.egress(UPLINK, seen.data)
+            assert frames.ends_of(frames.read(seen.data)) == outer.reply()
+            back = macs(PEER_MAC[GATEWAY_SECOND], MAC[UPLINK_SECOND])
+            assert (seen.data[6:12] == back[6:]) is there
+            assert there is (seen.verdict is Verdict.REDIRECT) or own
+
+
+@families
 @protocols
 def test_pod_to_a_remote_backend(
     hooks: Hooks, world: PacketWorld, family: int, protocol: str

@@ -102,6 +102,10 @@ class PacketWorld(World):
         raw = self._device.encode(Device(ipv4, ipv6, mac, flags, mtu))
         self.maps["kpb_devices"].update(u32(self.ifindex[name]), raw)
 
+    def no_device(self, name: str) -> None:
+        """It went, as far as user space tells."""
+        self.maps["kpb_devices"].delete(u32(self.ifindex[name]))
+
     def node(
         self, detect: Sequence[str] = DETECTED_PODS, service_cidrs: Iterable[str] = ()
     ) -> None:
