@@ -6,6 +6,7 @@
 #include "kpb.h"
 #include "kpb_packet_maps.h"
 #include "icmp.h"
+#include "parse.h"
 #include "reject.h"
 
 char kpb_license[] SEC("license") = "Dual BSD/GPL";
