@@ -71,7 +71,7 @@ class HookAudit:
             await in_thread(self._prove)
         try:
             root = await in_thread(self._judge_root)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             root = Judgement(Soundness.UNKNOWN, str(error))
         if self._root is None or root.soundness is not self._root.soundness:
             self._tell_root(root)

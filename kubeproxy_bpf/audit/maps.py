@@ -15,7 +15,7 @@ from typing import Callable, NoReturn, Sequence
 import structlog
 
 from kubeproxy_bpf.audit.meters import AuditMeters
-from kubeproxy_bpf.dataplane.program import Programmer
+from kubeproxy_bpf.dataplane.program import FINDINGS_MAX, Programmer
 from kubeproxy_bpf.libbpf import LibbpfError
 from kubeproxy_bpf.model.addresses import format_address
 from kubeproxy_bpf.plan.findings import Finding
@@ -41,12 +41,19 @@ class MapAudit:
         self._period_s = period_s
         self._meters = meters or AuditMeters()
         self._wall = wall
+        self._mended = False
+        """Whether the last look repaired anything."""
 
     async def run(self) -> NoReturn:
         """Look for ever."""
         while True:
             await asyncio.sleep(self._period_s)
-            await self.look()
+            await self.look_at_all()
+
+    async def look_at_all(self) -> None:
+        """An emptied map is more than one look takes on; what cannot be repaired waits."""
+        while len(await self.look()) >= FINDINGS_MAX and self._mended:
+            pass
 
     async def look(self) -> list[Finding]:
         """Compare and repair once; return what differed."""
@@ -72,6 +79,7 @@ class MapAudit:
         remaining = await self._programmer.repair(found)
         repaired = Counter((f.map, f.kind.value) for f in found)
         repaired.subtract((f.map, f.kind.value) for f in remaining)
+        self._mended = len(remaining) < len(found)
         for labels, count in repaired.items():
             if count > 0:
                 self._meters.repaired.inc(*labels, by=count)

@@ -31,8 +31,9 @@ _RAW = {
 }
 _LOOPBACK = {CANARY_IPV4: "127.0.0.1", CANARY_IPV6: "::1"}
 _TIMEOUT_S = 10
-_DENIED = (str(errno.EPERM), str(errno.EACCES))
-"""What programs and policies of others answer."""
+_UNTRANSLATED = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.EINVAL)
+"""What becomes of a connect to an address that nobody has. Any other errno has causes of its own:
+policies of others, too few ports or descriptors, no memory."""
 
 # Joins before it makes a socket: a socket keeps the cgroup in which it was made.
 _CLIENT = """
@@ -94,10 +95,12 @@ def _judge(cgroup: Path, address: str, loopback: str, answer: list[str]) -> None
     if answer[0] == loopback:
         needs = f"connect is translated in {cgroup}, but getpeername shows {answer[1]}"
         raise UnsupportedKernel("socket hooks", needs)
-    if answer[0] in _DENIED:
-        needs = f"a socket in {cgroup} may not connect ({os.strerror(int(answer[0]))})"
-        raise UnsupportedKernel("proof of the socket hooks", needs)
-    shown = os.strerror(int(answer[0])) if answer[0].isdecimal() else ", ".join(answer)
+    shown = ", ".join(answer)
+    if answer[0].isdecimal():
+        shown = os.strerror(int(answer[0]))
+        if int(answer[0]) not in _UNTRANSLATED:
+            needs = f"a socket in {cgroup} cannot connect ({shown})"
+            raise UnsupportedKernel("proof of the socket hooks", needs)
     needs = f"attached to {cgroup}, they do not run for its sockets ({shown})"
     raise HooksDead("socket hooks", needs)
 

@@ -136,10 +136,10 @@ def _leads_to(netlink: object, pid: int, namespace: str, proc: Path) -> bool:
     if namespace == os.readlink(proc / "self/ns/net"):
         return False
     answer = netlink.get_netnsid(pid=pid)  # type: ignore[attr-defined]
-    return int(answer["nsid"]) < 2**31
+    return answer is not None and int(answer["nsid"]) < 2**31
 
 
 def _unified(file: Path) -> Path:
-    lines = file.read_text().splitlines()
+    lines = os.fsdecode(file.read_bytes()).splitlines()  # pods may name their groups as they like
     found = (line[3:] for line in lines if line.startswith("0::"))
     return Path(next(found, "/"))

@@ -169,8 +169,10 @@ class DeviceHooks:
             if place in self._holds and self._wishes.get(place) != wish:
                 self._forget(place)
         gone = {place for place in wanted if not self._check(place)}
+        # What takes the place of an earlier process' programs is whole before anything else goes.
+        hurry = outdated if self._began else lambda: False
         self._attach_missing(
-            {place: wish for place, wish in wanted.items() if place not in gone}, outdated
+            {place: wish for place, wish in wanted.items() if place not in gone}, hurry
         )
         self._wishes = dict(wanted)
         if not self._began:

@@ -18,6 +18,7 @@ exchange; runs in its threads.
 from __future__ import annotations
 
 import errno
+import sys
 from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple
 
 import structlog
@@ -34,9 +35,6 @@ _BY_PROGRAMS = ("kpb_flows", "kpb_affinity", "kpb_tcp_origin", "kpb_sock_flows")
 _SHARED = (*_BY_PROGRAMS, "kpb_flow_queue", "kpb_sock_state", "kpb_fragments")
 _READABLE = (MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE, MapType.ARRAY)
 _BATCH = 4096
-
-Batch = tuple[bytes, bytes, int]
-"""Keys, values, and how many."""
 
 
 class Form(NamedTuple):
@@ -142,37 +140,35 @@ def copy(
 ) -> int:
     """Copy entries, ``room`` at most, until there is no more room; tell how many.
 
-    ``remember`` gets their digests.
+    ``remember`` gets the digests of all keys, also of what was not copied.
     """
-    done = 0
-    for keys, values, count in _within(old.batches(_BATCH), new, room):
-        if old.type == MapType.ARRAY and not any(values):
-            continue
-        try:
-            done += new.update_batch(
-                form.keys.apply(keys, count), form.values.apply(values, count), count
-            )
-        except LibbpfError as error:
-            _cut_short(new, error)
-            break
+    done, left = 0, sys.maxsize if room is None else room
+    for keys, values, count in old.batches(_BATCH):
         if remember:
+            # Also of what finds no room: it is not what the programs make after this.
             for key in _cut(keys, count, old.key_size):
                 remember(hash(key))
+        if old.type == MapType.ARRAY and not any(values):
+            continue
+        taken = _put(new, form, keys, values, min(count, left))
+        done += taken
+        left = left - taken if taken == count else 0
+    if not left:
+        _log.warning("migration_cut_short", map=new.name, room=done)
     return done
 
 
-def _within(batches: Iterable[Batch], new: BpfMap, room: int | None) -> Iterator[Batch]:
-    """The batches, until that many entries."""
-    left = room
-    for keys, values, count in batches:
-        if left is None:
-            yield keys, values, count
-            continue
-        yield keys, values, min(count, left)
-        left -= min(count, left)
-        if not left:
-            _log.warning("migration_cut_short", map=new.name, room=room)
-            return
+def _put(new: BpfMap, form: Form, keys: bytes, values: bytes, count: int) -> int:
+    """Write a batch; return how many elements: fewer, if the map is full."""
+    if not count:
+        return 0
+    try:
+        return new.update_batch(
+            form.keys.apply(keys, count), form.values.apply(values, count), count
+        )
+    except LibbpfError as error:
+        _check_full(error)
+        return getattr(error, "done", 0)
 
 
 def copy_missing(old: BpfMap, new: BpfMap, form: Form, copied: Collection[int]) -> int:
@@ -189,7 +185,8 @@ def copy_missing(old: BpfMap, new: BpfMap, form: Form, copied: Collection[int]) 
             except LibbpfError as error:
                 if error.errno == errno.EEXIST:
                     continue
-                _cut_short(new, error)
+                _check_full(error)
+                _log.warning("migration_cut_short", map=new.name, room=new.max_entries)
                 return done
     return done
 
@@ -198,11 +195,10 @@ def _cut(raw: bytes, count: int, size: int) -> Iterator[bytes]:
     return (raw[start : start + size] for start in range(0, count * size, size))
 
 
-def _cut_short(new: BpfMap, error: LibbpfError) -> None:
+def _check_full(error: LibbpfError) -> None:
     """A full map is no failure: flows that found no room end, as they do in a full table."""
     if error.errno not in (errno.E2BIG, errno.ENOSPC, errno.ENOENT):
         raise error
-    _log.warning("migration_cut_short", map=new.name, room=new.max_entries)
 
 
 def _before(types: Btf, part: Type, size: int) -> Side:

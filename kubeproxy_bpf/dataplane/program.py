@@ -20,7 +20,7 @@ from kubeproxy_bpf.plan.findings import Finding, Kind
 from kubeproxy_bpf.plan.planner import NOTHING, Planner
 from kubeproxy_bpf.plan.writes import Capacity, Failed
 
-_FINDINGS_MAX = 4096
+FINDINGS_MAX = 4096
 _PAUSE_S = 0.002
 _BATCH = 128
 _BATCH_OF_GRACES = 8
@@ -116,7 +116,7 @@ class Programmer:
         """
         found: list[Finding] = []
         steps = audit(self._planner, self._dataplane.held)
-        while len(found) < _FINDINGS_MAX:
+        while len(found) < FINDINGS_MAX:
             async with self._lock:
                 step = next(steps, None)
             if step is None:

@@ -138,8 +138,10 @@ class DeviceWatcher:
                     continue
                 if event.endswith("ADDR"):
                     self._stale_addresses = True
-                else:
+                elif event.endswith("LINK"):
                     self._stale.add(message["index"])
+                else:  # actions of filters, which belong to no device
+                    continue
                 changed.set()
 
     async def _read_after(self, changed: asyncio.Event, route: Any) -> None:
@@ -176,13 +178,18 @@ class DeviceWatcher:
 
     async def _read_each(self, route: Any, stale: Collection[int]) -> bool:
         # Nobody tells of a device that the other end of its wire went elsewhere, or came back.
-        partners = {self._partners.get(index, 0) for index in stale}
+        partners = self._partners_of(stale)
         for index in stale:
             await self._read_one(route, index)
-        partners |= {self._partners.get(index, 0) for index in stale}
+        partners |= self._partners_of(stale)
         for index in (partners & self._links.keys()) - set(stale):
             await self._read_one(route, index)
         return True
+
+    def _partners_of(self, stale: Collection[int]) -> set[int]:
+        """In both directions: one that went says nothing of its partner any more."""
+        there = {self._partners.get(index, 0) for index in stale}
+        return there | {index for index, other in self._partners.items() if other in stale}
 
     async def _read_one(self, route: Any, index: int) -> None:
         from pyroute2.netlink.exceptions import NetlinkError

@@ -124,10 +124,12 @@ def test_what_is_removed_is_put_back(node, process, pins):
 
 
 def test_what_is_wanted_no_longer_does_not_hold_up_what_is(node, process, monkeypatch):
-    """Among very many devices a pass ends early, though never without having attached some."""
+    """Among very many devices a pass ends early, though never without having attached some, and
+    not the first one: it takes the place of an earlier process."""
     monkeypatch.setattr(devices, "_PATIENCE_S", 0.0)
     wires = [Place(node.wire(f"v{n}", f"e{n}"), f"v{n}", Hook.INGRESS) for n in range(4)]
     ours = process(clock=count().__next__)
+    node.do(lambda: ours.hooks.sync({}, outdated=lambda: True))
     many = {place: WISH for place in wires[:3]}
 
     node.do(lambda: ours.hooks.sync(many, outdated=lambda: True))
@@ -136,6 +138,10 @@ def test_what_is_wanted_no_longer_does_not_hold_up_what_is(node, process, monkey
     assert wires[3] in ours.hooks.attached
     node.do(lambda: ours.hooks.sync({wires[3]: WISH, **many}))
     assert set(wires) == set(ours.hooks.attached)
+    ours.end()
+    again = process(clock=count().__next__)
+    node.do(lambda: again.hooks.sync(many, outdated=lambda: True))
+    assert set(many) == set(again.hooks.attached)
 
 
 def test_a_device_that_went_meanwhile_is_not_asked_to_take_a_program(node, process):

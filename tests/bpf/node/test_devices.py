@@ -138,6 +138,26 @@ def test_filters_that_come_and_go_are_told():
     run_in_new_namespace(scenario)
 
 
+async def test_what_belongs_to_no_device_is_passed_over():
+    """Actions of filters are told to the same group (no kernel module for one is here)."""
+
+    class Events:
+        left = [{"event": "RTM_NEWACTION"}, {"event": "RTM_NEWLINK", "index": 7}]
+
+        async def get(self):
+            while self.left:
+                yield self.left.pop(0)
+            await asyncio.Event().wait()
+
+    watcher, changed = DeviceWatcher(Reports()), asyncio.Event()
+    task = asyncio.create_task(watcher._drain(Events(), changed))
+    async with asyncio.timeout(10):
+        await changed.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert {7} == watcher._stale
+
+
 def test_devices_are_told_with_all_that_is_asked_of_them():
     """Kind, type of link, MAC, MTU, master, the other end, and addresses as the kernel has them."""
 

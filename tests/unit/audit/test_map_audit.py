@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, Sequence
 
 import pytest
 import structlog
 
+from kubeproxy_bpf.audit import maps
 from kubeproxy_bpf.audit.maps import MapAudit
 from kubeproxy_bpf.audit.meters import AuditMeters
+from kubeproxy_bpf.dataplane import program
 from kubeproxy_bpf.dataplane.fake import FakeDataplane
 from kubeproxy_bpf.dataplane.program import Programmer
 from kubeproxy_bpf.libbpf import LibbpfError
+from kubeproxy_bpf.plan import audit as plan_audit
+from kubeproxy_bpf.plan.findings import Finding
 from tests.plan_objects import cluster_ip, complete, desired, ip, port_id
 
 WEB = port_id("web")
@@ -70,6 +74,32 @@ async def test_a_difference_is_named_counted_and_repaired(audited: Audited) -> N
     assert (done["event"], done["differences"], done["remaining"]) == ("maps_repaired", 1, 0)
     assert audited.meters.differences.values == {("vips", "missing"): 1}
     assert audited.meters.repaired.values == {("vips", "missing"): 1}
+
+
+async def test_an_emptied_map_does_not_wait_for_the_next_period(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look takes on so much and no more; where nothing can be repaired it is left at that."""
+    for module in (maps, program):
+        monkeypatch.setattr(module, "FINDINGS_MAX", 1)
+    monkeypatch.setattr(plan_audit, "_KEYS", 1)
+    ports = [port_id(f"web-{n}") for n in range(3)]
+    services = {port: desired([cluster_ip(f"10.96.0.{n + 2}")], []) for n, port in enumerate(ports)}
+    await audited.programmer.apply(complete(services))
+    await audited.programmer.settled()
+    everything = dict(audited.fake.vips)
+    audited.fake.vips.clear()
+    await audited.audit.look_at_all()
+    assert audited.fake.vips == everything
+    audited.fake.vips.clear()
+    monkeypatch.setattr(audited.programmer, "repair", _nothing_repaired)
+    looks = audited.meters.runs.values[()]
+    await audited.audit.look_at_all()
+    assert audited.meters.runs.values[()] == looks + 1
+
+
+async def _nothing_repaired(found: Sequence[Finding]) -> Sequence[Finding]:
+    return found
 
 
 async def test_what_remains_is_said_and_not_counted_as_repaired(audited: Audited) -> None:

@@ -91,7 +91,7 @@ def test_only_processes_of_this_nodes_pods_count(
     ):
         (proc / pid / "ns").mkdir(parents=True)
         (proc / pid / "ns/net").symlink_to(namespace)
-        (proc / pid / "cgroup").write_text(f"9:cpu:/v1\n0::{cgroup}\n")
+        (proc / pid / "cgroup").write_bytes(b"9:cpu:/v1\xff\n0::" + cgroup.encode() + b"\n")
     (proc / "15").mkdir()
 
     def leads_to(netlink: object, pid: int, namespace: str, where: Path) -> bool:

@@ -81,7 +81,7 @@ async def test_more_than_a_repair_takes_on_is_left_for_the_next_time(
     programmer: Programmer, fake: FakeDataplane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An emptied map ends the walk early; what is found is repaired, the rest found again."""
-    monkeypatch.setattr(program, "_FINDINGS_MAX", 100)
+    monkeypatch.setattr(program, "FINDINGS_MAX", 100)
     monkeypatch.setattr(audit, "_KEYS", 50)
     fake.vips.clear()
     rounds = 0
