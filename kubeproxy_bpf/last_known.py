@@ -6,9 +6,9 @@ nobody could ever ask it. The rules of the start:
 
 1. Programs of an earlier process serve already: their maps are newer than any snapshot, nothing of
    it is programmed. Only the endpoints of the API server's Service are remembered.
-2. The snapshot has a Service with the API server's address: it is programmed before the first
-   request is made, which could go nowhere.
-3. Otherwise the API server has a moment to answer first.
+2. The API server's address is the cluster IP of a Service of it: that is programmed before the
+   first request is made, which could go nowhere.
+3. Otherwise the API server has a moment to answer first, and once it has, the time to tell all.
 
 What is recalled is replaced as a whole by the first complete lists. From then on a snapshot is
 written after changes, in a thread, with a rest after each, and at an orderly end. Whether a sync is
@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Coroutine, Iterable, Protocol
@@ -32,16 +33,21 @@ from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.credentials import Connection
 from kubeproxy_bpf.api.decode import ApiObject, Kind
 from kubeproxy_bpf.api.meters import SnapshotMeters
-from kubeproxy_bpf.api.objects import EndpointSlice, ObjectKey, Service
+from kubeproxy_bpf.api.objects import EndpointSlice, ObjectKey
 from kubeproxy_bpf.api.snapshot import Identity, Snapshot, SnapshotRefused, encode
 from kubeproxy_bpf.api.snapshot_file import SnapshotFile
+from kubeproxy_bpf.api.snapshot_way import leads_through, without_addresses
 from kubeproxy_bpf.api.store import Store
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.model.slices import API_SERVER
-from kubeproxy_bpf.threads import in_thread
+from kubeproxy_bpf.threads import in_own_thread, in_thread
 
 ANSWER_WAIT_S = 1.0
-"""So long the API server may take to tell everything before a snapshot stands in."""
+"""So long the API server may say nothing at all before a snapshot stands in."""
+_LISTS_WAIT_S = 10.0
+"""So long one that says anything, be it an error, may take to tell everything: large lists take
+seconds, and so do the refusals after which nobody waits for Pods."""
+_NAME_WAIT_S = 1.0
 _PROGRAMMED_WAIT_S = 10.0
 _GATHER_S = 1.0
 """Changes come in swarms."""
@@ -57,6 +63,9 @@ class Client(Protocol):
 
     @property
     def connection(self) -> Connection: ...
+
+    @property
+    def answered(self) -> bool: ...
 
 
 class Model(Protocol):
@@ -131,7 +140,7 @@ class LastKnown:
     async def reach(self, source: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Run the API source, once there is a way to the API server."""
         if self._snapshot is not None and self._is_own_service(self._snapshot):
-            self._recall()
+            await self._recall()
             try:
                 async with asyncio.timeout(_PROGRAMMED_WAIT_S):
                     await self._programmed.wait()
@@ -145,12 +154,8 @@ class LastKnown:
 
     async def run(self) -> None:
         """Recall in time what was read; then write for ever."""
-        if self._snapshot is not None:
-            try:
-                async with asyncio.timeout(ANSWER_WAIT_S):
-                    await self._synced.wait()
-            except TimeoutError:
-                self._recall()
+        if self._snapshot is not None and not await self._is_told():
+            await self._recall()
         await self._synced.wait()
         while True:
             await self._changed.wait()
@@ -194,30 +199,54 @@ class LastKnown:
             _log.warning("snapshot_off", path=str(file.path), error=str(error))
             self._file = None
 
-    def _is_own_service(self, snapshot: Snapshot) -> bool:
-        address = parse_address(urlsplit(self._client.connection.host).hostname or "")
-        return address is not None and any(
-            address == parse_address(text)
-            for service in snapshot.objects[Kind.SERVICE]
-            if isinstance(service, Service)
-            for text in (
-                *service.cluster_ips,
-                *service.external_ips,
-                *(entry.ip for entry in service.ingress),
-            )
-        )
+    async def _is_told(self) -> bool:
+        """Whether the API server tells everything in time."""
+        if await self._is_synced_in(ANSWER_WAIT_S):
+            return True
+        return self._client.answered and await self._is_synced_in(_LISTS_WAIT_S - ANSWER_WAIT_S)
 
-    def _recall(self) -> None:
+    async def _is_synced_in(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._synced.wait()
+        return False
+
+    def _is_own_service(self, snapshot: Snapshot) -> bool:
+        return leads_through(snapshot.objects[Kind.SERVICE], parse_address(self._api_host()))
+
+    def _api_host(self) -> str:
+        return urlsplit(self._client.connection.host).hostname or ""
+
+    async def _api_addresses(self) -> set[bytes]:
+        """The addresses of the API server, as far as they can be known without it."""
+        name = self._api_host()
+        address = parse_address(name)
+        if address is not None:
+            return {address}
+        try:
+            look_up = in_own_thread(partial(socket.getaddrinfo, name, None))
+            found = await asyncio.wait_for(look_up, _NAME_WAIT_S)
+        except (OSError, ValueError):
+            return set()
+        return {parsed for entry in found if (parsed := parse_address(str(entry[4][0])))}
+
+    async def _recall(self) -> None:
         """Serve what was known, until the API server tells what is true."""
         snapshot, self._snapshot = self._snapshot, None
         if snapshot is None:
+            return
+        addresses = await self._api_addresses()
+        if self._synced.is_set():
             return
         counts = {kind.value: len(found) for kind, found in snapshot.objects.items()}
         age_s = round(max(time.time() - snapshot.written, 0.0))
         _log.warning("snapshot_recalled", age_s=age_s, **counts)
         self._meters.in_use(counts)
         self._store.recall(
-            {kind: {each.key: each for each in found} for kind, found in snapshot.objects.items()}
+            {
+                kind: {each.key: without_addresses(each, addresses) for each in found}
+                for kind, found in snapshot.objects.items()
+            }
         )
 
     async def _write(self) -> None:

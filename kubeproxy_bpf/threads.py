@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocking work of the event loop's tasks, done in threads. Called by ``instance``, ``packets``."""
+"""Blocking work of the event loop's tasks, done in threads. Called by ``instance``, ``packets``,
+``last_known``."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from threading import Thread
 from typing import Callable, TypeVar
 
 T = TypeVar("T")
@@ -18,3 +21,31 @@ async def in_thread(function: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([work])
         raise
+
+
+def in_own_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+    """Run in a thread that nobody has to wait for, not even the end of the process: what hangs in
+    the kernel cannot be ended. Nobody may close what it works on."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(outcome: Callable[[], None]) -> None:
+        # Who waited may have given up by now, and the loop may be closed.
+        def tell() -> None:
+            if not future.done():
+                outcome()
+
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell)
+
+    def work() -> None:
+        try:
+            result = function()
+        except Exception as error:
+            failure = error
+            settle(lambda: future.set_exception(failure))
+        else:
+            settle(lambda: future.set_result(result))
+
+    Thread(target=work, name=getattr(function, "__name__", "own"), daemon=True).start()
+    return future

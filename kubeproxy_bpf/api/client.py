@@ -91,6 +91,8 @@ class ApiClient:
         self.meters = meters or RestMeters()
         self._session: aiohttp.ClientSession | None = None
         self._proxies = Proxies(os.environ)
+        self.answered = False
+        """Whether the API server has answered anything yet, be it with an error."""
         self._host = ""
         """Of the API server, with its port as configured: a label of metrics."""
 
@@ -203,6 +205,7 @@ class ApiClient:
                     **options,
                 )
             code = response.status
+            self.answered = True
             return response
         finally:
             self._host = urlsplit(connection.host).netloc.rpartition("@")[2]

@@ -16,7 +16,7 @@ from kubeproxy_bpf import last_known
 from kubeproxy_bpf.api.credentials import Connection
 from kubeproxy_bpf.api.decode import ApiObject, Kind
 from kubeproxy_bpf.api.meters import SnapshotMeters
-from kubeproxy_bpf.api.objects import EndpointSlice, ObjectKey
+from kubeproxy_bpf.api.objects import EndpointSlice, Ingress, ObjectKey, Service
 from kubeproxy_bpf.api.snapshot import Identity
 from kubeproxy_bpf.api.snapshot_file import SnapshotFile
 from kubeproxy_bpf.api.source import node_store
@@ -77,6 +77,8 @@ class Process:
         self.model = ClusterModel(ModelConfig(NODE))
         self.meters = SnapshotMeters()
         self.connection = Connection(host=host)
+        self.answered = False
+        """Whether the API server said anything yet."""
         config = Config(hostname=NODE, snapshot_path=str(path))
         self.last_known = LastKnown(config, self, self.store, self.model, self.meters)
         self.heard = Heard(self.model)
@@ -156,6 +158,67 @@ async def test_an_api_server_that_answers_is_believed_alone(path: Path) -> None:
         process.sync({**OBJECTS, Kind.SERVICE: (API,)})
         await asyncio.sleep(0.05)
         assert ["synced"] == process.heard.events
+
+
+async def test_an_api_server_that_says_anything_gets_the_time_to_tell_all(path: Path) -> None:
+    """Large lists take longer than a moment, and so does a refusal to show Pods."""
+    process = Process(path)
+    process.answered = True
+    async with process.running():
+        await asyncio.sleep(0.05)
+        assert not process.heard.events
+        process.sync({**OBJECTS, Kind.POD: ()})
+        assert ["synced"] == process.heard.events
+
+
+async def test_an_api_server_that_never_tells_all_is_not_waited_for_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that only says that it cannot serve leaves us with what was known."""
+    monkeypatch.setattr(last_known, "_LISTS_WAIT_S", 0.05)
+    process = Process(path)
+    process.answered = True
+    async with process.running():
+        await until(lambda: ["recalled"] == process.heard.events)
+
+
+async def test_an_address_that_the_api_server_has_without_us_stays_its_own(tmp_path: Path) -> None:
+    """Endpoints that are dead by now must not take it: nobody could tell of others."""
+    path, address = tmp_path / "snapshot", "192.0.2.1"
+    vip = service(
+        name="vip",
+        cluster_ips=("10.96.0.8",),
+        external_ips=(address, "192.0.2.2"),
+        ingress=(Ingress(address, "VIP"), Ingress("192.0.2.3", "VIP"), Ingress("", "VIP")),
+    )
+    before = Process(path)
+    async with before.running():
+        before.sync({**OBJECTS, Kind.SERVICE: (API, vip)})
+    process = Process(path)
+    async with process.running():
+        await process.asked.wait()
+        await until(lambda: process.heard.events)
+        recalled = process.heard.known[Kind.SERVICE, vip.key]
+        assert isinstance(recalled, Service)
+        assert ("192.0.2.2",) == recalled.external_ips
+        assert ["192.0.2.3", ""] == [entry.ip for entry in recalled.ingress]
+        process.sync({**OBJECTS, Kind.SERVICE: (API, vip)})
+        assert vip == process.heard.known[Kind.SERVICE, vip.key]
+
+
+async def test_a_name_of_the_api_server_stands_for_its_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it has an address without us does not depend on how it is configured."""
+    path, named = tmp_path / "snapshot", "https://localhost:6443"
+    vip = service(name="vip", external_ips=("127.0.0.1",))
+    before = Process(path, named)
+    async with before.running():
+        before.sync({**OBJECTS, Kind.SERVICE: (vip,)})
+    process = Process(path, named)
+    async with process.running():
+        await until(lambda: process.heard.events)
+        assert () == getattr(process.heard.known[Kind.SERVICE, vip.key], "external_ips")
 
 
 async def test_an_api_server_behind_a_service_is_asked_when_that_is_programmed(

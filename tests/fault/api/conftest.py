@@ -72,6 +72,8 @@ class Rig:
         self.journal = Journal()
         self.meters = RestMeters()
         self.store.subscribe(self.journal)
+        self.client: ApiClient
+        """Of the one that follows last."""
 
     @property
     def ports(self) -> dict[str, int]:
@@ -86,6 +88,7 @@ class Rig:
         credentials = Credentials(master=f"http://127.0.0.1:{self.server.port}")
         await credentials.load()
         async with ApiClient(credentials, self.clock, self.meters) as client:
+            self.client = client
             resource = resource or services()
             reflector = Reflector(
                 client,

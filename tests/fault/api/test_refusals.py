@@ -42,6 +42,17 @@ async def test_an_outage_loses_nothing(rig: Rig) -> None:
     assert len(rig.server.lists()) == 1
 
 
+async def test_an_error_is_an_answer_and_a_closed_port_is_none(rig: Rig) -> None:
+    """Who decides whether to wait for an API server is told whether there is one."""
+    await rig.server.stop()
+    async with rig.following():
+        await until(lambda: len(rig.clock.slept) >= 2)
+        assert not rig.client.answered
+        rig.server.always = answer(503)
+        await rig.server.start()
+        await until(lambda: rig.client.answered)
+
+
 @pytest.mark.parametrize("watch_list", ["served", "refused"])
 async def test_smaller_versions_after_a_restart_do_not_stop_us(rig: Rig, watch_list: str) -> None:
     """A server restored from a backup counts from below: one new list, then its events count."""
