@@ -36,7 +36,7 @@ from kubeproxy_bpf.host.state import HostState
 from kubeproxy_bpf.instance import Instance
 from kubeproxy_bpf.last_known import LastKnown
 from kubeproxy_bpf.model.cluster import ClusterModel, Step
-from kubeproxy_bpf.model.facts import KUBELET_PORTS, ModelConfig
+from kubeproxy_bpf.model.facts import KUBELET_PORTS, MOST_ENDPOINTS, MOST_FRONTENDS, ModelConfig
 from kubeproxy_bpf.model.types import Family, Protocol
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.node.families import supported_families
@@ -244,8 +244,8 @@ def model_config(config: Config, families: tuple[Family, ...]) -> ModelConfig:
         allow_external_ips=enabled(config.feature_gates, "AllowServiceExternalIPs"),
         # With DSR the backend's node has to find the same backend by itself.
         consistent_default=config.algorithm == "maglev" or config.forwarding != "snat",
-        max_frontends=config.map_sizes.frontends,
-        max_endpoints=config.map_sizes.slots,
+        max_frontends=max(MOST_FRONTENDS, config.map_sizes.frontends),
+        max_endpoints=max(MOST_ENDPOINTS, config.map_sizes.slots),
         protected_ports=KUBELET_PORTS | own_ports,
     )
 

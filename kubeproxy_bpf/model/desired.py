@@ -108,7 +108,7 @@ def _is_too_large(
         (endpoints, config.max_endpoints, "ports times endpoints"),
     ):
         if found > most:
-            report.add("spec.ports", f"{found} {what} are more than {most}; Service not served")
+            report.add("spec.ports", f"more than {most} {what}; Service not served")
     return frontends > config.max_frontends or endpoints > config.max_endpoints
 
 

@@ -18,6 +18,11 @@ KUBELET_PORTS = frozenset((number, int(Protocol.TCP)) for number in (10248, 1025
 """Its health check, its API, its API without authentication."""
 
 
+MOST_FRONTENDS, MOST_ENDPOINTS = 65536, 524288
+"""Of one Service, that are expanded however small the maps are: what finds no room there is named
+port by port."""
+
+
 class ModelConfig(NamedTuple):
     """What the operator decided; fixed for the run."""
 
@@ -29,10 +34,10 @@ class ModelConfig(NamedTuple):
     """Feature gate AllowServiceExternalIPs [F4]."""
     consistent_default: bool = False
     """The client decides the backend of every Service whose annotation does not say otherwise."""
-    max_frontends: int = 65536
+    max_frontends: int = MOST_FRONTENDS
     """A Service that asks for more is refused before it is expanded: it would not fit, and the
     product of its ports and addresses may be larger than all memory."""
-    max_endpoints: int = 524288
+    max_endpoints: int = MOST_ENDPOINTS
     """The same for the product of its ports and its endpoints' addresses."""
     protected_ports: frozenset[PortNumber] = KUBELET_PORTS
     """What no Service gets on the node's own addresses: the ports of those who run the node."""

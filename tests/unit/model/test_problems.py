@@ -53,12 +53,12 @@ def test_a_service_larger_than_the_maps_is_refused_before_it_is_expanded() -> No
     config = ModelConfig(NODE, max_frontends=200, max_endpoints=200)
     wide = service(ports=PORTS, external_ips=("10.8.0.1", "10.8.0.2"))
     ports, (problem,) = compile_service(wide, (), NodeFacts(), config)
-    assert not ports and "300 ports times addresses are more than 200" in problem.message
+    assert not ports and "more than 200 ports times addresses" in problem.message
     deep = endpoint_slice(
         {f"10.0.0.{number}": traits() for number in range(1, 4)},
         ports=tuple(SlicePort(port.name, "TCP", 8080) for port in PORTS),
     )
     narrow = service(ports=PORTS)
     ports, (problem,) = compile_service(narrow, (deep,), NodeFacts(), config)
-    assert not ports and "300 ports times endpoints are more than 200" in problem.message
+    assert not ports and "more than 200 ports times endpoints" in problem.message
     assert len(compile_service(narrow, (), NodeFacts(), config)[0]) == 100
