@@ -40,8 +40,10 @@ from kubeproxy_bpf.api.snapshot_way import leads_through, without_addresses
 from kubeproxy_bpf.api.store import Store
 from kubeproxy_bpf.config.schema import Config
 from kubeproxy_bpf.model.slices import API_SERVER
-from kubeproxy_bpf.threads import in_own_thread, in_thread
+from kubeproxy_bpf.threads import in_own_thread
 
+_DISK_WAIT_S = 5.0
+"""So long start and end wait for a disk, which may hang for ever."""
 ANSWER_WAIT_S = 1.0
 """So long the API server may say nothing at all before a snapshot stands in."""
 _LISTS_WAIT_S = 10.0
@@ -99,6 +101,8 @@ class LastKnown:
         self._programmed = asyncio.Event()
         self._synced = asyncio.Event()
         self._changed = asyncio.Event()
+        self._writing: asyncio.Future[int] | None = None
+        """The last write, which may go on when nobody waits for it any more."""
         self._changes = self._written = 0
         self._error = ""
         if self._file is not None:
@@ -134,8 +138,7 @@ class LastKnown:
         try:
             yield
         finally:
-            if self._synced.is_set() and self._changes > self._written:
-                await self._write()
+            await self._end()
 
     async def reach(self, source: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Run the API source, once there is a way to the API server."""
@@ -170,7 +173,8 @@ class LastKnown:
         if self._file is None:
             return
         snapshot = await self._read(self._file)
-        await self._prepare(self._file)
+        if self._file is not None:
+            await self._prepare(self._file)
         if snapshot is None:
             return
         self._meters.written(snapshot.written)
@@ -185,7 +189,11 @@ class LastKnown:
 
     async def _read(self, file: SnapshotFile) -> Snapshot | None:
         try:
-            return await in_thread(partial(file.read, self._identity()))
+            read = in_own_thread(partial(file.read, self._identity()))
+            return await asyncio.wait_for(read, _DISK_WAIT_S)
+        except TimeoutError:
+            self._turn_off("the disk does not answer")
+            return None
         except Exception as error:  # whatever it is: the start is as without a snapshot
             reason = error.reason if isinstance(error, SnapshotRefused) else "unreadable"
             self._meters.errors.inc(reason)
@@ -194,10 +202,25 @@ class LastKnown:
 
     async def _prepare(self, file: SnapshotFile) -> None:
         try:
-            await in_thread(file.prepare)
+            await asyncio.wait_for(in_own_thread(file.prepare), _DISK_WAIT_S)
         except OSError as error:
-            _log.warning("snapshot_off", path=str(file.path), error=str(error))
-            self._file = None
+            self._turn_off(str(error) or "the disk does not answer")
+
+    async def _end(self) -> None:
+        """Write what is not written yet; not beside a write that hangs, and not for ever."""
+        try:
+            async with asyncio.timeout(_DISK_WAIT_S):
+                if self._writing is not None:
+                    await asyncio.wait([self._writing])
+                if self._synced.is_set() and self._changes > self._written:
+                    await self._write()
+        except TimeoutError:
+            self._turn_off("the disk does not answer")
+
+    def _turn_off(self, error: str) -> None:
+        if self._file is not None:
+            _log.warning("snapshot_off", path=str(self._file.path), error=error)
+        self._file = None
 
     async def _is_told(self) -> bool:
         """Whether the API server tells everything in time."""
@@ -256,7 +279,8 @@ class LastKnown:
         changes, now = self._changes, time.time()
         try:
             pieces = encode(self._identity(), now, self._found())
-            size = await in_thread(partial(self._file.write, pieces))
+            self._writing = in_own_thread(partial(self._file.write, pieces))
+            size = await asyncio.shield(self._writing)
         except Exception as error:  # the proxy serves, whatever becomes of a file
             self._meters.errors.inc("not_written")
             self._changed.set()

@@ -47,5 +47,5 @@ def in_own_thread(function: Callable[[], T]) -> asyncio.Future[T]:
         else:
             settle(lambda: future.set_result(result))
 
-    Thread(target=work, name=getattr(function, "__name__", "own"), daemon=True).start()
+    Thread(target=work, daemon=True).start()
     return future

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, AsyncIterator
@@ -343,6 +344,47 @@ async def test_a_path_that_cannot_be_written_turns_it_off(tmp_path: Path) -> Non
             await asyncio.sleep(0.02)
     assert ["snapshot_off"] == [each["event"] for each in logs if "snapshot_r" not in each["event"]]
     assert {(): 0} == process.metric("writes_total")
+
+
+@pytest.mark.parametrize("step", ["read", "prepare", "write"])
+async def test_a_disk_that_hangs_is_gone_on_without(
+    path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Neither the start nor the end waits for it, and one line in the log says so."""
+    ends = threading.Event()
+    monkeypatch.setattr(last_known, "_DISK_WAIT_S", 0.05)
+    monkeypatch.setattr(SnapshotFile, step, lambda *_: ends.wait(10))
+    process = Process(path)
+    try:
+        with capture_logs() as logs:
+            async with asyncio.timeout(5), process.running():
+                await process.asked.wait()
+                process.sync()
+    finally:
+        ends.set()
+    assert ["snapshot_off"] == [each["event"] for each in logs if "_off" in each["event"]]
+
+
+async def test_an_end_amid_a_write_that_hangs_begins_no_second_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once would write into one file."""
+    ends, writes = threading.Event(), []
+
+    def hang(*_: object) -> None:
+        writes.append("begun")
+        ends.wait(10)
+
+    monkeypatch.setattr(last_known, "_DISK_WAIT_S", 0.05)
+    monkeypatch.setattr(SnapshotFile, "write", hang)
+    process = Process(path)
+    try:
+        async with asyncio.timeout(5), process.running():
+            process.sync()
+            await until(lambda: writes)
+        assert ["begun"] == writes
+    finally:
+        ends.set()
 
 
 async def test_without_a_path_there_is_nothing(tmp_path: Path) -> None:
