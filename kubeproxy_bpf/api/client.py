@@ -66,6 +66,15 @@ def keepalive_socket(info: AddrInfoType) -> socket.socket:
     return sock
 
 
+def _session(force_close: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=keepalive_socket, force_close=force_close),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
+        read_bufsize=2**18,
+    )
+
+
 class _Request(NamedTuple):
     """What is sent once, and once more when the credentials have to be renewed."""
 
@@ -75,6 +84,7 @@ class _Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes | None
     read_timeout_s: float
+    anew: bool = False
 
 
 class ApiClient:
@@ -90,6 +100,8 @@ class ApiClient:
         self._clock = clock or SystemClock()
         self.meters = meters or RestMeters()
         self._session: aiohttp.ClientSession | None = None
+        self._anew: aiohttp.ClientSession | None = None
+        """Each of its requests has a connection of its own."""
         self._proxies = Proxies(os.environ)
         self.answered = False
         """Whether the API server has answered anything yet, be it with an error."""
@@ -102,12 +114,8 @@ class ApiClient:
         return self._credentials.connection
 
     async def __aenter__(self) -> ApiClient:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(socket_factory=keepalive_socket),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
-            read_bufsize=2**18,
-        )
+        self._session = _session(force_close=False)
+        self._anew = _session(force_close=True)
         return self
 
     async def __aexit__(
@@ -116,8 +124,9 @@ class ApiClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._session is not None
+        assert self._session is not None and self._anew is not None
         await self._session.close()
+        await self._anew.close()
 
     @asynccontextmanager
     async def get(
@@ -131,14 +140,11 @@ class ApiClient:
         """The body of a successful answer; StatusError for any other.
 
         ``read_timeout_s`` limits the silence between two pieces of the body, not the whole;
-        ``anew``: the request that comes next shall find another connection, hence perhaps another
-        server behind the same address.
+        ``anew``: by a new connection, hence perhaps to another server behind the same address.
         """
         # Lists shrink to a seventh; the API server does not compress watches.
         headers = {"Accept-Encoding": "gzip" if compressed else "identity"}
-        if anew:
-            headers["Connection"] = "close"
-        request = _Request("GET", path, params, headers, None, read_timeout_s)
+        request = _Request("GET", path, params, headers, None, read_timeout_s, anew)
         async with self._answer(request) as response:
             yield response.content
 
@@ -179,7 +185,8 @@ class ApiClient:
             response.release()
 
     async def _send(self, request: _Request) -> aiohttp.ClientResponse:
-        assert self._session is not None, "used outside of its context"
+        session = self._anew if request.anew else self._session
+        assert session is not None, "used outside of its context"
         connection = await self._credentials.current()
         headers = dict(request.headers)
         if connection.authorization:
@@ -193,7 +200,7 @@ class ApiClient:
         code: int | str = NO_ANSWER
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                response = await self._session.request(
+                response = await session.request(
                     request.method,
                     connection.host + request.path,
                     params=list(request.params),

@@ -51,6 +51,8 @@ class ScriptedServer:
         self.always: Step | None = None
         self.requests: list[dict[str, str]] = []
         self.headers: list[dict[str, str]] = []
+        self.connections: list[object] = []
+        """By which each request came."""
         self._objects: dict[str, dict[str, dict[str, Any]]] = {k: {} for k in KINDS.values()}
         self._history: list[tuple[int, str, str, dict[str, Any]]] = []
         self._watches: set[asyncio.Queue[bytes | None]] = set()
@@ -138,6 +140,7 @@ class ScriptedServer:
     async def _get(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(dict(request.query))
         self.headers.append(dict(request.headers))
+        self.connections.append(request.protocol)
         step = self.script.popleft() if self.script else self.always
         answer = None if step is None else await step(request)
         if answer is not None:
