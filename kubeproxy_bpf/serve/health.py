@@ -102,6 +102,13 @@ class Health:
         ok = self.healthy and self._eligible and self._programmed and not self._hooks_fault
         return self._report(ok, {"nodeEligible": self._eligible}, self._hooks_fault)
 
+    def readyz(self) -> tuple[int, dict[str, Any]]:
+        """Status and body of /readyz, which kube-proxy does not have: may an update go on.
+
+        Neither the node's eligibility nor what is wrong with its hooks holds up the next node.
+        """
+        return self._report(self.healthy and self._programmed, {})
+
     def _report(
         self, ok: bool, eligible: dict[str, bool], fault: str = ""
     ) -> tuple[int, dict[str, Any]]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/healthz and /livez over HTTP: what kubelets and load balancers ask.
+"""/healthz, /livez and /readyz over HTTP: what kubelets and load balancers ask.
 
-Every answer is counted in meters that ``metrics`` shows.
+Every answer of the first two is counted in meters that ``metrics`` shows.
 """
 
 from __future__ import annotations
@@ -40,15 +40,19 @@ class HealthServer:
             {
                 "/healthz": _answer(self._health.healthz, self._meters.healthz),
                 "/livez": _answer(self._health.livez, self._meters.livez),
+                "/readyz": _answer(self._health.readyz),
             }
         )
         await serve(application(mux.answer), "health", self._host, self._port, self._hard_fail)
 
 
-def _answer(report: Callable[[], tuple[int, dict[str, Any]]], count: Counter) -> Handler:
+def _answer(
+    report: Callable[[], tuple[int, dict[str, Any]]], count: Counter | None = None
+) -> Handler:
     async def answer(_request: web.Request) -> web.Response:
         status, body = report()
-        count.inc(str(status))
+        if count is not None:
+            count.inc(str(status))
         return json(body, status)
 
     return answer

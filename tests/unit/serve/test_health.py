@@ -61,6 +61,20 @@ def test_useless_hooks_turn_away_load_balancers_and_nobody_else(health):
     assert 200 == health.healthz()[0] and "hooksFault" not in health.healthz()[1]
 
 
+def test_an_update_goes_on_past_nodes_that_are_drained(clock):
+    """Ready is who has programmed what the API server said, whatever becomes of the node."""
+    health = Health(("IPv4",), 60.0, clock)
+    assert 503 == health.readyz()[0]
+    health.sync_finished(known=False)
+    assert 503 == health.readyz()[0], "a memory is not what the API server says"
+    health.sync_finished()
+    health.node_seen(node(deleting=True))
+    health.hooks_judged("they do not run")
+    assert (503, 200) == (health.healthz()[0], health.readyz()[0])
+    health.writer_awaited()
+    assert 503 == health.readyz()[0]
+
+
 def test_no_change_is_healthy_for_ever(health, clock):
     """Without a pending change no heartbeat is needed."""
     health.sync_finished()

@@ -117,7 +117,7 @@ async def test_other_paths_are_unknown(health):
 
     port = free_port()
     async with served(health, "127.0.0.1", port):
-        for path in ("", "readyz", "healthz/"):
+        for path in ("", "ready", "healthz/"):
             status, headers, body = await fetch(f"http://127.0.0.1:{port}/{path}", read)
             assert (404, "404 page not found\n") == (status, body)
             assert "nosniff" == headers["X-Content-Type-Options"]
