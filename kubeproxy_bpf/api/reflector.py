@@ -8,6 +8,9 @@ events mean is ``api.intake``'s part. Each attempt is one of three requests:
 2. nothing known, server does not: pages of a list, then 3;
 3. a position known: a watch from there.
 
+A position is known no more when the server says so, or when a watch was silent: a server whose
+versions went back accepts a watch from where it has not got to, and says nothing until it has.
+
 The old state stands until a new one is complete. Every attempt that fails, or that ends sooner than
 a healthy one would, is followed by a growing delay, so that no answer of a server, however odd,
 makes a hot loop. Lists ask for the most recent state and are never taken back in time without need
@@ -31,7 +34,7 @@ from kubeproxy_bpf.api.intake import HistoryReplaced, Intake, Sink
 from kubeproxy_bpf.api.lines import LineSplitter
 from kubeproxy_bpf.api.plausible import Doubt, Plausibility, Shrunken
 from kubeproxy_bpf.api.resources import Resource
-from kubeproxy_bpf.api.silence import InitialEventsEndless, Pulse, Watchdog
+from kubeproxy_bpf.api.silence import FirstSilence, InitialEventsEndless, Pulse, Silent, Watchdog
 from kubeproxy_bpf.api.status import StatusError
 from kubeproxy_bpf.excerpt import excerpt
 
@@ -108,6 +111,8 @@ class Reflector:
         self._page_size = settings.page_size
         self._backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, self._random)
         self._watch_list = True
+        self._anew = False
+        self._spoken = False
         self._bad_streams = 0
         self._since_yield = 0
         self._refusals = 0
@@ -132,6 +137,9 @@ class Reflector:
                     await self._clock.sleep(self._backoff.next())
 
     async def _attempt(self) -> None:
+        # Who gave the last list was not believed; the next connection may end elsewhere. That goes
+        # for the watch after the list too.
+        self._anew = self._plausibility.doubts > 0
         if self._intake.position is None and self._watch_list:
             try:
                 await self._initial_stream()
@@ -157,7 +165,14 @@ class Reflector:
 
     async def _watch(self) -> None:
         assert self._intake.position is not None
-        await self._stream((("resourceVersion", self._intake.position),))
+        self._spoken = False
+        began = self._clock.monotonic()
+        try:
+            await self._stream((("resourceVersion", self._intake.position),))
+        finally:
+            lived_s = self._clock.monotonic() - began
+            if not self._spoken and lived_s >= self._settings.watch_timeout_s[0]:
+                self._intake.forget_position()
 
     async def _stream(self, params: Params) -> None:
         timeout_s = self._random.uniform(*self._settings.watch_timeout_s)
@@ -171,7 +186,7 @@ class Reflector:
         read_timeout_s = timeout_s + self._settings.stall_slack_s
         splitter = LineSplitter()
         async with self._client.get(
-            self._resource.path, params, read_timeout_s, anew=self._doubting
+            self._resource.path, params, read_timeout_s, anew=self._anew
         ) as body:
             async with self._watchdog(read_timeout_s) as watchdog:
                 async for chunk in body.iter_any():
@@ -192,15 +207,11 @@ class Reflector:
             life_s,
         )
 
-    @property
-    def _doubting(self) -> bool:
-        """The last list was not believed: ask on a new connection, which may end elsewhere."""
-        return self._plausibility.doubts > 0
-
     async def _events(self, lines: list[bytes]) -> None:
         for line in lines:
             position = self._intake.position
             self._intake.event(line)
+            self._spoken = True
             self._bad_streams = 0
             if position is not None and self._intake.position != position:
                 # A server that brings news is well: faults that lie apart must not add up.
@@ -242,7 +253,7 @@ class Reflector:
             params,
             self._settings.list_stall_s,
             compressed=True,
-            anew=self._doubting,
+            anew=self._anew,
         ) as body:
             content = await self._whole(body)
         if content is None:
@@ -269,7 +280,7 @@ class Reflector:
         if unforeseen or isinstance(failure, Malformed):
             self._bad_streams += 1
         relist = (
-            isinstance(failure, HistoryReplaced)
+            isinstance(failure, (HistoryReplaced, Silent))
             or (isinstance(failure, StatusError) and _outdates_position(failure))
             or self._bad_streams >= self._settings.bad_stream_limit
         )
@@ -279,6 +290,8 @@ class Reflector:
         self._refusals = self._refusals + 1 if self._refused(failure) else 0
         if self._resource.optional and self._refusals:
             self._learn_refusal(failure)
+        elif isinstance(failure, FirstSilence):
+            log.info("watch_silent", kind=self._resource.kind, error=self._told(failure))
         elif self._refusals < 2:
             log.warning(
                 "list_doubted" if isinstance(failure, Doubt) else "watch_failed",

@@ -6,7 +6,8 @@ show an older server: it sends all objects when asked for initial events, as for
 bookmark after them. And bookmarks that stop coming show a watch that is open and dead: servers send
 them about every minute, so that three of them missing say what the time of the whole watch would
 say minutes later. A server that sends none loses nothing. And no stream outlives its time, however
-busy it seems: a line that comes byte by byte is no news. Used by the reflector.
+busy it seems: a line that comes byte by byte is no news. What a silence says about our position is
+the reflector's part, which uses this.
 """
 
 from __future__ import annotations
@@ -27,11 +28,16 @@ class Silent(OSError):
     """A watch that brings nothing any more, whatever keeps it open."""
 
 
+class FirstSilence(Silent):
+    """It may be that the pace was mistaken: nobody is to be alarmed yet."""
+
+
 class Pulse:
     """The pace of a server's bookmarks, as far as its streams have shown it."""
 
     def __init__(self) -> None:
         self._gap_s: float | None = None
+        self._patience = 1
         self._last: float | None = None
 
     def begin(self) -> None:
@@ -41,17 +47,21 @@ class Pulse:
     def beat(self, now: float) -> None:
         if self._last is not None:
             self._gap_s = max(self._gap_s or 0.0, now - self._last)
+            self._patience = 1
         self._last = now
 
-    def missed(self) -> None:
-        """A stream was given up: be more patient, in case the pace was mistaken."""
-        if self._gap_s is not None:
-            self._gap_s *= 2
+    def missed(self) -> bool:
+        """A stream is given up: be more patient until bookmarks come again, in case the pace was
+        mistaken. Whether it is the first since they did."""
+        self._patience *= 2
+        return self._patience == 2
 
     @property
     def limit_s(self) -> float | None:
         """How long silence is nothing special; None: it says nothing."""
-        return None if self._gap_s is None else max(LEAST_S, FACTOR * self._gap_s)
+        if self._gap_s is None:
+            return None
+        return max(LEAST_S, FACTOR * self._gap_s * self._patience)
 
 
 class Watchdog:
@@ -102,5 +112,5 @@ class Watchdog:
                 raise InitialEventsEndless("no end of the initial events") from None
             if asyncio.get_running_loop().time() >= self._death:
                 raise Silent("the watch has outlived its time") from None
-            self._pulse.missed()
-            raise Silent("bookmarks stopped coming: the watch is dead") from None
+            silence = FirstSilence if self._pulse.missed() else Silent
+            raise silence("bookmarks stopped coming: the watch is dead") from None

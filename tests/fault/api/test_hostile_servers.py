@@ -154,7 +154,7 @@ async def test_a_list_that_trickles_is_given_up(rig: Rig) -> None:
 async def test_a_watch_that_trickles_is_given_up(
     rig: Rig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is ended after the time that the server was asked to end it."""
+    """It is ended after the time that the server was asked to end it, and a list made."""
     rig.server.put(service("a"))
     async with rig.following(watch_timeout_s=(0.5, 0.6), stall_slack_s=0.3):
         await until(lambda: rig.store.synced and rig.server.watching == 1)
@@ -163,7 +163,7 @@ async def test_a_watch_that_trickles_is_given_up(
         await until(lambda: "outlived" in capsys.readouterr().out)
         rig.server.put(service("b"))
         await until(lambda: set(rig.ports) == {"a", "b"})
-    assert len(rig.server.lists()) == 1
+    assert len(rig.server.lists()) >= 2
 
 
 async def test_a_line_without_end_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from kubeproxy_bpf.api.resources import services
 from kubeproxy_bpf.api.store import Store
 from kubeproxy_bpf.sandbox.apiserver import ApiServer, Options
 
-from .conftest import FastClock, Journal, until
+from .conftest import FastClock, Journal, Rig, until
 from .scripted_server import service
 
 ON_SERVICES = {"resource": "services", "verbs": ["list", "watch"], "times": None}
@@ -78,6 +78,13 @@ async def replicas(request: pytest.FixtureRequest) -> AsyncIterator[Replicas]:
 
 
 IMPATIENT = ReflectorSettings(initial_idle_s=0.3, initial_limit_s=1.0)
+
+
+async def pulsing(rig: Rig) -> None:
+    """Show the watch a pace of bookmarks; none come later."""
+    for _ in range(2):
+        rig.server.bookmark()
+        await asyncio.sleep(0.05)
 
 
 async def test_a_stale_replica_takes_nothing_away(
@@ -148,6 +155,23 @@ async def test_one_shrunken_list_takes_nothing_away(replicas: Replicas, keep: in
     assert len(replicas.journal.changes) == 8
 
 
+async def test_the_list_that_settles_it_comes_by_another_connection(rig: Rig) -> None:
+    """The first could have come from a replica that starts: neither the second list nor the watch
+    after it may end there again."""
+    rig.server.watch_list = "refused"
+    rig.server.put(service("a"))
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        rig.server.delete("a", silent=True)
+        rig.server.forget_history()
+        asked = len(rig.server.requests)
+        rig.server.end_watches()
+        await until(lambda: rig.ports == {} and rig.server.watching == 1)
+    _refused, first, second, watch = rig.server.connections[asked:]
+    assert first is not second
+    assert first is not watch
+
+
 async def test_what_two_lists_lack_is_gone(replicas: Replicas) -> None:
     """No event told of it; the second list is believed, and comes soon."""
     replicas.put(*"abcdef")
@@ -214,7 +238,7 @@ async def test_without_bookmarks_silence_says_nothing(
     assert "watch_failed" not in capsys.readouterr().out
 
 
-def test_the_pulse_is_the_longest_gap_and_grows_when_it_misled() -> None:
+def test_the_pulse_is_the_longest_gap() -> None:
     """One bookmark tells nothing, nor does the time before it."""
     from kubeproxy_bpf.api.silence import Pulse
 
@@ -228,5 +252,72 @@ def test_the_pulse_is_the_longest_gap_and_grows_when_it_misled() -> None:
     pulse.begin()
     pulse.beat(5000.0)
     assert pulse.limit_s == 180.0
-    pulse.missed()
-    assert pulse.limit_s == 360.0
+
+
+def test_patience_that_was_needed_once_ends_when_bookmarks_come_again() -> None:
+    """Each stream given up doubles it; two bookmarks on one stream show that the pace holds."""
+    from kubeproxy_bpf.api.silence import Pulse
+
+    pulse = Pulse()
+    for now in (1000.0, 1060.0):
+        pulse.beat(now)
+    for limit_s in (360.0, 720.0):
+        pulse.missed()
+        assert pulse.limit_s == limit_s
+    pulse.begin()
+    pulse.beat(5000.0)
+    assert pulse.limit_s == 720.0
+    pulse.beat(5060.0)
+    assert pulse.limit_s == 180.0
+
+
+async def test_the_first_silence_is_no_failure(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kind of which there is no news may bring no bookmarks for a while: said, not as an error.
+    The second in a row is one."""
+    monkeypatch.setattr("kubeproxy_bpf.api.silence.LEAST_S", 0.2)
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        await pulsing(rig)
+        await until(lambda: len(rig.server.lists()) == 2)
+        told = capsys.readouterr().out
+        assert ("watch_silent" in told, "watch_failed" in told) == (True, False)
+        await until(lambda: len(rig.server.lists()) == 3)
+        assert "watch_failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("watch_list", ["served", "refused"])
+async def test_a_server_that_is_behind_our_position_and_says_nothing_is_listed(
+    rig: Rig, watch_list: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restore to smaller versions an API server accepts a watch from a version that it has
+    not reached, and is silent until it gets there."""
+    monkeypatch.setattr("kubeproxy_bpf.api.silence.LEAST_S", 0.2)
+    rig.server.watch_list = watch_list
+    rig.server.put(service("a", 80))
+    async with rig.following():
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        await pulsing(rig)
+        rig.server.restore(5)
+        rig.server.put(service("b", 81), silent=True)
+        rig.server.end_watches()
+        await until(lambda: rig.ports == {"a": 80, "b": 81})
+
+
+async def test_a_watch_that_brought_nothing_in_all_its_time_is_no_reason_to_resume(
+    rig: Rig,
+) -> None:
+    """Where no bookmarks came before, a server behind our position cannot be told from a quiet
+    one: it ends such a watch properly, and from the same position the next would be as silent."""
+    rig.server.put(service("a", 80))
+    async with rig.following(watch_timeout_s=(0.2, 0.3)):
+        await until(lambda: rig.store.synced and rig.server.watching == 1)
+        rig.server.restore(5)
+        rig.server.put(service("b", 81), silent=True)
+        asked = len(rig.server.requests)
+        rig.server.end_watches()
+        await until(lambda: len(rig.server.requests) > asked and rig.server.watching == 1)
+        await asyncio.sleep(0.4)
+        rig.server.end_watches()
+        await until(lambda: rig.ports == {"a": 80, "b": 81})
