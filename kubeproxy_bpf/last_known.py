@@ -5,7 +5,8 @@ After a reboot the maps are empty, and the API server may stand behind one of ou
 nobody could ever ask it. The rules of the start:
 
 1. Programs of an earlier process serve already: their maps are newer than any snapshot, nothing of
-   it is programmed. Only the endpoints of the API server's Service are remembered.
+   it is programmed. Only the endpoints of the API server's Service are remembered. Those of one
+   that recalled this snapshot, and ended before it knew better, do not count.
 2. The API server's address is the cluster IP of a Service of it: that is programmed before the
    first request is made, which could go nowhere.
 3. Otherwise the API server has a moment to answer first, and once it has, the time to tell all.
@@ -24,7 +25,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Coroutine, Iterable, Protocol
+from typing import Any, AsyncIterator, Callable, Coroutine, Iterable, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -56,6 +57,8 @@ _GATHER_S = 1.0
 _INTERVAL_S = 10.0
 _REST = 50.0
 """Times as long as a snapshot took: never more than a fiftieth of a processor."""
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -160,6 +163,7 @@ class LastKnown:
         if self._snapshot is not None and not await self._is_told():
             await self._recall()
         await self._synced.wait()
+        await self._note(SnapshotFile.forget_recalled)
         while True:
             await self._changed.wait()
             await asyncio.sleep(_GATHER_S)
@@ -178,19 +182,37 @@ class LastKnown:
         if snapshot is None:
             return
         self._meters.written(snapshot.written)
-        if serves_already:
+        if serves_already and not await self._serves_memories(snapshot):
             self._model.remember_api_server(_api_server_slices(snapshot.objects))
             _log.info("snapshot_not_needed", reason="programs of an earlier process serve")
         else:
             self._snapshot = snapshot
+
+    async def _serves_memories(self, snapshot: Snapshot) -> bool:
+        """Whether the programs that serve have nothing better than this snapshot either."""
+        if self._file is None:
+            return False
+        try:
+            return await _in_time(partial(self._file.is_recalled, snapshot))
+        except TimeoutError:
+            self._turn_off("the disk does not answer")
+            return False
+
+    async def _note(self, work: Callable[[SnapshotFile], None]) -> None:
+        """Keep in step what the next process is told about where this one's maps come from."""
+        if self._file is None:
+            return
+        try:
+            await _in_time(partial(work, self._file))
+        except OSError as error:
+            _log.warning("snapshot_use_not_noted", path=str(self._file.path), error=str(error))
 
     def _identity(self) -> Identity:
         return Identity(self._node, cluster_of(self._client.connection))
 
     async def _read(self, file: SnapshotFile) -> Snapshot | None:
         try:
-            read = in_own_thread(partial(file.read, self._identity()))
-            return await asyncio.wait_for(read, _DISK_WAIT_S)
+            return await _in_time(partial(file.read, self._identity()))
         except TimeoutError:
             self._turn_off("the disk does not answer")
             return None
@@ -202,7 +224,7 @@ class LastKnown:
 
     async def _prepare(self, file: SnapshotFile) -> None:
         try:
-            await asyncio.wait_for(in_own_thread(file.prepare), _DISK_WAIT_S)
+            await _in_time(file.prepare)
         except OSError as error:
             self._turn_off(str(error) or "the disk does not answer")
 
@@ -259,6 +281,7 @@ class LastKnown:
         if snapshot is None:
             return
         addresses = await self._api_addresses()
+        await self._note(lambda file: file.note_recalled(snapshot))
         if self._synced.is_set():
             return
         counts = {kind.value: len(found) for kind, found in snapshot.objects.items()}
@@ -299,6 +322,11 @@ class LastKnown:
         others = (each for each in found[Kind.ENDPOINT_SLICE] if not _is_of_api_server(each))
         found[Kind.ENDPOINT_SLICE] = (*others, *self._model.api_server_slices())
         return found
+
+
+async def _in_time(work: Callable[[], T]) -> T:
+    """Do this on the disk; TimeoutError: it hangs."""
+    return await asyncio.wait_for(in_own_thread(work), _DISK_WAIT_S)
 
 
 def cluster_of(connection: Connection) -> str:

@@ -19,6 +19,7 @@ from typing import Iterable, Iterator
 from kubeproxy_bpf.api.snapshot import Identity, Snapshot, SnapshotRefused, decode
 
 _BESIDE = ".new"
+_RECALLED = ".recalled"
 _WRITTEN_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LATER = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """Errors that are no property of the path."""
@@ -30,6 +31,7 @@ class SnapshotFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._beside = path.with_name(f".{path.name}{_BESIDE}")
+        self._note = path.with_name(f".{path.name}{_RECALLED}")
 
     def prepare(self) -> None:
         """Make the directory if only that is missing, and see that a file can be written there.
@@ -93,13 +95,38 @@ class SnapshotFile:
                 raise SnapshotRefused("not_private", "it is a symbolic link") from None
             raise SnapshotRefused("unreadable", error.strerror or str(error)) from error
 
+    def note_recalled(self, snapshot: Snapshot) -> None:
+        """Tell the next process that what is served is this snapshot, and nothing newer.
+
+        Raises:
+            OSError: it will not know.
+        """
+        self.forget_recalled()
+        with _opened(self._note, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600) as descriptor:
+            os.write(descriptor, _note_of(snapshot))
+
+    def is_recalled(self, snapshot: Snapshot) -> bool:
+        """Whether a process ended while it served this snapshot, and nothing newer."""
+        try:
+            return self._note.read_bytes() == _note_of(snapshot)
+        except OSError:
+            return False
+
+    def forget_recalled(self) -> None:
+        """What is served is newer.
+
+        Raises:
+            OSError: the note is there still.
+        """
+        self._note.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Remove the file, what was left beside it, and the directory if nothing else is there.
 
         Raises:
             OSError: it is there still.
         """
-        for path in (self._beside, self.path):
+        for path in (self._beside, self._note, self.path):
             path.unlink(missing_ok=True)
         with suppress(OSError):
             self.path.parent.rmdir()
@@ -120,6 +147,11 @@ def _opened(path: Path, flags: int, mode: int = 0) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _note_of(snapshot: Snapshot) -> bytes:
+    """Tells one snapshot of a node from the next."""
+    return repr(snapshot.written).encode()
 
 
 def _check_private(found: os.stat_result) -> None:

@@ -249,6 +249,40 @@ async def test_programs_that_serve_know_better(path: Path) -> None:
         assert (API_SLICE,) == process.model.api_server_slices()
 
 
+async def test_programs_that_serve_memories_do_not_know_better(path: Path) -> None:
+    """A process that ends before the lists come leaves the next one where it began; a third one,
+    after the lists, finds programs that know better."""
+    for serves_already in (False, True):
+        process = Process(path)
+        async with process.running(serves_already):
+            await until(lambda: ["recalled"] == process.heard.events)
+            assert 2 == process.metric("snapshot_objects")["Service",]
+            if serves_already:
+                process.sync()
+                await until(lambda: [path.name] == os.listdir(path.parent))
+    process = Process(path)
+    async with process.running(serves_already=True):
+        await asyncio.sleep(0.05)
+        assert not process.heard.events
+
+
+async def test_a_note_of_memories_does_not_outlive_them(path: Path) -> None:
+    """Programs that know better than another snapshot are not taken back to it."""
+    process = Process(path)
+    async with process.running():
+        await until(lambda: process.heard.events)
+    note = next(each for each in path.parent.iterdir() if each != path)
+    held = note.read_bytes()
+    process = Process(path)
+    async with process.running():
+        process.sync()
+    note.write_bytes(held)
+    process = Process(path)
+    async with process.running(serves_already=True):
+        await asyncio.sleep(0.05)
+        assert not process.heard.events
+
+
 async def test_what_is_remembered_of_the_api_server_is_written_again(path: Path) -> None:
     """A snapshot without a way to the API server would be one without a way out."""
     process = Process(path)

@@ -28,6 +28,14 @@ def test_a_reboot_with_the_api_server_behind_one_of_our_services(node):
     assert (503, 200) == (node.health("/healthz"), node.health("/livez"))
     assert 3 == node.metric("kubeproxy_bpf_snapshot_objects")['{kind="Service"}']
 
+    # A process that ends now leaves memories to the next one, and no more than that.
+    node.stop(signal.SIGKILL)
+    recalled = len(node.events("snapshot_recalled"))
+    node.start()
+    node.until(lambda: len(node.events("snapshot_recalled")) > recalled)
+    node.until_answers(ALL)
+    assert 3 == node.metric("kubeproxy_bpf_snapshot_objects")['{kind="Service"}']
+
     # Rules of a kube-proxy may be newer than a memory.
     assert looked == len(node.events("no_leftovers_found"))
 
