@@ -49,10 +49,9 @@ class Feed:
 
     def initial(self) -> Iterator[list[bytes]]:
         """The state at the start, in batches; nothing when the watch continues from a version."""
-        if self._query.version and self._query.version > self._newest:
-            # A real server would stay silent until it got there; failing loudly is more use here.
-            raise too_large_version(self._query.version, self._newest)
         if self._starts_with_state():
+            if self._query.version and self._query.version > self._newest:
+                raise too_large_version(self._query.version, self._newest)
             entries = self._store.snapshot(self._target.resource, self._ceiling())
             entries = [entry for entry in entries if self._selects(entry)][: self._shrunken()]
             for start in range(0, len(entries), _BATCH):
@@ -68,6 +67,12 @@ class Feed:
         ceiling = self._ceiling()
         return self._store.version if ceiling is None else ceiling
 
+    @property
+    def _ahead(self) -> bool:
+        """The watcher has seen more than this server: as a real one, it is silent until it gets
+        there. Nothing tells him, which a client has to cope with."""
+        return self._version > self._newest
+
     def _starts_with_state(self) -> bool:
         if self._query.initial_events is None:
             return not self._query.version
@@ -75,13 +80,17 @@ class Feed:
 
     def changes(self) -> list[bytes]:
         """Everything that happened since the last call; raises when the log no longer holds it."""
+        if self._ahead:
+            return []
         events = self._store.events_after(self._target.resource, self._version)
         self._version = newest = self._newest
         lines = (self._line(event) for event in events if event.version <= newest)
         return [line for line in lines if line is not None]
 
     def bookmark(self) -> list[bytes]:
-        return [self._view.bookmark(self._version)] if self._query.bookmarks else []
+        if self._ahead or not self._query.bookmarks:
+            return []
+        return [self._view.bookmark(self._version)]
 
     def error(self, error: StatusError) -> bytes:
         return b'{"type":"ERROR","object":%b}\n' % msgspec.json.encode(error.body())

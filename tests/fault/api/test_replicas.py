@@ -50,6 +50,10 @@ class Replicas:
     def fault(self, **fields: object) -> None:
         self.server.add_fault(**{**ON_SERVICES, **fields})
 
+    def relist(self) -> None:
+        """End the watch so that no other can take its place."""
+        self.fault(kind="gone", verbs=["watch"], times=1)
+
     @asynccontextmanager
     async def following(self, settings: ReflectorSettings) -> AsyncIterator[None]:
         credentials = Credentials(master=self.server.url)
@@ -98,7 +102,7 @@ async def test_a_stale_replica_takes_nothing_away(
         replicas.delete("a")
         await until(lambda: replicas.names == set("bcdef") | {"new"})
         before = len(replicas.journal.changes)
-        replicas.server.disconnect()
+        replicas.relist()
         await until(lambda: capsys.readouterr().out.count("list_doubted") >= 1)
         await until(lambda: capsys.readouterr().out.count("list_doubted") >= 1)
         assert replicas.journal.changes[before:] == []
@@ -115,7 +119,7 @@ async def test_a_past_that_stays_is_believed_in_the_end(replicas: Replicas) -> N
         replicas.fault(kind="stale")
         replicas.put("new")
         await until(lambda: "new" in replicas.names)
-        replicas.server.disconnect()
+        replicas.relist()
         slept = sum(replicas.clock.slept)
         await until(lambda: "new" not in replicas.names)
     assert 60 <= sum(replicas.clock.slept) - slept <= 150
@@ -129,7 +133,7 @@ async def test_a_replica_in_the_past_is_left_by_a_new_connection(replicas: Repli
         replicas.fault(kind="stale")
         replicas.put("new")
         await until(lambda: "new" in replicas.names)
-        replicas.server.disconnect()
+        replicas.relist()
         asked = len(replicas.clock.slept)
         kept: list[object] = []
         while len(replicas.clock.slept) < asked + 6:

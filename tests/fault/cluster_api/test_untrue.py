@@ -30,7 +30,7 @@ def test_a_stale_replica_brings_no_endpoint_back(stage, long):
     with stage.load() as load:
         stage.fault(kind="stale", **ON_SLICES, times=None)
         follows(stage, load, 3)
-        stage.fault(kind="disconnect")
+        stage.fault(kind="gone", resource="endpointslices", verbs=["watch"], times=1)
         stage.until_said("list_doubted.*older than.*EndpointSlice", since, times=4 if long else 1)
         pause(30 if long else 0.3)
         assert stage.answers() == THREE
