@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 
 STRANGER = ("203.0.113.66", "2001:db8:113::66")
 CLIENT_PORT = 54321
-LOCALNET = "net.ipv4.conf.all.route_localnet"
+LOCALNET = "/proc/sys/net/ipv4/conf/all/route_localnet"
 Ports = tuple[int, int]
 _SYN_ACK = SYN | ACK
 
@@ -62,13 +62,17 @@ def test_the_attacker_gets_answers(stage: Stage, attacker: Attacker, node_ports:
         assert flows_of(stage, STRANGER[family])
 
 
+def set_route_localnet(stage: Stage, value: int) -> None:
+    done = stage.sandbox.exec("node1", ["sh", "-c", f"echo {value} >{LOCALNET}"])
+    assert not done.returncode, done.stderr
+
+
 @pytest.mark.parametrize("localnet", (0, 1))
 def test_loopback_is_not_reached_from_outside(
     stage: Stage, attacker: Attacker, node_ports: Ports, localnet: int
 ) -> None:
     """127/8 and ::1 serve node ports to the host alone, also where route_localnet is set."""
-    done = stage.sandbox.exec("node1", ["sysctl", "-w", f"{LOCALNET}={localnet}"])
-    assert done.returncode == 0
+    set_route_localnet(stage, localnet)
     try:
         for family, loopbacks in ((0, ("127.0.0.1", "127.1.2.3")), (1, ("::1",))):
             for loopback in loopbacks:
@@ -80,7 +84,7 @@ def test_loopback_is_not_reached_from_outside(
                     assert not [reading for reading in seen if is_served(reading, port)]
                 assert not flows_of(stage, loopback)
     finally:
-        stage.sandbox.exec("node1", ["sysctl", "-w", f"{LOCALNET}=0"])
+        set_route_localnet(stage, 0)
 
 
 def test_martian_sources_open_nothing(stage: Stage, attacker: Attacker, node_ports: Ports) -> None:

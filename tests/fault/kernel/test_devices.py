@@ -29,7 +29,7 @@ def test_the_uplink_vanishes_and_comes_back_with_the_same_name(stage: KernelStag
     before = stage.chains()
     with stage.load() as load:
         most = ABSENT_S * PER_SECOND
-        load.expect(refused=most, reset=HELD, otherwise_failed=most, held_lost=HELD)
+        load.expect(refused=most, reset=HELD, timed_out=HELD, otherwise_failed=most, held_lost=HELD)
         stage.renew_uplink()
         with load.recovering():
             stage.until(lambda: stage.chains() == before)
@@ -105,7 +105,8 @@ class Pods:
                     f"link add name {device} type veth peer name eth0 netns /run/netns/{name}",
                     f"addr add 169.254.1.1/32 dev {device}",
                     f"link set dev {device} up",
-                    f"route add {_address(position)} dev {device}",
+                    # Namespaces that were deleted may take a moment, and their routes with them.
+                    f"route replace {_address(position)} dev {device}",
                 ]
             self._stage.ip("\n".join(lines))
             for position, name in enumerate(self._names):

@@ -83,7 +83,8 @@ def test_the_table_of_flows(stage: KernelStage) -> None:
 @under_load
 def test_the_table_of_affinity(stage: KernelStage) -> None:
     """It forgets who came long ago: everybody is served, and who comes again at once is known."""
-    begin_small(stage)
+    stage.want_proxy("--bpf-max-affinity=64")  # a full table of flows is another matter
+    stage.until_answers(ALL, place="client")
     sticky = service("sticky", type="NodePort", sessionAffinity="ClientIP")
     port = stage.put(sticky)["spec"]["ports"][0]["nodePort"]
     layout = stage.sandbox.layout
