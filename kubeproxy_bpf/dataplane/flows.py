@@ -58,6 +58,9 @@ class Batch(NamedTuple):
     length: int
 
 
+_HALVES_BATCH = 256
+
+
 def now_ticks() -> int:
     """The time by which deadlines are judged, in 32 bits as the programs have it."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // TICK_NS % _TICKS
@@ -111,7 +114,7 @@ class FlowTable:
         raw = self._map.lookup(key)
         if raw is None or not self._is_past(raw, now):
             return 0
-        partner = self._partner_key(key, raw)
+        partner = self.partner_key(key, raw)
         if partner is not None:
             other = self._map.lookup(partner)
             if other is not None and not self._is_past(other, now):
@@ -119,11 +122,28 @@ class FlowTable:
         removed = [self._map.delete(which) for which in (key, partner) if which is not None]
         return sum(removed)
 
+    def remove_halves(self) -> int:
+        """Remove entries whose partner is not there; tell how many. Nobody may use the table.
+
+        Whoever followed one would wait for answers that nobody translates.
+        """
+        halves = []
+        for keys, values, count in self._map.batches(_HALVES_BATCH):
+            for position in range(count):
+                key = _element(keys, position, self.keys.size)
+                raw = _element(values, position, self.flows.size)
+                partner = self.partner_key(key, raw)
+                if partner is not None and self._map.lookup(partner) is None:
+                    halves.append(key)
+        for key in halves:
+            self._map.delete(key)
+        return len(halves)
+
     def _is_past(self, raw: bytes, now: int) -> bool:
         deadline = memoryview(raw).cast("I")[self._deadlines.start]
         return 0 < (now - _MARGIN_TICKS - deadline) % _TICKS < _TICKS // 2
 
-    def _partner_key(self, key: bytes, raw: bytes) -> bytes | None:
+    def partner_key(self, key: bytes, raw: bytes) -> bytes | None:
         """What the entry makes of a packet, with the ends exchanged."""
         flow = self.flows.decode(raw)
         if flow.flags & self._alone:
@@ -132,6 +152,10 @@ class FlowTable:
         return self.keys.encode(
             Tuple(flow.destination, flow.source, flow.destination_port, flow.source_port, protocol)
         )
+
+
+def _element(raw: bytes, position: int, size: int) -> bytes:
+    return raw[position * size : (position + 1) * size]
 
 
 def _slice_of(struct: Struct, name: str) -> slice:

@@ -24,6 +24,7 @@ from typing import Callable, Collection, Iterable, Iterator, Mapping, NamedTuple
 import structlog
 
 from kubeproxy_bpf.dataplane.convert import Conversion, NotConvertible, Side, conversion
+from kubeproxy_bpf.dataplane.flows import FlowTable
 from kubeproxy_bpf.dataplane.owned import Owned, RunningMap
 from kubeproxy_bpf.libbpf import BpfMap, Btf, LibbpfError, MapType, UpdateFlag
 from kubeproxy_bpf.libbpf.btf import STRUCT
@@ -69,9 +70,11 @@ class Past:
 
     def _copy_first(self, old: BpfMap, new: BpfMap, form: Form) -> int:
         # Digests alone: half a million keys would take more memory than all the rest.
-        return copy(
-            old, new, form, self._copied.setdefault(old.name, set()).add, _room(old.name, new)
-        )
+        copied = self._copied.setdefault(old.name, set())
+        count = copy(old, new, form, copied.add, _room(old.name, new))
+        if old.name == "kpb_flows" and count < len(copied):
+            count -= FlowTable(new, self._types).remove_halves()
+        return count
 
     def _copy_missing(self, old: BpfMap, new: BpfMap, form: Form) -> int:
         return copy_missing(old, new, form, self._copied.get(old.name, set()))
