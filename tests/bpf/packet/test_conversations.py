@@ -10,10 +10,9 @@ import pytest
 from kubeproxy_bpf.plan.records import BackendFlags
 
 from . import frames
-from .conftest import MIDDLE
 from .conversation import Conversation
 from .frames import Ends
-from .hooks import Hooks, Seen, Verdict
+from .hooks import Hooks, Verdict
 from .node import (
     FAR_POD,
     GATEWAY,
@@ -387,42 +386,3 @@ def test_frames_carry_the_next_hop(hooks: Hooks, world: PacketWorld, family: int
 def macs(destination: str, source: str) -> bytes:
     """The first bytes of a frame."""
     return bytes.fromhex((destination + source).replace(":", ""))
-
-
-@families
-def test_a_datagram_to_the_backend_itself(hooks: Hooks, world: PacketWorld, family: int) -> None:
-    """Nobody masquerades it, nor names its answer, though its port was used through a VIP."""
-    world.service((NODE_PORT, NODE[family], SERVED), local=[LOCAL_POD[family]], protocol=17)
-    outer = Ends(OUTSIDE[family], 40000, NODE[family], SERVED)
-    backend = (LOCAL_POD[family], 8080)
-    talk(Conversation(hooks, "UDP", outer, backend, UPLINK, POD, NODE[family]))
-    itself = outer.to(*backend)
-    for ends, came_by, leaves_by in ((itself, UPLINK, POD), (itself.reply(), POD, UPLINK)):
-        sent = frames.frame(frames.packet("UDP", ends), MAC[came_by])
-        seen = hooks.ingress(came_by, sent)
-        assert seen == Seen(Verdict.UNSPEC, sent)
-        assert hooks.egress(leaves_by, sent) == seen
-
-
-@families
-@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
-def test_another_nodes_ports_are_no_middle_ones(
-    hooks: Hooks, world: PacketWorld, family: int, protocol: str
-) -> None:
-    """Who is a client here may be a node, whose own clients' packets come from masquerading ports
-    to the same backend: nothing that needs another port gets one of those."""
-    for port in (SERVED, SERVED + 1):
-        world.service(
-            (NODE_PORT, NODE[family], port),
-            local=[LOCAL_POD[family]],
-            protocol=NUMBER[protocol],
-        )
-    middles = []
-    for port in (SERVED, SERVED + 1):
-        outer = Ends(OUTSIDE[family], 40000, NODE[family], port)
-        seen = hooks.ingress(UPLINK, frames.frame(frames.packet(protocol, outer), MAC[UPLINK]))
-        middles.append(frames.ends_of(frames.read(seen.data)))
-    assert {ends[::2] for ends in middles} == {(OUTSIDE[family], LOCAL_POD[family])}
-    ports = [ends.source_port for ends in middles]
-    assert len({*ports}) == 2 and ports[1] in MIDDLE
-    assert ports[0] == 40000 if protocol == "TCP" else ports[0] in MIDDLE
