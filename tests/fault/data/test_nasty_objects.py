@@ -51,9 +51,9 @@ def put_all(stage: Stage, crowd: list[Nasty]) -> list[Nasty]:
 
 def marker(stage: Stage, name: str) -> Manifest:
     """A Service that answers when everything before it has been taken in."""
-    manifest = service(name)
-    stage.persist(lambda: stage.put(manifest))  # our own connection may have been cut, too
-    vip = stage.put(manifest)["spec"]["clusterIP"]
+    manifest, made = service(name), []
+    stage.persist(lambda: made.append(stage.put(manifest)))  # ours may be cut, too
+    vip = made[-1]["spec"]["clusterIP"]
     stage.until_answers({"web-1", "web-2", "web-3", "web-4"}, vip)
     return manifest
 
