@@ -4,8 +4,8 @@
 Only this module knows everybody. The order of the start is the order of ``_serve``: servers,
 kernel probe, the writer's lock, maps (restored), then API and node at once; the programs are
 attached when the first sync has filled the maps, be it with what an earlier process knew
-(``last_known``). SIGTERM and SIGINT end the process and leave the
-datapath as it is; so does any failure.
+(``last_known``). SIGTERM and SIGINT end the process and leave the datapath as it is; so does any
+failure.
 """
 
 from __future__ import annotations
