@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Callable
 
 import msgspec
@@ -11,7 +10,6 @@ import pytest
 
 from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.decode import (
-    Decoded,
     DecodeError,
     Kind,
     Malformed,
@@ -34,18 +32,7 @@ from kubeproxy_bpf.api.objects import (
     ServicePort,
     SlicePort,
 )
-
-META = {"name": "x", "namespace": "d", "resourceVersion": "7"}
-
-
-def decode(kind: Kind, document: Any) -> Decoded:
-    return decoder_of(kind).decode(msgspec.Raw(json.dumps(document).encode()))
-
-
-def service(**document: Any) -> Service:
-    found = decode(Kind.SERVICE, {"metadata": META, **document}).object
-    assert isinstance(found, Service)
-    return found
+from tests.decoding import META, decode, service
 
 
 def slice_(**document: Any) -> EndpointSlice:

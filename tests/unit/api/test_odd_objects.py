@@ -3,34 +3,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-import msgspec
 import pytest
 
 from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.api.decode import (
-    Decoded,
     Kind,
     decoder_of,
     identify,
     parse_event,
     parse_page,
 )
-from kubeproxy_bpf.api.objects import EndpointSlice, ObjectKey, Service
-
-META = {"name": "x", "namespace": "d", "resourceVersion": "7"}
-
-
-def decode(kind: Kind, document: Any) -> Decoded:
-    return decoder_of(kind).decode(msgspec.Raw(json.dumps(document).encode()))
-
-
-def service(**document: Any) -> Service:
-    found = decode(Kind.SERVICE, {"metadata": META, **document}).object
-    assert isinstance(found, Service)
-    return found
+from kubeproxy_bpf.api.objects import EndpointSlice, ObjectKey
+from tests.decoding import META, decode, service
 
 
 @pytest.mark.parametrize(
