@@ -352,6 +352,7 @@ class Instance:
             self.packets.datapath.take_over(last=True)
             in_use.add(self.packets.datapath.maps_dir)
         self._datapath.take_over(last=True)
+        _log.info("datapath_at_work", places=len(self.device_reading().attached))
         self._end_past(in_use)
         if self._owned is not None:
             report_others(owner_of(self._config, netns_cookie()), root)

@@ -61,7 +61,7 @@ class World:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def _starts(self) -> int:
-        return self.log().count("hooks_proved")
+        return self.log().count("datapath_at_work")
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait until something is so."""

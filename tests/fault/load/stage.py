@@ -148,8 +148,8 @@ class Stage:
         return path.read_text(errors="replace")
 
     def starts(self) -> int:
-        """How many proxies of node1 have come so far that they proved their hooks."""
-        return self.log().count("hooks_proved")
+        """How many proxies of node1 have come so far that all their programs were at work."""
+        return self.log().count("datapath_at_work")
 
     def proxy_pid(self) -> int:
         (pid,) = self.sandbox.proxy_pids("node1")
@@ -170,7 +170,7 @@ class Stage:
         self.sandbox.start_proxy("node1", command or self.command, chosen)
 
     def start_and_await(self, *flags: str, command: str = "") -> None:
-        """Start one, and wait until it has synced and proved its hooks."""
+        """Start one, and wait until it has synced and its programs are at work."""
         before = self.starts()
         self.start_proxy(*flags, command=command)
         self.until(lambda: self.starts() > before)

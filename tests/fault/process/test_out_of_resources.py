@@ -117,7 +117,7 @@ def test_no_room_for_log_and_snapshot(replaced):
         stage.kill_proxy()
         flags = ("-v=4", f"--bpf-snapshot-path={snapshot}")
         stage.start_proxy(*flags, command=f"sh -c '{script}' logged")
-        stage.until(lambda: log.exists() and "hooks_proved" in log.read_text())
+        stage.until(lambda: log.exists() and "datapath_at_work" in log.read_text())
         pid = stage.proxy_pid()
         with stage.load() as load:
             disk.fill()
