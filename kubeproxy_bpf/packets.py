@@ -207,6 +207,10 @@ class PacketPath:
         """Every link that is pinned, and where; good as long as ``steady`` is held."""
         return self._hooks.pins()
 
+    def pin_while(self, ours: Callable[[], bool]) -> None:
+        """Leave the directory of pins alone while it is another's."""
+        self._hooks.may_pin = ours
+
     @property
     def pods(self) -> int:
         """Devices that lead to pods, by what was last heard of them."""

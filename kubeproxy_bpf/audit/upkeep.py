@@ -11,8 +11,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
 
-import structlog
-
 from kubeproxy_bpf.dataplane.loader import Datapath
 from kubeproxy_bpf.dataplane.lock import PinLock
 from kubeproxy_bpf.dataplane.owned import Owned
@@ -20,8 +18,6 @@ from kubeproxy_bpf.dataplane.pinning import links_in
 from kubeproxy_bpf.dataplane.pins import Pinnable, Pins
 from kubeproxy_bpf.dataplane.sockethooks import SocketHooks
 from kubeproxy_bpf.packets import PacketPath
-
-_log = structlog.get_logger(__name__)
 
 
 class PutBack(NamedTuple):
@@ -48,9 +44,11 @@ class Upkeep:
         """``pins``: their directory, None if nothing is pinned."""
         self._sockets = sockets
         self._packets = packets
-        self._lock = lock
         self._hooks = SocketHooks(sockets.programs, cgroup, links_in(pins) if pins else None, owned)
-        self._pins = Pins(pins, self._pinned, may_mount) if pins else None
+        self._pins = Pins(pins, self._pinned, lock, may_mount=may_mount) if pins else None
+        path = packets()
+        if pins and path is not None:
+            path.pin_while(lock.is_current)
 
     @property
     def pins_missing(self) -> int:
@@ -68,10 +66,7 @@ class Upkeep:
             OSError, DataplaneError: it could not be looked at.
         """
         hooks = len(self._hooks.put_back())
-        pins = self._put_pins_back()
-        if pins and not self._lock.renew():
-            _log.error("pins_shared", error="another process took the directory of the pins")
-        return PutBack(hooks, pins)
+        return PutBack(hooks, self._put_pins_back())
 
     def _put_pins_back(self) -> int:
         if self._pins is None:

@@ -76,7 +76,8 @@ class TcxHold(Hold):
         link = Link.create(
             copy.fd, self._place.ifindex, TCX[self._place.hook], AttachFlag.BEFORE, relative_fd=0
         )
-        _keep(link, self._pin)
+        if pinned_id(self._pin) == self._id:  # else it is put back later, if the place is ours
+            _keep(link, self._pin)
         old, self._link, self._id = self._link, link, link.info().id
         _end(old)
         link.update(program)
@@ -90,7 +91,7 @@ class TcxHold(Hold):
 
     def detach(self) -> None:
         _end(self._link)
-        _unpin(self._pin)
+        _unpin(self._pin, self._id)
 
     def close(self) -> None:
         self._link.close()
@@ -106,6 +107,7 @@ class XdpHold(Hold):
         self._place = place
         self._link = link
         self._pin = pin
+        self._id = link.info().id
 
     @classmethod
     def attach(cls, place: Place, program: ObjectProgram, pin: Path | None, mode: int) -> XdpHold:
@@ -129,7 +131,7 @@ class XdpHold(Hold):
 
     def detach(self) -> None:
         _end(self._link)
-        _unpin(self._pin)
+        _unpin(self._pin, self._id)
 
     def close(self) -> None:
         self._link.close()
@@ -143,7 +145,7 @@ def end_pinned(pin: Path) -> None:
     link = _open(pin)
     if link is not None:
         _end(link)
-    _unpin(pin)
+    pin.unlink(missing_ok=True)
 
 
 def pinned_id(pin: Path | None) -> int:
@@ -187,6 +189,7 @@ def _end(link: Link) -> None:
         link.close()
 
 
-def _unpin(pin: Path | None) -> None:
-    if pin is not None:
+def _unpin(pin: Path | None, link_id: int) -> None:
+    """Remove the pin of this link, and no other that may have taken its place."""
+    if pin is not None and pinned_id(pin) == link_id:
         pin.unlink(missing_ok=True)

@@ -89,6 +89,8 @@ class DeviceHooks:
         self._first_places = FirstPlaces(clock)
         self._spares = Spares(load_copy)
         self._began = False
+        self.may_pin: Callable[[], bool] = lambda: True
+        """Whether the directory of pins is ours: links in another's are not ours to take or end."""
         self.refused: dict[Place, str] = {}
         """Places that could not be served, and why."""
         self.reattached: Counter[Place] = Counter()
@@ -298,6 +300,8 @@ class DeviceHooks:
 
     def _pin(self, place: Place, wish: Wish) -> Path | None:
         if self._links_dir is None or (self._filters and place.hook != Hook.XDP):
+            return None
+        if not self.may_pin():
             return None
         mode = f"-{wish.xdp_mode}" if place.hook == Hook.XDP else ""
         return self._links_dir / f"{DEVICE_PIN}{place.ifindex}-{place.hook.value}{mode}"

@@ -147,12 +147,24 @@ class PinLock:
                 told = True
             await asyncio.sleep(_PINS_RETRY_S)
 
+    def is_current(self) -> bool:
+        """Whether the directory that stands there now is ours; somebody may have made it anew."""
+        if self._fd < 0:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self._directory))
+        except OSError:
+            return False
+
     def renew(self) -> bool:
-        """Somebody may have made the directory anew: take it again; False if another has it."""
-        if self._fd < 0 or os.path.samestat(os.fstat(self._fd), os.stat(self._directory)):
+        """Take the directory that stands there now, if it is not ours; False if another has it.
+
+        Raises:
+            OSError: there is none, and none can be made.
+        """
+        if self.is_current():
             return True
-        old, self._fd = self._fd, -1
-        os.close(old)
+        self.release()  # of one that nobody finds any more
         return self.try_acquire()
 
     def release(self) -> None:

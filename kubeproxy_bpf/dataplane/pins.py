@@ -4,39 +4,39 @@
 A pin matters when this process ends: what it alone holds ends with it, and connections with that.
 So a lost pin hurts nobody yet, and is made again from what is open here. A BPF file system is
 mounted only where the first one would be (``pinning``); elsewhere it is told that there is none.
-Owned by ``instance``, called in threads.
+A directory that somebody made anew may be another proxy's by now, of another network namespace:
+nothing is pinned without the lock on it. Owned by ``audit.upkeep``, called in threads.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Iterable, Protocol
+from typing import Callable, Iterable
 
 import structlog
 
+from kubeproxy_bpf.dataplane.lock import PinLock
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, has_bpffs
 from kubeproxy_bpf.errors import DataplaneError
-from kubeproxy_bpf.libbpf import LibbpfError, Link
+from kubeproxy_bpf.libbpf import BpfMap, LibbpfError, Link
 
 _log = structlog.get_logger(__name__)
 
 
-class Pinnable(Protocol):
-    """A map or link that is open here."""
-
-    def pin(self, path: Path) -> None: ...
-
-
+Pinnable = BpfMap | Link
 Wanted = Iterable[tuple[Path, Pinnable]]
 
 
 class Pins:
     """The pins of one instance."""
 
-    def __init__(self, directory: Path, wanted: Callable[[], Wanted], may_mount: bool) -> None:
-        """``wanted`` names all that should be pinned; ``may_mount``: a file system of our own
-        outlives this process."""
+    def __init__(
+        self, directory: Path, wanted: Callable[[], Wanted], lock: PinLock, *, may_mount: bool
+    ) -> None:
+        """``wanted`` names all that should be pinned; ``lock`` is that of the directory;
+        ``may_mount``: a file system of our own outlives this process."""
         self._directory = directory
+        self._lock = lock
         self._wanted = wanted
         self._may_mount = may_mount
         self._told = ""
@@ -50,9 +50,7 @@ class Pins:
         if not lost:
             self._told = ""
             return 0
-        problem = self._file_system_problem()
-        if problem is None:
-            problem = self._pin(lost)
+        problem = self._file_system_problem() or self._pin(lost)
         if problem is None:
             _log.error("pins_put_back", count=len(lost), path=str(self._directory))
             return len(lost)
@@ -81,6 +79,8 @@ class Pins:
 
     def _pin(self, lost: Wanted) -> str | None:
         try:
+            if not self._lock.renew():
+                return "the directory was made anew, and another process uses it"
             for path, item in lost:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 fresh = path.with_name(f"new-{path.name}")
@@ -93,11 +93,9 @@ class Pins:
 
 
 def _is_pinned(path: Path, item: Pinnable) -> bool:
-    """A link may have been made anew; what is pinned then is the one that somebody detached."""
-    if not isinstance(item, Link):
-        return path.exists()
+    """What is pinned there may be a link that somebody detached, or another proxy's."""
     try:
-        with Link.open_pinned(path) as pinned:
+        with type(item).open_pinned(path) as pinned:
             return pinned.info().id == item.info().id
     except LibbpfError:
         return False

@@ -116,15 +116,30 @@ def test_a_directory_that_was_made_anew_is_taken_again(tmp_path: Path) -> None:
     """Its file system may have been unmounted; the lock of the old one keeps nobody away."""
     lock, other = PinLock(tmp_path / "pins"), PinLock(tmp_path / "pins")
     try:
-        assert lock.renew(), "nothing is held, nothing is lost"
-        assert lock.try_acquire() and lock.renew()
+        assert lock.try_acquire() and lock.renew() and lock.is_current()
         (tmp_path / "pins").rename(tmp_path / "gone")
+        assert not lock.is_current()
         (tmp_path / "pins").mkdir()
+        assert not lock.is_current()
         assert lock.renew()
         assert not other.try_acquire()
         (tmp_path / "pins").rename(tmp_path / "gone2")
+        assert lock.renew(), "there was none any more"
+    finally:
+        lock.release()
+        other.release()
+
+
+def test_a_directory_that_another_took_stays_lost_until_it_ends(tmp_path: Path) -> None:
+    """However often it is asked for: who was told once that it is lost may not take it for its."""
+    lock, other = PinLock(tmp_path / "pins"), PinLock(tmp_path / "pins")
+    try:
+        assert lock.try_acquire()
+        (tmp_path / "pins").rename(tmp_path / "gone")
         assert other.try_acquire()
-        assert not lock.renew(), "another was faster"
+        assert [lock.renew(), lock.renew(), lock.is_current()] == [False, False, False]
+        other.release()
+        assert lock.renew()
     finally:
         lock.release()
         other.release()
