@@ -3,11 +3,12 @@
 
 The programs make, follow and remove flows without anybody's help; this only helps them. Offsets
 come from the object's BTF, and entries stay bytes, as a full table has half a million of them.
-Called by ``sweep`` and by tests.
+Called by ``sweep`` and ``flowcopy``, and by tests.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Collection, Iterator, NamedTuple
 
@@ -58,7 +59,7 @@ class Batch(NamedTuple):
     length: int
 
 
-_HALVES_BATCH = 256
+_BATCH = 4096
 
 
 def now_ticks() -> int:
@@ -76,17 +77,34 @@ class FlowTable:
         self._destination = _slice_of(btf.structs["tuple"], "destination")
         deadline = _slice_of(btf.structs["flow"], "deadline")
         self._deadlines = slice(deadline.start // 4, None, self.flows.size // 4)
-        self._alone = btf.enums["track_flags"].values["TRACK_ALONE"]
+        self._ends = [
+            _slice_of(btf.structs["flow"], name)
+            for name in ("destination", "source", "destination_port", "source_port")
+        ]
+        self._protocol = slice(_slice_of(btf.structs["tuple"], "protocol").start, self.keys.size)
+        self._turn_at: int = _slice_of(btf.structs["flow"], "turn").start
+        # Of the flags only the byte that has this one, wherever the processor puts it.
+        alone = btf.enums["track_flags"].values["TRACK_ALONE"].to_bytes(2, sys.byteorder)
+        self._alone = max(alone)
+        self._flags_at = _slice_of(btf.structs["flow"], "flags").start + alone.index(self._alone)
 
     @property
     def capacity(self) -> int:
         """Entries that have room."""
         return self._map.max_entries
 
-    def batches(self, size: int) -> Iterator[Batch]:
+    def batches(self, size: int = _BATCH) -> Iterator[Batch]:
         """All entries, in steps of about so many; see ``BpfMap.batches``."""
         for keys, values, count in self._map.batches(size):
             yield Batch(keys, values, count)
+
+    def entries(self, batch: Batch) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of a batch."""
+        for position in range(batch.length):
+            yield (
+                _element(batch.keys, position, self.keys.size),
+                _element(batch.values, position, self.flows.size),
+            )
 
     def past(self, batch: Batch, now: int) -> list[bytes]:
         """The keys of entries whose deadline has passed; a partner may still keep them alive."""
@@ -122,36 +140,19 @@ class FlowTable:
         removed = [self._map.delete(which) for which in (key, partner) if which is not None]
         return sum(removed)
 
-    def remove_halves(self) -> int:
-        """Remove entries whose partner is not there; tell how many. Nobody may use the table.
-
-        Whoever followed one would wait for answers that nobody translates.
-        """
-        halves = []
-        for keys, values, count in self._map.batches(_HALVES_BATCH):
-            for position in range(count):
-                key = _element(keys, position, self.keys.size)
-                raw = _element(values, position, self.flows.size)
-                partner = self.partner_key(key, raw)
-                if partner is not None and self._map.lookup(partner) is None:
-                    halves.append(key)
-        for key in halves:
-            self._map.delete(key)
-        return len(halves)
-
     def _is_past(self, raw: bytes, now: int) -> bool:
         deadline = memoryview(raw).cast("I")[self._deadlines.start]
         return 0 < (now - _MARGIN_TICKS - deadline) % _TICKS < _TICKS // 2
 
     def partner_key(self, key: bytes, raw: bytes) -> bytes | None:
-        """What the entry makes of a packet, with the ends exchanged."""
-        flow = self.flows.decode(raw)
-        if flow.flags & self._alone:
+        """What the entry makes of a packet, with the ends exchanged; None if it stands alone."""
+        if raw[self._flags_at] & self._alone:
             return None
-        protocol = self.keys.decode(key).protocol
-        return self.keys.encode(
-            Tuple(flow.destination, flow.source, flow.destination_port, flow.source_port, protocol)
-        )
+        return b"".join([*(raw[part] for part in self._ends), key[self._protocol]])
+
+    def turn(self, raw: bytes) -> int:
+        """Which life of the flow a value belongs to."""
+        return raw[self._turn_at]
 
 
 def _element(raw: bytes, position: int, size: int) -> bytes:

@@ -101,11 +101,11 @@ class BpfMap(OwnedFd):
         return value.raw
 
     def update(self, key: bytes, value: bytes, flags: int = UpdateFlag.ANY) -> None:
-        """Write one element."""
+        """Write one element; the key of a queue is empty."""
         self._check_key(key)
         if len(value) != self.value_bytes:
             raise ValueError(f"{self.name}: value of {len(value)} bytes, not {self.value_bytes}")
-        result = _native.bpf_map_update_elem(self.fd, key, value, flags)
+        result = _native.bpf_map_update_elem(self.fd, key or None, value, flags)
         check(result, "bpf_map_update_elem", self.name)
 
     def delete(self, key: bytes) -> bool:

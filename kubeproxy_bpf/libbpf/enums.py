@@ -22,6 +22,7 @@ class MapType(IntEnum):
     ARRAY_OF_MAPS = 12
     HASH_OF_MAPS = 13
     PERCPU_CGROUP_STORAGE = 21
+    QUEUE = 22
     SK_STORAGE = 24
     RINGBUF = 27
 

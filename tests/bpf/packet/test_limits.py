@@ -9,9 +9,14 @@ from typing import Iterator
 
 import pytest
 
+from kubeproxy_bpf.dataplane.convert import Conversion, Move
+from kubeproxy_bpf.dataplane.flowcopy import FlowCopy
 from kubeproxy_bpf.dataplane.loader import Datapath
 from kubeproxy_bpf.dataplane.settings import ConfigFlags
+from kubeproxy_bpf.dataplane.statecopy import Form
+from kubeproxy_bpf.libbpf import BpfMap, MapType
 
+from ..queues import pop_all
 from . import frames
 from .conftest import DETECTOR, MIDDLE, load, settings
 from .conversation import Conversation
@@ -198,6 +203,28 @@ def test_no_room_at_all(hooks: Hooks, world: PacketWorld) -> None:
     for key in world.flows():
         world.expire(key)
     assert send(hooks, addressed(2000)).verdict is Verdict.REDIRECT
+
+
+@pytest.mark.usefixtures("many_backends")
+def test_what_was_copied_gives_way(hooks: Hooks, world: PacketWorld, small: Datapath) -> None:
+    """A table that takes the place of another, full of a scan: the queue knows whom to judge."""
+    for n in range(ROOM // 2):
+        send(hooks, addressed(n))
+    table, queue = world.maps["kpb_flows"], world.maps["kpb_flow_queue"]
+    sizes = table.key_size, table.value_size
+    form = Form(*(Conversion(size, size, [Move(0, 0, size)]) for size in sizes))
+    with BpfMap.create(MapType.HASH, "kpbt_old", *sizes, ROOM) as old:
+        for entry in table.items():
+            old.update(*entry)
+        world.forget()
+        pop_all(queue)
+        assert FlowCopy(old, table, form, small.btf, queue).first() > ROOM // 2
+
+    for n in range(ROOM // 4):
+        establish(hooks, addressed(1000 + n))
+
+    assert world.count("FLOWS_RECYCLED") and not world.count("FLOWS_FULL")
+    assert_paired(world)
 
 
 @pytest.mark.usefixtures("many_backends")

@@ -11,8 +11,9 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from kubeproxy_bpf.dataplane.convert import Conversion, Move
-from kubeproxy_bpf.dataplane.migrate import Form, Past, copy, copy_missing
+from kubeproxy_bpf.dataplane.migrate import Past
 from kubeproxy_bpf.dataplane.owned import RunningMap
+from kubeproxy_bpf.dataplane.statecopy import Form, StateCopy, copy
 from kubeproxy_bpf.libbpf import BpfMap, Btf, MapType
 from kubeproxy_bpf.libbpf.btf import Member, Struct
 
@@ -58,7 +59,10 @@ def test_what_is_there_already_wins_the_second_time(made: Made) -> None:
     for number in (1, 2, 3):
         old.update(u32(number), u32(number))
 
-    assert copy_missing(old, new, LONGER, {hash(u32(3))}) == 1
+    later = StateCopy(old, new, LONGER)
+    later.seen.add(hash(u32(3)))
+
+    assert later.missing() == 1
 
     assert dict(new.items()) == {u32(1): u32(7, 7), u32(2): u32(0, 2)}
 
@@ -70,39 +74,10 @@ def test_a_smaller_map_takes_what_it_has_room_for(again: bool, made: Made) -> No
     for number in range(50):
         old.update(u32(number), u32(number))
     if again:
-        copy_missing(old, new, LONGER, ())
+        StateCopy(old, new, LONGER).missing()
     else:
         copy(old, new, LONGER)
     assert len(list(new.keys())) == 10
-
-
-def test_flows_that_are_copied_leave_room_for_new_ones(flows: Flows, packet_btf: Btf) -> None:
-    """The queue of flows that are over does not know them, so a full table would refuse all new
-    ones until a sweep has been through it. And none is copied by half: whoever followed it would
-    wait for answers that nobody translates."""
-    keys, values, room = flows.map.key_size, flows.map.value_size, flows.map.max_entries
-    with BpfMap.create(MapType.HASH, "kpb_flows", keys, values, 2 * room) as old:
-        for first in (1024, 11024):
-            for port in range(first, first + 3000):
-                flows.put(port, 1000, 1000)
-            _move(flows.map, old)
-        past = Past({"kpb_flows": RunningMap(old, packet_btf)}, packet_btf)
-        past.copy_state({"kpb_flows": flows.map})
-        held = dict(flows.map.items())
-        pair = flows.put(60000, 1000, 1000)  # made by programs that were not exchanged yet
-        for key in pair:
-            old.update(key, flows.map.lookup(key) or b"")
-            flows.map.delete(key)
-        past.copy_state({"kpb_flows": flows.map}, again=True)
-    assert room // 2 < len(held) <= room - room // 8
-    assert all(flows.table.partner_key(*entry) in held for entry in held.items())
-    assert set(flows.map.keys()) == {*held, *pair}
-
-
-def _move(source: BpfMap, target: BpfMap) -> None:
-    for key, value in list(source.items()):
-        target.update(key, value)
-        source.delete(key)
 
 
 def test_arrays_keep_their_places(made: Made) -> None:

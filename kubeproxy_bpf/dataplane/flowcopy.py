@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies the table of flows, whose entries come in pairs and stand in a queue.
+
+Half of a pair is worse than none: whoever followed it would wait for answers that nobody
+translates. And programs look for room by the queue alone, so a table with flows that the queue
+does not know would be full for new ones. Called by ``migrate``.
+"""
+
+from __future__ import annotations
+
+from typing import Iterable, Iterator, NamedTuple
+
+from kubeproxy_bpf.dataplane import layout
+from kubeproxy_bpf.dataplane.flows import FlowTable, now_ticks
+from kubeproxy_bpf.dataplane.layout import TypeInfo
+from kubeproxy_bpf.dataplane.statecopy import Entry, Form, StateCopy
+from kubeproxy_bpf.libbpf import BpfMap, UpdateFlag
+
+_ROOM_FOR_NEW = 8
+"""One part in so many is left free: making room one by one is slower."""
+_NO_KEY = b""
+
+
+class Place(NamedTuple):
+    """``struct track_place``: a flow in the queue."""
+
+    key: bytes
+    due: int
+    turn: int
+
+
+class FlowQueue:
+    """``kpb_flow_queue``: the flows in the order in which they are judged."""
+
+    def __init__(self, queue: BpfMap, btf: TypeInfo) -> None:
+        self._queue = queue
+        self._places = layout.bind(btf, "track_place", Place)
+
+    def line_up(self, key: bytes, turn: int) -> None:
+        """As the last one, to be judged as soon as it is first: then it gets a time of its own."""
+        place = Place(key, now_ticks(), turn)
+        self._queue.update(_NO_KEY, self._places.encode(place), UpdateFlag.EXIST)
+
+
+class FlowCopy(StateCopy):
+    """Of ``kpb_flows``; ``queue`` is None where the one of before is shared."""
+
+    def __init__(
+        self, old: BpfMap, new: BpfMap, form: Form, btf: TypeInfo, queue: BpfMap | None
+    ) -> None:
+        super().__init__(old, new, form)
+        self._table = FlowTable(new, btf)
+        self._queue = FlowQueue(queue, btf) if queue is not None else None
+
+    def first(self) -> int:
+        """Copy what there is, and line it up; tell how many. Nobody may use the new table yet."""
+        count = super().first()
+        if count < len(self.seen):
+            count -= self._remove_halves()
+        if self._queue is not None:
+            for batch in self._table.batches():
+                for entry in self._table.entries(batch):
+                    self._line_up(*entry)
+        return count
+
+    def room(self) -> int:
+        return self.new.max_entries - self.new.max_entries // _ROOM_FOR_NEW
+
+    def groups(self, missing: dict[bytes, bytes]) -> Iterator[list[Entry]]:
+        """A flow that began while the table was read was read by half, or not at all."""
+        while missing:
+            key, value = missing.popitem()
+            partner = self._table.partner_key(key, value)
+            if partner is None:
+                yield [(key, value)]
+            elif (there := self.new.lookup(partner)) is not None:
+                # Or it is of another flow, which the programs have made there.
+                if self._table.partner_key(partner, there) == key:
+                    yield [(key, value)]
+            # Where it was seen, it had no room, or was taken away as half of a pair.
+            elif other := missing.pop(partner, None) or self._old_value(partner):
+                yield [(key, value), (partner, other)]
+
+    def _old_value(self, key: bytes) -> bytes | None:
+        raw = self.old.lookup(key) if self.form.keys.same else None
+        return self.form.values.apply(raw, 1) if raw is not None else None
+
+    def put(self, key: bytes, value: bytes) -> None:
+        super().put(key, value)
+        self._line_up(key, value)
+
+    def _line_up(self, key: bytes, value: bytes) -> None:
+        """One of a pair stands for both."""
+        if self._queue is None:
+            return
+        partner = self._table.partner_key(key, value)
+        if partner is None or key < partner:
+            self._queue.line_up(key, self._table.turn(value))
+
+    def _remove_halves(self) -> int:
+        """Those whose partner came while the table was read come back with it."""
+        halves = list(self._halves())
+        return self.new.delete_batch(b"".join(halves), len(halves))
+
+    def _halves(self) -> Iterable[bytes]:
+        for batch in self._table.batches():
+            for key, value in self._table.entries(batch):
+                partner = self._table.partner_key(key, value)
+                if partner is not None and self.new.lookup(partner) is None:
+                    yield key
