@@ -10,10 +10,12 @@ from __future__ import annotations
 import errno
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Collection, NamedTuple
 
 TIMEOUT_S = 3.0
 """For a repetition as well: a network may lose a datagram, and its client asks again."""
+AT_LEAST = 16
+"""So many exchanges, though all that were waited for have answered: others may be among them."""
 SILENCE_S = 0.8
 """How long nothing may come for it to count as silence; what is too late only looks like it."""
 
@@ -92,18 +94,23 @@ def _told(answer: bytes) -> Told:
     return Told(name, peer[0] if peer else "")
 
 
-def told_by(targets: list[Target], times: int, timeout_s: float) -> dict[Target, set[Told]]:
+def told_by(
+    targets: list[Target], times: int, timeout_s: float, names: Collection[str] = ()
+) -> dict[Target, set[Told]]:
     """What all targets tell in so many exchanges with each, all targets at once.
 
-    A failure ends the exchanges with its target: the others would only take time.
+    A failure ends the exchanges with its target, and so do the answers of all ``names``: the others
+    would only take time.
     """
 
     def often(target: Target) -> set[Told]:
         seen: set[Told] = set()
-        for _ in range(times):
+        for number in range(times):
             told = ask(target, timeout_s)
             seen.add(told)
-            if not told.peer:
+            if not told.peer or (
+                names and number >= AT_LEAST and {each.name for each in seen} >= set(names)
+            ):
                 break
         return seen
 

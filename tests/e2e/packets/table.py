@@ -185,3 +185,5 @@ FROM_PODS = (
 )
 
 ROWS = FROM_OUTSIDE + FROM_HOST + FROM_PODS
+SILENT = [row for row in ROWS if row.expected is SILENCE]
+"""Whether nothing comes takes its time to see."""

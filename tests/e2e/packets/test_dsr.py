@@ -16,7 +16,7 @@ from typing import Iterator
 import pytest
 
 from tests.e2e.packets import bulk
-from tests.e2e.packets.asking import TIMEOUT_S, Told, told_by
+from tests.e2e.packets.asking import TIMEOUT_S, Told, ask, told_by
 from tests.e2e.packets.held import connections, go_on
 from tests.e2e.packets.judge import judge
 from tests.e2e.packets.objects import addresses_of
@@ -51,7 +51,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 def test_remote_backends_see_the_client(family: int, protocol: str, via: Via, world: World) -> None:
     """All of them answer, from the address that was dialled, and none sees a node."""
     target = world.target(protocol, "remote", via, family)._replace(connected=protocol == "TCP")
-    told = world.run(Place.CLIENT, partial(told_by, [target], 60, TIMEOUT_S))[target]
+    told = world.run(Place.CLIENT, partial(told_by, [target], 60, TIMEOUT_S, REMOTE))[target]
     assert told == {Told(name, world.layout.client[family]) for name in REMOTE}
 
 
@@ -130,4 +130,5 @@ def test_both_nodes_choose_alike(family: int, protocol: str, world: World) -> No
 
 def _chosen(world: World, protocol: str, family: int, first: int) -> list[str]:
     target = world.target(protocol, "all", Via.LOAD_BALANCER, family)
-    return [world.ask(Place.CLIENT, target, source_port=first + n * 7).name for n in range(40)]
+    ports = range(first, first + 40 * 7, 7)
+    return world.run(Place.CLIENT, lambda: [ask(target, source_port=port).name for port in ports])

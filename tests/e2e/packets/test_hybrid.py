@@ -38,7 +38,7 @@ def test_only_datagrams_are_masqueraded(family: int, via: Via, world: World) -> 
     """The same remote backends see the client itself by TCP, and the node that was asked by UDP."""
     tcp, udp = (world.target(protocol, "remote", via, family) for protocol in ("TCP", "UDP"))
     udp = udp._replace(connected=False)
-    told = world.run(Place.CLIENT, partial(told_by, [tcp, udp], 60, TIMEOUT_S))
+    told = world.run(Place.CLIENT, partial(told_by, [tcp, udp], 60, TIMEOUT_S, REMOTE))
     assert told[tcp] == {Told(name, world.layout.client[family]) for name in REMOTE}
     seen = {world.named(Place.CLIENT, "node1", each) for each in told[udp]}
     assert seen == {Told(name, "node1") for name in REMOTE}

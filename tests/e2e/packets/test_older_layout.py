@@ -14,6 +14,7 @@ from typing import Iterator
 import pytest
 
 from tests.e2e.packets import older
+from tests.e2e.packets.asking import Told
 from tests.e2e.packets.held import busy, connections, go_on
 from tests.e2e.packets.table import ALL, Place, Via
 from tests.e2e.packets.world import MASQUERADE, World, standing
@@ -42,8 +43,8 @@ def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return older.build(tmp_path_factory.mktemp("older"), CHANGES[request.param])
 
 
-@pytest.fixture(scope="module")
-def sites(objects: Path) -> Iterator[World]:
+@pytest.fixture
+def world(objects: Path) -> Iterator[World]:
     """A world in which both proxies are of the older version."""
     name = f"kpbt-p{os.getpid()}-old"
     with standing(name, "routed", [MASQUERADE], proxies=False) as made:
@@ -53,13 +54,6 @@ def sites(objects: Path) -> Iterator[World]:
         yield made
 
 
-@pytest.fixture
-def world(sites: World, objects: Path) -> Iterator[World]:
-    """The same; afterwards it is so again."""
-    yield sites
-    exchange_proxies(sites, older.command(objects))
-
-
 def exchange_proxies(world: World, command: str = "") -> None:
     """Node after node gets another version; the current one if none is named."""
     for node in world.layout.node_names:
@@ -67,8 +61,11 @@ def exchange_proxies(world: World, command: str = "") -> None:
         world.start_proxy(node, command=command)
 
 
-def test_connections_outlive_the_older_version_and_its_return(world: World, objects: Path) -> None:
-    """Of clients outside and of pods, masqueraded and not, by packet and by socket, TCP and UDP."""
+def test_clients_outlive_the_older_version_and_its_return(world: World, objects: Path) -> None:
+    """Of clients outside and of pods, masqueraded and not, by packet and by socket, TCP and UDP.
+
+    Session affinity goes on where it was, and nothing is left of the version before.
+    """
     with (
         connections(world, "TCP", "all", OUTSIDE) as tcp,
         connections(world, "UDP", "all", OUTSIDE) as udp,
@@ -79,25 +76,25 @@ def test_connections_outlive_the_older_version_and_its_return(world: World, obje
         opened = [*tcp, *udp, *tcp_of_pod, *udp_of_pod]
         peers = [each.sock.getpeername() for each in opened]
         assert {each.told.name for each in tcp} == set(ALL)
+        sticky = _sticky(world)
         for command in ("", older.command(objects)):
+            pinned = _pinned(world)
             exchange_proxies(world, command)
             go_on(opened)
             assert peers == [each.sock.getpeername() for each in opened]
+            for _ in range(8):
+                assert _sticky(world) == sticky
+            assert not pinned & _pinned(world)
 
 
-def test_clients_keep_their_backend_in_a_new_set_of_maps(world: World) -> None:
-    """Session affinity goes on where it was, and nothing is left of the older version."""
+def _sticky(world: World) -> list[Told]:
+    """Whom a client meets that is to stay with its backend."""
     targets = [
         world.target(protocol, "sticky", Via.NODE1, family)._replace(connected=protocol == "TCP")
         for protocol in ("TCP", "UDP")
         for family in (0, 1)
     ]
-    told = [world.ask(Place.CLIENT, target) for target in targets]
-    pinned = _pinned(world)
-    exchange_proxies(world)
-    for _ in range(8):
-        assert [world.ask(Place.CLIENT, target) for target in targets] == told
-    assert not pinned & _pinned(world)
+    return [world.ask(Place.CLIENT, target) for target in targets]
 
 
 def _pinned(world: World) -> set[Path]:

@@ -7,12 +7,15 @@ import errno
 import socket
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Iterator
 
 import pytest
 
+from kubeproxy_bpf.sandbox import namespace
 from tests.e2e.packets import bulk
 from tests.e2e.packets.asking import Target, made
+from tests.e2e.packets.netfilter import inside
 from tests.e2e.packets.table import Place, Via
 from tests.e2e.packets.world import World
 
@@ -50,13 +53,20 @@ def narrow(world: World, place: str, destination: str) -> Iterator[None]:
         ip("route", "del", destination)
         if own:
             ip("route", "add", *own)
-        forget(world)
+        forget(world, ":" in destination)
 
 
-def forget(world: World) -> None:
+def forget(world: World, ipv6: bool) -> None:
+    """Let all places forget what they learnt of ways in one family."""
     for place in world.layout.places:
-        for family in ("-4", "-6"):
-            world.ip(place, family, "route", "flush", "cache")
+        if ipv6:
+            inside(world.layout, place, ["ip", "-6", "route", "flush", "cache"])
+        else:
+            namespace.call(world.layout.netns(place), _flush_ipv4)
+
+
+def _flush_ipv4() -> None:
+    Path("/proc/sys/net/ipv4/route/flush").write_text("-1")
 
 
 @contextmanager

@@ -45,21 +45,17 @@ def test_an_endpoint_that_leaves_ends_no_connection(world: World) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_the_agent_ends_and_starts(number: signal.Signals, world: World) -> None:
-    """Without an agent all goes on, new connections too, and nobody notices that it comes back."""
-    with connections(world, "TCP", "all", VIAS) as opened, busy(world):
+    """Without an agent all goes on, new connections too, and nobody notices that it comes back:
+    streams and datagrams of clients stay with their backends."""
+    with (
+        connections(world, "TCP", "all", VIAS) as streams,
+        connections(world, "UDP", "all", VIAS) as datagrams,
+        busy(world),
+    ):
         world.end_proxy(NODE, number)
-        go_on(opened)
+        go_on(streams + datagrams)
         world.start_proxy(NODE)
-        go_on(opened)
-
-
-def test_datagrams_flow_on_over_a_restart(world: World) -> None:
-    """UDP clients stay with their backends while the agent is away and when it is back."""
-    with connections(world, "UDP", "all", VIAS) as opened:
-        world.end_proxy(NODE, signal.SIGKILL)
-        go_on(opened)
-        world.start_proxy(NODE)
-        go_on(opened)
+        go_on(streams + datagrams)
 
 
 def test_other_programs_take_the_place_of_the_first(world: World) -> None:

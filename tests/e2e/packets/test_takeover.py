@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 VIAS = (Via.NODE1, Via.NODE2, Via.LOAD_BALANCER, Via.EXTERNAL_IP, Via.CLUSTER_IP)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """A cluster whose Services are rules of netfilter, without any of our programs."""
     name = f"kpbt-p{os.getpid()}-take"
@@ -30,25 +30,24 @@ def world() -> Iterator[World]:
 
 
 def test_connections_of_kube_proxy_live_on(world: World) -> None:
-    """They live while both are there and when the rules are gone, and new ones are served."""
-    with connections(world, "TCP", "all", VIAS) as before:
+    """They live while both are there and when the rules are gone, and new ones are served.
+
+    A client of UDP always gets its answer, though maybe from another backend than before.
+    """
+    with (
+        connections(world, "TCP", "all", VIAS) as before,
+        connections(world, "UDP", "all", VIAS) as datagrams,
+    ):
         assert {each.told.name for each in before} == set(ALL)
         world.start_proxies("--bpf-takeover=off")
         go_on(before)
+        assert {again(each.sock).name for each in datagrams} <= set(ALL)
         with connections(world, "TCP", "all", VIAS) as between:
             remove_rules(world)
             with connections(world, "TCP", "all", VIAS) as after:
                 go_on(before + between + after)
                 assert {each.told.name for each in after} == set(ALL)
-
-
-def test_datagrams_of_kube_proxys_clients_are_answered(world: World) -> None:
-    """A client of UDP always gets its answer, though maybe from another backend than before."""
-    with connections(world, "UDP", "all", VIAS) as opened:
-        world.start_proxies("--bpf-takeover=off")
-        assert {again(each.sock).name for each in opened} <= set(ALL)
-        remove_rules(world)
-        assert {again(each.sock).name for each in opened} <= set(ALL)
+            assert {again(each.sock).name for each in datagrams} <= set(ALL)
 
 
 def remove_rules(world: World) -> None:

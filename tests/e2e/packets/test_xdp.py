@@ -15,8 +15,8 @@ from typing import Iterator
 import pytest
 
 from tests.e2e.packets import bulk
-from tests.e2e.packets.judge import judge
-from tests.e2e.packets.table import FROM_OUTSIDE, Outcome, Place, Row, Via
+from tests.e2e.packets.judge import judge, judge_all
+from tests.e2e.packets.table import FROM_OUTSIDE, SILENT, Outcome, Place, Row, Via
 from tests.e2e.packets.world import PRESERVE, World, standing
 from tests.e2e.packets.xdp_peers import ready_for_native_xdp
 
@@ -32,7 +32,7 @@ BY_TC = [
     if row.expected is Outcome.REFUSED or row.service in ("hosts", "host-local")
 ]
 """Refusals and the way to the host."""
-BY_XDP = [row for row in FROM_OUTSIDE if row not in BY_TC]
+BY_XDP = [row for row in FROM_OUTSIDE if row not in (*BY_TC, *SILENT)]
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -60,6 +60,11 @@ def test_uplinks_have_the_program(node: str, world: World) -> None:
 def test_packets_from_outside_end_where_the_table_says(row: Row, world: World) -> None:
     """The same answers and peers as by TC alone."""
     judge(row, world)
+
+
+def test_what_is_dropped_stays_silent(world: World) -> None:
+    """Nothing comes back where the table says so."""
+    judge_all([row for row in FROM_OUTSIDE if row in SILENT], world)
 
 
 @pytest.mark.parametrize("world", ["native"], indirect=True)
