@@ -17,6 +17,7 @@ from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.pinning import links_in
 from kubeproxy_bpf.dataplane.pins import Pinnable, Pins
 from kubeproxy_bpf.dataplane.sockethooks import SocketHooks
+from kubeproxy_bpf.errors import WriterBusy
 from kubeproxy_bpf.packets import PacketPath
 
 
@@ -44,6 +45,8 @@ class Upkeep:
         """``pins``: their directory, None if nothing is pinned."""
         self._sockets = sockets
         self._packets = packets
+        self._directory = pins
+        self._lock = lock
         self._hooks = SocketHooks(sockets.programs, cgroup, links_in(pins) if pins else None, owned)
         self._pins = Pins(pins, self._pinned, lock, may_mount=may_mount) if pins else None
         path = packets()
@@ -56,7 +59,13 @@ class Upkeep:
         return self._pins.missing if self._pins is not None else 0
 
     def attach(self) -> None:
-        """Attach the socket programs, in place of those of an earlier process."""
+        """Attach the socket programs, in place of those of an earlier process.
+
+        Raises:
+            WriterBusy: the directory of pins was made anew, and is another's.
+        """
+        if self._directory is not None and not self._lock.renew():
+            raise WriterBusy(str(self._directory))
         self._hooks.attach()
 
     def put_back(self) -> PutBack:

@@ -318,7 +318,7 @@ class DeviceHooks:
 
         A wanted place keeps what it has, also where the kernel refuses what should come there.
         """
-        if self._links_dir is not None:
+        if self._links_dir is not None and self.may_pin():
             end_pins(self._links_dir, {self._pin(p, wish) for p, wish in wanted.items()})
         if self._filters is not None:
             count = self._filters.remove_others(wanted)

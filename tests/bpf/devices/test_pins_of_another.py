@@ -26,7 +26,7 @@ def process(node, load, pins):
 def theirs(node, load, pins):
     """Pins another's link at a path of ours; gives the link."""
     with ExitStack() as undo:
-        elsewhere = node.wire("v9")
+        elsewhere = node.wire("v9", far="eth9")
 
         def put(pin):
             program = load().programs["kpb_tc_ingress"]

@@ -8,7 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from kubeproxy_bpf.audit.upkeep import PutBack, Upkeep
+from kubeproxy_bpf.dataplane.lock import PinLock
+from kubeproxy_bpf.errors import WriterBusy
 
 
 class Stillness:
@@ -47,3 +51,27 @@ def test_without_a_packet_path_pins_are_put_back_all_the_same() -> None:
 
     assert PutBack() == upkeep(None, pins).put_back()
     assert not pins.was_kept
+
+
+def test_nothing_is_attached_to_pins_that_became_anothers(tmp_path: Path) -> None:
+    """Lists may have taken long, and the directory was made anew meanwhile: links found in it are
+    those of another proxy, not of an earlier process."""
+    directory = tmp_path / "pins"
+    lock, other = PinLock(directory), PinLock(directory)
+    try:
+        assert lock.try_acquire()
+        sockets: Any = SimpleNamespace(programs={})
+        made = Upkeep(sockets, lambda: None, Path("/"), directory, None, lock=lock, may_mount=False)
+        attached: list[int] = []
+        made._hooks = SimpleNamespace(attach=lambda: attached.append(1))  # type: ignore[assignment]
+        directory.rmdir()
+        assert other.try_acquire()
+        with pytest.raises(WriterBusy):
+            made.attach()
+        assert not attached
+        other.release()
+        made.attach()
+        assert attached
+    finally:
+        lock.release()
+        other.release()
