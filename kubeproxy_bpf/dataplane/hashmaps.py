@@ -100,6 +100,11 @@ class TrieMap(HashMap[K, V]):
     """A map whose lookup answers with the longest prefix that matches."""
 
     def lookup(self, keys: Iterable[K]) -> dict[K, V]:
-        """Those of the very keys that are there, as only a list of all tells."""
-        wanted = set(keys)
-        return {key: value for key, value in self.read().items() if key in wanted}
+        """Those of the very keys that are there, as only a list of all tells: ask for many."""
+        wanted = {self._key.encode(key): key for key in keys}
+        value = self._value.decode
+        return {
+            wanted[raw_key]: value(raw)
+            for raw_key, raw in self._source.items()
+            if raw_key in wanted
+        }

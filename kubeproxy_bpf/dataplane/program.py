@@ -132,13 +132,9 @@ class Programmer:
         remaining: list[Finding] = []
         for batch in _batches(findings):
             async with self._lock:
-                true = recheck(self._planner, self._dataplane.held, batch)
-                self._planner.doubt(true)
-                outcome = await self._apply(NOTHING)
-                refused = {(write.map, write.key) for write in outcome.failed}
-                remaining += (each for each in true if each[:2] in refused)
-                remaining += recheck(self._planner, self._dataplane.held, true)
-            self._report(outcome)
+                remaining += await self._repair(batch)
+        async with self._lock:
+            remaining += recheck(self._planner, self._dataplane.held, filter(_is_listed, findings))
         return remaining
 
     async def settled(self) -> None:
@@ -151,6 +147,22 @@ class Programmer:
         if self._releasing is not None:
             self._releasing.cancel()
             await asyncio.gather(self._releasing, return_exceptions=True)
+
+    async def _repair(self, batch: Sequence[Finding]) -> list[Finding]:
+        """Write anew what is still true of a batch; return what remains, as far as that is cheap.
+
+        To ask a trie for some keys is to read all of it. So its findings are taken for true, which
+        costs writes in vain at worst, and are looked at once, when all of them are written.
+        """
+        listed = [each for each in batch if _is_listed(each)]
+        asked = [each for each in batch if not _is_listed(each)]
+        true = recheck(self._planner, self._dataplane.held, asked)
+        self._planner.doubt(true + listed)
+        outcome = await self._apply(NOTHING)
+        self._report(outcome)
+        refused = {(write.map, write.key) for write in outcome.failed}
+        remaining = [each for each in true + listed if each[:2] in refused]
+        return remaining + recheck(self._planner, self._dataplane.held, true)
 
     async def _apply(self, changes: Changes) -> Outcome:
         plan = self._planner.plan(changes)
@@ -182,6 +194,10 @@ class Programmer:
                     continue
                 outcome = await self._apply(NOTHING)
             self._report(outcome)
+
+
+def _is_listed(finding: Finding) -> bool:
+    return finding.map == "source_ranges"
 
 
 def _batches(findings: Sequence[Finding]) -> Iterator[Sequence[Finding]]:

@@ -12,8 +12,9 @@ from kubeproxy_bpf.dataplane.fake import FakeDataplane
 from kubeproxy_bpf.dataplane.program import Programmer
 from kubeproxy_bpf.plan import audit
 from kubeproxy_bpf.plan.findings import Kind
-from kubeproxy_bpf.plan.records import Frontend
-from tests.plan_objects import cluster_ip, complete, desired, port_id
+from kubeproxy_bpf.plan.held import HeldDump
+from kubeproxy_bpf.plan.records import Frontend, SourceRange, SourceRangeKey
+from tests.plan_objects import cluster_ip, complete, desired, ip, port_id, prefixes
 
 SERVICES = {
     port_id(f"s{i}"): desired(
@@ -103,3 +104,35 @@ async def test_what_is_no_more_true_is_not_repaired(
     fake.counts.clear()
     assert await programmer.repair(found) == []
     assert not fake.counts
+
+
+@pytest.mark.parametrize("wrong", [10, 1000])
+async def test_a_trie_is_read_once_for_a_repair(
+    programmer: Programmer, fake: FakeDataplane, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    """However many of its entries are wrong: the kernel gives single ones to nobody."""
+    ranges = prefixes(*(f"172.16.{i >> 8}.{i & 255}/32" for i in range(300)))
+    some = next(iter(SERVICES))
+    await programmer.apply(
+        complete({**SERVICES, some: SERVICES[some]._replace(source_ranges=ranges)})
+    )
+    entries = dict(fake.source_ranges)
+    assert len(entries) == 300
+    for key in list(entries)[: wrong // 5]:
+        del fake.source_ranges[key]
+    for i in range(wrong):
+        key = SourceRangeKey(160, 77, ip(f"198.18.{i >> 8}.{i & 255}"))
+        fake.source_ranges[key] = SourceRange(1)
+    found = await programmer.audit()
+    assert len(found) == wrong + wrong // 5
+    reads = []
+    lookup = HeldDump.lookup
+
+    def counted(self: HeldDump, name: str, keys: object) -> object:
+        reads.append(name)
+        return lookup(self, name, keys)
+
+    monkeypatch.setattr(HeldDump, "lookup", counted)
+    assert await programmer.repair(found) == []
+    assert reads == ["source_ranges"]
+    assert fake.source_ranges == entries
