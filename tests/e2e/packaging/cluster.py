@@ -121,7 +121,6 @@ def machine_rootfs() -> Rootfs:
     script = f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -B -m kubeproxy_bpf "$@"\n'
     return Rootfs(
         ["/"],
-        # A layer ends where another file system is mounted.
         [path for path in (str(ROOT), sys.base_prefix, sys.prefix) if not _is_in_root(path)],
         {"PATH": PATH},
         {"/usr/local/bin/kube-proxy": script},
@@ -129,6 +128,9 @@ def machine_rootfs() -> Rootfs:
 
 
 def _is_in_root(path: str) -> bool:
+    """A layer ends where another file system is mounted, and a container has some of its own."""
+    if Path(path).parts[1] in ("run", "tmp"):
+        return False
     return os.stat(path).st_dev == os.stat("/").st_dev
 
 
