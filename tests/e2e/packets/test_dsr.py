@@ -3,6 +3,11 @@
 
 Together with the consistent choice, which DSR stands on: all nodes choose the same backend for the
 same client, so a connection may come by another node in the middle of its life.
+
+The flow table may even be lost: nothing of a flow is only in it, and the client's next packet makes
+it anew. That is not so of ports given to masqueraded flows, and an answer that leaves before the
+client's next packet shows the backend's own address: so a restart keeps the table
+(``test_survival``).
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from typing import Iterator
 
 import pytest
 
+from kubeproxy_bpf.libbpf import BpfMap
 from tests.e2e.packets import bulk
 from tests.e2e.packets.asking import TIMEOUT_S, Told, ask, told_by
 from tests.e2e.packets.held import connections, go_on
@@ -132,3 +138,21 @@ def _chosen(world: World, protocol: str, family: int, first: int) -> list[str]:
     target = world.target(protocol, "all", Via.LOAD_BALANCER, family)
     ports = range(first, first + 40 * 7, 7)
     return world.run(Place.CLIENT, lambda: [ask(target, source_port=port).name for port in ports])
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_connections_go_on_without_their_flows(protocol: str, world: World) -> None:
+    """Time and again both tables are emptied; each connection meets the backend that it had."""
+    with connections(world, protocol, "all", VIRTUAL, each=12) as opened:
+        assert {each.told.name for each in opened} == {"web-1", "web-2", "web-3", "web-4"}
+        for _ in range(10):
+            assert min(_wipe(world, node) for node in world.layout.node_names) > 0
+            go_on(opened)
+
+
+def _wipe(world: World, node: str) -> int:
+    """Remove all flows of a node; tells how many there were."""
+    (pin,) = world.sandbox.pin_path(node).glob("*/kpb_flows")
+    with BpfMap.open_pinned(pin) as flows:
+        size = flows.key_size
+        return sum(flows.delete_batch(keys[: n * size], n) for keys, _, n in flows.batches())
