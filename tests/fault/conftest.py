@@ -8,22 +8,38 @@ from typing import Iterator
 
 import pytest
 
-from kubeproxy_bpf.sandbox.cluster import Sandbox
 from tests.fault.load import report
-from tests.fault.load.stage import Stage, staged, standing
+from tests.fault.load.stage import Stage, staged
+from tests.fault.load.world import World, standing
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[World]:
+    """One for all suites whose API server is like any other."""
     with standing(f"kpbt-f{os.getpid()}") as made:
         yield made
 
 
 @pytest.fixture
-def stage(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Stage]:
+def stage(sandbox: World, scenario: str) -> Iterator[Stage]:
     """A stage with one Service in front of all four backends; puts everything back."""
-    with staged(sandbox, request.node.nodeid.removeprefix("tests/fault/")) as made:
+    with staged(Stage(sandbox, scenario)) as made:
         yield made
+
+
+@pytest.fixture
+def bare_stage(sandbox: World, scenario: str) -> Iterator[Stage]:
+    """The same for a scenario that starts a proxy of its own: whichever was there may have gone."""
+    made = Stage(sandbox, scenario)
+    made.keeps_proxy = True
+    with staged(made):
+        yield made
+
+
+@pytest.fixture
+def scenario(request: pytest.FixtureRequest) -> str:
+    """The name under which its load is told."""
+    return str(request.node.nodeid.removeprefix("tests/fault/"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

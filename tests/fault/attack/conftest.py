@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sandbox for all attacks: a small flow table, pages for profiling, a token to be kept secret."""
+"""The proxy that is attacked: a small flow table, pages for profiling, a token to keep secret."""
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Iterator
 
 import pytest
 
-from kubeproxy_bpf.sandbox.cluster import Sandbox
 from kubeproxy_bpf.sandbox.probe import Target, ask
-from tests.fault.load.stage import Stage, service, staged, standing
+from tests.fault.load.stage import Stage, service, staged
+from tests.fault.load.world import World
 
 from .proxy_flags import FLAGS
 from .secrets_planted import planted
@@ -19,20 +18,15 @@ from .wire import Attacker
 
 
 @pytest.fixture(scope="session")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    """The proxy of node1 has a kubeconfig with a secret in it."""
-    with standing(f"kpbt-k{os.getpid()}", FLAGS) as made:
-        secret = planted(made.kubeconfig, tmp_path_factory.mktemp("secrets"))
-        stage = Stage(made)
-        stage.furnish()
-        stage.kill_proxy()
-        stage.start_and_await(*FLAGS, f"--kubeconfig={secret}")
-        yield made
+def flags(sandbox: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The kubeconfig has a secret in it."""
+    secret = planted(sandbox.kubeconfig, tmp_path_factory.mktemp("secrets"))
+    return (*FLAGS, f"--kubeconfig={secret}")
 
 
 @pytest.fixture
-def stage(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with staged(sandbox, request.node.nodeid.removeprefix("tests/fault/")) as made:
+def stage(sandbox: World, scenario: str, flags: tuple[str, ...]) -> Iterator[Stage]:
+    with staged(Stage(sandbox, scenario, flags)) as made:
         yield made
 
 
@@ -48,5 +42,5 @@ def node_ports(stage: Stage) -> tuple[int, int]:
 
 
 @pytest.fixture
-def attacker(sandbox: Sandbox) -> Attacker:
+def attacker(sandbox: World) -> Attacker:
     return Attacker(sandbox)

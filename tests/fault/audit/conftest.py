@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sandbox whose proxies look after maps and hooks every second, and a client that notices."""
+"""A proxy that looks after maps and hooks every second, and a client that notices."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,9 +12,9 @@ from typing import Iterator
 
 import pytest
 
-from kubeproxy_bpf.sandbox.cluster import Sandbox
 from tests.fault.audit.foreigner import Foreigner
-from tests.fault.load.stage import Stage, staged, standing
+from tests.fault.load.stage import Stage, staged
+from tests.fault.load.world import World
 
 CLIENT = """
 import json, signal, socket, sys, time
@@ -36,15 +35,10 @@ print(json.dumps([answers, failures]))
 """
 
 
-@pytest.fixture(scope="package")
-def sandbox() -> Iterator[Sandbox]:
-    with standing(f"kpbt-a{os.getpid()}", ["--bpf-audit-period=1s"]) as made:
-        yield made
-
-
 @pytest.fixture
-def stage(sandbox: Sandbox) -> Iterator[Stage]:
-    with staged(sandbox, "audit") as made:
+def stage(sandbox: World) -> Iterator[Stage]:
+    """Its proxies look every second."""
+    with staged(Stage(sandbox, "audit", ["--bpf-audit-period=1s"])) as made:
         yield made
 
 

@@ -79,7 +79,7 @@ def test_pins_that_were_removed_are_made_again(stage: Stage) -> None:
         ids = at_connect(stage)
         stage.kill_proxy()
         assert at_connect(stage) == ids, "the pins keep the programs"
-        stage.start_and_await("--bpf-audit-period=1s")
+        stage.start_and_await()
     assert told.failures == []
 
 
@@ -97,14 +97,14 @@ def own_bpffs(stage: Stage) -> Iterator[Path]:
             stage.kill_proxy()
         while subprocess.run(["umount", "--lazy", path], stderr=subprocess.DEVNULL).returncode == 0:
             continue
-        stage.start_and_await("--bpf-audit-period=1s")
+        stage.start_and_await()
 
 
 def test_an_unmounted_bpf_file_system(stage: Stage, long: bool) -> None:
     """The proxy serves on; it mounts another where one outlives it, and else says what is lost."""
     for pins in ("auto", "on") if long else ("auto",):
         with own_bpffs(stage) as path:
-            stage.start_and_await("--bpf-audit-period=1s", f"--bpf-pins={pins}")
+            stage.start_and_await(f"--bpf-pins={pins}")
             unmount(stage, path, told=pins == "auto" and not on_host())
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks that do not run, or not for pods, are known within seconds, and /healthz says so."""
+"""Hooks that do not run are known within seconds, and /healthz says so.
+
+Those that run, but not for pods: ``tests/fault/kernel/test_started_otherwise.py``.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,6 @@ from tests.fault.load.stage import ALL, Stage
 pytestmark = pytest.mark.root
 
 CONNECT = AttachType.CGROUP_INET4_CONNECT
-START_S = 10.0
-"""A wrong cgroup is to be known by then."""
 
 
 def get(stage: Stage, path: str, port: int = 10256) -> tuple[int, Any]:
@@ -82,23 +83,3 @@ def alone_at_connect(stage: Stage) -> Iterator[None]:
                 prog_detach(program.fd, cgroup_fd, CONNECT)
     finally:
         os.close(cgroup_fd)
-
-
-def test_a_cgroup_in_which_only_the_agent_sits_is_wrong(stage: Stage) -> None:
-    """Everything is attached and the canary passes, yet no pod is served: known in ten seconds."""
-    stage.kill_proxy()
-    nested = cgroup_of(stage) / "host"
-    since = len(stage.log())
-    try:
-        stage.start_and_await(f"--bpf-cgroup-root={nested}", "--bpf-audit-period=60s")
-        stage.until(lambda: logged(stage, since, "are outside of it"), START_S)
-        assert logged(stage, since, "cgroup_root_wrong")
-        stage.until(lambda: get(stage, "/healthz")[0] == 503, 1)
-        assert "wrong cgroup" in get(stage, "/healthz")[1]["hooksFault"]
-        assert metric(stage, "kubeproxy_bpf_cgroup_sound") == 0
-        assert metric(stage, "kubeproxy_bpf_hooks_proved") == 1
-        stage.until_answers(ALL, seconds=10)
-    finally:
-        stage.kill_proxy()
-        stage.start_and_await("--bpf-audit-period=1s")
-    stage.until(lambda: get(stage, "/healthz")[0] == 200)

@@ -7,20 +7,18 @@ from typing import Iterator
 
 import pytest
 
-from kubeproxy_bpf.sandbox.cluster import Sandbox
 from tests.fault.cluster_api.world import ClusterStage, Identity, secured
+from tests.fault.load.world import World
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sandbox, Identity]]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Identity]]:
     with secured(tmp_path_factory.mktemp("identity")) as made:
         yield made
 
 
 @pytest.fixture
-def stage(
-    world: tuple[Sandbox, Identity], request: pytest.FixtureRequest
-) -> Iterator[ClusterStage]:
+def stage(world: tuple[World, Identity], request: pytest.FixtureRequest) -> Iterator[ClusterStage]:
     sandbox, identity = world
     stage = ClusterStage(sandbox, identity, request.node.nodeid.removeprefix("tests/fault/"))
     stage.furnish()

@@ -20,8 +20,9 @@ import trustme
 import yaml
 
 from kubeproxy_bpf.sandbox import namespace
-from kubeproxy_bpf.sandbox.cluster import Options, Sandbox
+from kubeproxy_bpf.sandbox.cluster import Options
 from tests.fault.load.stage import ALL, Stage
+from tests.fault.load.world import World
 
 SECURE_PORT = 7443
 NAME = "kubernetes.example.org"
@@ -103,7 +104,7 @@ def _replace(path: Path, content: bytes) -> None:
 class ClusterStage(Stage):
     """A stage with one proxy, whose way to the API server can be disturbed."""
 
-    def __init__(self, sandbox: Sandbox, identity: Identity, scenario: str) -> None:
+    def __init__(self, sandbox: World, identity: Identity, scenario: str) -> None:
         super().__init__(sandbox, scenario)
         self.identity = identity
 
@@ -122,7 +123,10 @@ class ClusterStage(Stage):
 
     def until_said(self, pattern: str, since: int, times: int = 1, seconds: float = 60) -> None:
         """Wait until the log, from a position on, says this so often: the fault did bite."""
-        self.until(lambda: len(re.findall(pattern, self.log()[since:])) >= times, seconds)
+        self.until(lambda: self.has_said(pattern, since, times), seconds)
+
+    def has_said(self, pattern: str, since: int, times: int = 1) -> bool:
+        return len(re.findall(pattern, self.log()[since:])) >= times
 
     def get(self, port: int, path: str) -> tuple[int, str]:
         """A page of the proxy: status and text, headers included."""
@@ -151,14 +155,15 @@ class ClusterStage(Stage):
 
 
 @contextmanager
-def secured(directory: Path) -> Iterator[tuple[Sandbox, Identity]]:
+def secured(directory: Path) -> Iterator[tuple[World, Identity]]:
     identity = Identity(directory)
     certificate, key = map(str, identity.certificate_files)
     flags = ["--admin", "--no-validation", "--bookmark-interval=1"]
     flags += [f"--secure-listen=0.0.0.0:{SECURE_PORT}", f"--token={identity.token}"]
     flags += [f"--tls-cert={certificate}", f"--tls-key={key}"]
     options = Options(api_flags=tuple(flags), proxy=False)
-    with Sandbox.up(f"kpbt-fc{os.getpid()}", "routed", options) as sandbox:
+    with World.up(f"kpbt-fc{os.getpid()}", "routed", options) as sandbox:
+        assert isinstance(sandbox, World)
         address = sandbox.layout.gateway.v4
         sandbox.kubeconfig.write_text(identity.kubeconfig(address))
         sandbox.start_proxy("node1", flags=("--profiling",))

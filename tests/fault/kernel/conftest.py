@@ -1,42 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One sandbox for all faults of the kernel side, and a stage that knows the node's kernel."""
+"""A stage that knows the node's kernel."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
-from kubeproxy_bpf.sandbox.cluster import Sandbox
 from tests.fault.kernel.foreign import Foreign, compile_foreign
 from tests.fault.kernel.node import KernelStage
-from tests.fault.load.stage import standing
-
-
-@pytest.fixture(scope="package")
-def sandbox() -> Iterator[Sandbox]:
-    with standing(f"kpbt-fk{os.getpid()}") as made:
-        yield made
+from tests.fault.load.stage import staged
+from tests.fault.load.world import World
 
 
 @pytest.fixture
-def stage(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[KernelStage]:
+def stage(sandbox: World, scenario: str, request: pytest.FixtureRequest) -> Iterator[KernelStage]:
     """As for all faults, with the kernel of node1.
 
     A restart of the proxy takes seconds: a module whose scenarios all begin with one sets
     ``KEEPS_FLAGS``.
     """
-    made = KernelStage(sandbox, request.node.nodeid.removeprefix("tests/fault/"))
-    made.keeps_flags = getattr(request.module, "KEEPS_FLAGS", False)
-    made.furnish()
-    made.restore()
-    try:
+    made = KernelStage(sandbox, scenario)
+    made.keeps_proxy = getattr(request.module, "KEEPS_FLAGS", False)
+    with staged(made):
         yield made
-    finally:
-        made.persist(made.clear_faults)
-        made.persist(lambda: sandbox.scale("web", 4))
 
 
 @pytest.fixture(scope="session")

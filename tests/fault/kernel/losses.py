@@ -10,11 +10,24 @@ PER_SECOND = 350
 HELD_OUTSIDE = 30
 BLIND_S = 2
 """The uplink is glanced at each half second; a busy machine may take longer."""
+UNDER_WAY = 30
+"""Conversations by packets that have begun and not ended: the load has a few at any moment, a busy
+machine some more."""
 
 
 def by_packets_only(load: Load) -> None:
-    """Packets that meet no program of ours come to the node itself, which has no such port."""
-    load.expect(refused=BLIND_S * PER_SECOND, reset=HELD_OUTSIDE, held_lost=HELD_OUTSIDE)
+    """Packets that meet no program of ours come to the node itself, which has no such port.
+
+    It refuses what is new. Of what is under way it resets the client's side; where an answer leaves
+    in the backend's own name, the client's host resets the backend's side, and the client, whose
+    question has been acknowledged, waits in vain.
+    """
+    load.expect(
+        refused=BLIND_S * PER_SECOND,
+        reset=UNDER_WAY,
+        timed_out=UNDER_WAY,
+        held_lost=HELD_OUTSIDE,
+    )
 
 
 def nothing_lost_inside(load: Load) -> bool:

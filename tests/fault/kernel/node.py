@@ -10,23 +10,20 @@ import os
 import re
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
 from kubeproxy_bpf.libbpf import AttachType, BpfMap, Link, Program, device_chain
 from kubeproxy_bpf.sandbox import topology
-from tests.fault.load.stage import ALL, Stage
+from tests.fault.load.stage import Stage
 
 NODE = "node1"
 TCX = (AttachType.TCX_INGRESS, AttachType.TCX_EGRESS)
 
 Chains = dict[str, tuple[int, int]]
 """Programs of tcx by device: at ingress, at egress."""
-
-
-_started = [("",)]
-"""How node1's proxy was started, beyond the flags of the sandbox: command and flags."""
 
 
 class Use(NamedTuple):
@@ -40,26 +37,6 @@ class Use(NamedTuple):
 
 class KernelStage(Stage):
     """The stage, and the kernel of node1."""
-
-    keeps_flags = False
-    """The scenario says how the proxy is to be started; ``restore`` does not."""
-
-    def restore(self) -> None:
-        super().restore()
-        if not self.keeps_flags:
-            self.want_proxy()
-            self.until_answers(ALL, place="client")
-
-    def want_proxy(self, *flags: str, command: str = "") -> None:
-        """Start the proxy of node1 anew, unless it was started so."""
-        if _started[-1:] != [(command, *flags)]:
-            self.change_proxy(*flags, command=command)
-
-    def change_proxy(self, *flags: str, command: str = "") -> None:
-        """End the proxy of node1 and start it otherwise."""
-        self.kill_proxy()
-        _started.append((command, *flags))
-        self.start_and_await(*flags, command=command)
 
     def ip(self, lines: str, place: str = NODE) -> None:
         """What ``ip -batch`` makes of some lines in a place."""
@@ -91,6 +68,10 @@ class KernelStage(Stage):
 
     def metrics(self) -> str:
         return self.sandbox.run_in(NODE, _metrics)
+
+    def health(self) -> tuple[int, str]:
+        """Status and page of /healthz."""
+        return self.sandbox.run_in(NODE, _health)
 
     def use(self) -> Use:
         """What the proxy has open, pinned and written of devices."""
@@ -157,3 +138,12 @@ def _detach(devices: set[str]) -> int:
 def _metrics() -> str:
     with urllib.request.urlopen("http://127.0.0.1:10249/metrics", timeout=5) as answer:
         return str(answer.read().decode())
+
+
+def _health() -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:10256/healthz", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()

@@ -8,15 +8,17 @@ from typing import Iterator
 
 import pytest
 
-from kubeproxy_bpf.sandbox.cluster import Options, Sandbox
+from kubeproxy_bpf.sandbox.cluster import Options
 from tests.fault.last_known.node import Node
+from tests.fault.load.world import World
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """The proxy, which found the API server by its snapshot, has ended and left another one."""
     options = Options(proxy=False, api_flags=("--admin",))
-    with Sandbox.up(f"kpbt-l{os.getpid()}", "routed", options) as sandbox:
+    with World.up(f"kpbt-l{os.getpid()}", "routed", options) as sandbox:
+        assert isinstance(sandbox, World)
         made = Node(sandbox, tmp_path_factory.mktemp("last-known"))
         made.furnish()
         made.bootstrap()

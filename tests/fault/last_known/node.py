@@ -17,9 +17,9 @@ from kubeproxy_bpf.api.objects import ServicePort, SlicePort
 from kubeproxy_bpf.api.snapshot import Identity, encode
 from kubeproxy_bpf.api.snapshot_file import SnapshotFile
 from kubeproxy_bpf.sandbox import inventory, namespace, programs
-from kubeproxy_bpf.sandbox.cluster import Sandbox
 from kubeproxy_bpf.sandbox.layout import API_PORT
 from tests.fault.load.stage import Manifest, Stage, service
+from tests.fault.load.world import World
 from tests.fix_objects import endpoint_slice
 from tests.fix_objects import service as service_object
 from tests.fix_objects import traits
@@ -31,7 +31,7 @@ BEHIND_A_SERVICE = f"http://{API_VIP}:443"
 class Node(Stage):
     """node1, which can be rebooted, and the API server, which can come back as another."""
 
-    def __init__(self, sandbox: Sandbox, directory: Path) -> None:
+    def __init__(self, sandbox: World, directory: Path) -> None:
         super().__init__(sandbox)
         self.snapshot = directory / "kept" / "snapshot"
         self._kubeconfig = directory / "behind-a-service"

@@ -4,7 +4,7 @@
 The API server can be asked for faults. Load comes from a pod through the ClusterIP (by the hooks
 of the sockets) and from the client outside through a node port of node1 (by packets), TCP and UDP,
 so that what the proxy of node1 does, or does not do, is noticed. ``restore`` brings everything back
-to one healthy proxy per node and all backends.
+to one healthy proxy, started as the suite has it, and all backends.
 """
 
 from __future__ import annotations
@@ -14,32 +14,35 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from http.client import HTTPException
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence, TypeVar
 
 from kubeproxy_bpf.errors import ApiError
 from kubeproxy_bpf.libbpf import BpfMap
-from kubeproxy_bpf.sandbox.cluster import Options, Sandbox
 from tests.fault.load.offered import Load, Source, offered
+from tests.fault.load.world import NODE, World
 
 ALL = frozenset({"web-1", "web-2", "web-3", "web-4"})
 Manifest = dict[str, Any]
+LASTING = frozenset({"web", "kubernetes"})
+"""The Services that no scenario leaves behind."""
 
 
 class Stage:
     """The sandbox, and what the scenarios do with it."""
 
-    def __init__(self, sandbox: Sandbox, scenario: str = "") -> None:
+    def __init__(self, sandbox: World, scenario: str = "", flags: Sequence[str] = ()) -> None:
         self.sandbox = sandbox
         self.scenario = scenario
         self.vip = ""
         self.node_ports = (0, 0)
         """Of TCP and of UDP."""
-        self.command = ""
-        """What is started as proxy of node1 in place of the installed one."""
-        self.flags: tuple[str, ...] = ()
+        self.flags = tuple(flags)
+        """Of every proxy that the scenarios of a suite start."""
+        self.keeps_proxy = False
+        """The scenario begins with a proxy of its own: ``restore`` leaves that to it."""
 
     def furnish(self) -> None:
         """The Service of the scenarios."""
@@ -49,15 +52,17 @@ class Stage:
         self.node_ports = (first, second)
 
     def restore(self) -> None:
-        """Back to one healthy proxy per node and four backends behind the VIP."""
+        """Back to one healthy proxy and four backends behind the VIP."""
         self.persist(self.clear_faults)
-        self.command, self.flags = "", ()
-        for node in self.sandbox.layout.node_names:
-            if not self.sandbox.proxy_pids(node):
-                self.sandbox.start_proxy(node)
         self.persist(lambda: self.sandbox.scale("web", 4))
-        self.until_answers(ALL)
-        self.until_answers(ALL, place="client")
+        if not self.keeps_proxy:
+            self.want_proxy()
+
+    def tidy(self) -> None:
+        """Take away what a scenario that failed has left behind."""
+        for each in self.sandbox.api.list("Service"):
+            if each["metadata"]["name"] not in LASTING:
+                self.delete(service(each["metadata"]["name"]))
 
     # ---- the cluster ----
 
@@ -145,7 +150,7 @@ class Stage:
 
     def log(self, node: str = "node1") -> str:
         path = self.sandbox.directory / "log" / f"kube-proxy-{node}.log"
-        return path.read_text(errors="replace")
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def starts(self) -> int:
         """How many proxies of node1 have come so far that all their programs were at work."""
@@ -163,11 +168,38 @@ class Stage:
         os.kill(self.proxy_pid(), number)
         process.wait(timeout=30)
 
+    def want_proxy(self, *flags: str, command: str = "") -> None:
+        """One proxy, started so, before which all backends stand; the one that runs, if it was."""
+        wanted = self.sandbox.way == (command, *self.flags, *flags)
+        if not wanted or len(self.sandbox.proxy_pids(NODE)) != 1:
+            self.change_proxy(*flags, command=command)
+        self.until_served()
+
+    def change_proxy(self, *flags: str, command: str = "") -> None:
+        """End whatever proxy there is, and start another."""
+        self.end_proxies()
+        self.start_and_await(*flags, command=command)
+
+    def end_proxies(self) -> None:
+        """None is there any more, and what they had programmed serves on."""
+        for pid in self.sandbox.proxy_pids(NODE):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        last = self.sandbox._started.get(f"kube-proxy-{NODE}")
+        if last is not None:
+            last.wait(timeout=30)
+
+    def until_served(self) -> None:
+        """All backends answer, inside and outside."""
+        for place in ("shell-1", "client"):
+            self.until_answers(ALL, place=place)
+
     def start_proxy(self, *flags: str, command: str = "") -> None:
         """Start a proxy on node1, and return at once."""
-        chosen = (*self.flags, *flags)
-        self.proxy_process().poll()  # its status, if it has ended by itself
-        self.sandbox.start_proxy("node1", command or self.command, chosen)
+        last = self.sandbox._started.get(f"kube-proxy-{NODE}")
+        if last is not None:
+            last.poll()  # its status, if it has ended by itself
+        self.sandbox.start_proxy(NODE, command, (*self.flags, *flags))
 
     def start_and_await(self, *flags: str, command: str = "") -> None:
         """Start one, and wait until it has synced and its programs are at work."""
@@ -214,23 +246,17 @@ def service(name: str, **spec: object) -> Manifest:
     }
 
 
-@contextmanager
-def standing(name: str, proxy_flags: Sequence[str] = ()) -> Iterator[Sandbox]:
-    """A sandbox whose API server can be asked for faults."""
-    api_flags = ("--admin", "--no-validation", "--bookmark-interval=1")
-    options = Options(api_flags=api_flags, proxy_flags=tuple(proxy_flags))
-    with Sandbox.up(name, "routed", options) as sandbox:
-        yield sandbox
+S = TypeVar("S", bound=Stage)
 
 
 @contextmanager
-def staged(sandbox: Sandbox, scenario: str) -> Iterator[Stage]:
+def staged(stage: S) -> Iterator[S]:
     """A stage that is restored before and tidied after a scenario."""
-    stage = Stage(sandbox, scenario)
+    stage.tidy()
     stage.furnish()
     stage.restore()
     try:
         yield stage
     finally:
         stage.persist(stage.clear_faults)
-        stage.persist(lambda: sandbox.scale("web", 4))
+        stage.persist(lambda: stage.sandbox.scale("web", 4))

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Change without end: Services that come and go while something else happens to the proxy."""
+"""Change without end: Services that come and go while something else happens to the proxy.
+
+With a breath in between: a machine that does nothing but this starts no process in time.
+"""
 
 from __future__ import annotations
 
 import threading
 
 from tests.fault.load.stage import Stage, service
+
+BREATH_S = 0.01
 
 
 class Churn:
@@ -35,9 +40,13 @@ class Churn:
             while not self._stop.is_set():
                 for name in self.names:
                     self.stage.put(service(name))
-                    self.changes += 1
+                    self._changed()
                 for name in self.names[::2]:
                     self.stage.delete(service(name))
-                    self.changes += 1
+                    self._changed()
         except BaseException as error:
             self.errors.append(error)
+
+    def _changed(self) -> None:
+        self.changes += 1
+        self._stop.wait(BREATH_S)

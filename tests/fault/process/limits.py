@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ def memory_root() -> tuple[Path, bool]:
 
 @contextmanager
 def memory_group(name: str) -> Iterator[MemoryGroup]:
-    """Make a group; it goes with the block, for which its processes must have ended."""
+    """Make a group; it goes with the block, and what is still in it."""
     root, unified = memory_root()
     if unified:
         (root / "cgroup.subtree_control").write_text("+memory")
@@ -104,6 +105,8 @@ def memory_group(name: str) -> Iterator[MemoryGroup]:
     try:
         yield group
     finally:
+        for pid in (group.path / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
         _remove(group.path)
 
 

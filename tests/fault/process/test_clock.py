@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 
@@ -46,22 +45,13 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture
-def jumping(stage: Stage, library: Path) -> Iterator[Path]:
-    """The file that shifts the clock of node1's proxy; afterwards the usual proxy is back."""
-    shift = library.with_name("shift")
-    shift.write_text("0")
-    stage.kill_proxy()
-    preload = f"env LD_PRELOAD={library} KPBT_CLOCK_SHIFT={shift}"
-    stage.start_and_await(command=f"{preload} {PROXY}")
-    yield shift
-    stage.kill_proxy()
-    stage.start_and_await()
-
-
 @under_load
-def test_the_wall_clock_jumps(stage: Stage, jumping: Path) -> None:
+def test_the_wall_clock_jumps(bare_stage: Stage, library: Path) -> None:
     """Ten years on, ten back: changes arrive, the process stays, and its log tells the jump."""
+    stage, jumping = bare_stage, library.with_name("shift")
+    jumping.write_text("0")
+    preload = f"env LD_PRELOAD={library} KPBT_CLOCK_SHIFT={jumping}"
+    stage.want_proxy(command=f"{preload} {PROXY}")
     pid = stage.proxy_pid()
     log = len(stage.log())
     with stage.load() as load:

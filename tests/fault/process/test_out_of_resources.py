@@ -32,23 +32,6 @@ PAGE = 4096
 NO_DESCRIPTORS, READ_ONLY = os.strerror(errno.EMFILE), os.strerror(errno.EROFS)
 
 
-@pytest.fixture
-def replaced(stage: Stage) -> Iterator[Stage]:
-    """A stage whose proxy of node1 is another one; afterwards it is the usual one again."""
-    yield stage
-    stage.persist(stage.clear_faults)
-    if stage.sandbox.proxy_pids("node1"):
-        stage.kill_proxy()
-    stage.start_and_await()
-
-
-def replace_proxy(stage: Stage, *flags: str, command: str = "") -> None:
-    """Node1 gets another proxy."""
-    if stage.sandbox.proxy_pids("node1"):
-        stage.kill_proxy()
-    stage.start_and_await(*flags, command=command)
-
-
 @contextmanager
 def device_that_comes(stage: Stage) -> Iterator[None]:
     """A veth as a CNI makes it for a new pod."""
@@ -86,11 +69,11 @@ def test_no_descriptors_are_left(stage):
 
 
 @under_load
-def test_killed_for_lack_of_memory(replaced):
+def test_killed_for_lack_of_memory(bare_stage):
     """The kernel ends the process in the middle of a change: what it wrote serves on."""
-    stage = replaced
+    stage = bare_stage
     with memory_group(f"kpbt-m{os.getpid()}") as group:
-        replace_proxy(stage, command=group.command(PROXY))
+        stage.want_proxy(command=group.command(PROXY))
         process = stage.proxy_process()
         with stage.load() as load:
             group.limit(group.used() + 4 * MEGABYTE)
@@ -105,37 +88,6 @@ def test_killed_for_lack_of_memory(replaced):
             with load.recovering(), load.changing(TWO):
                 stage.start_and_await()
                 stage.until_answers(TWO)
-
-
-@under_load
-def test_no_room_for_log_and_snapshot(replaced):
-    """What cannot be written is not; the proxy follows as ever, and writes when there is room."""
-    stage = replaced
-    with small_disk(stage.sandbox.directory / "disk") as disk:
-        log, snapshot = disk.directory / "log", disk.directory / "snapshot"
-        script = f'exec {PROXY} "$@" 2>{log}'
-        stage.kill_proxy()
-        flags = ("-v=4", f"--bpf-snapshot-path={snapshot}")
-        stage.start_proxy(*flags, command=f"sh -c '{script}' logged")
-        stage.until(lambda: log.exists() and "datapath_at_work" in log.read_text())
-        pid = stage.proxy_pid()
-        with stage.load() as load:
-            disk.fill()
-            with Churn(stage):
-                stage.until(lambda: log.stat().st_size % PAGE == 0)
-            with load.changing(TWO):
-                stage.sandbox.scale("web", 2)
-                stage.until_answers(TWO)
-            disk.empty()
-            with load.recovering(), load.changing(ALL):
-                stage.sandbox.scale("web", 4)
-                stage.until_answers(ALL)
-        assert pid == stage.proxy_pid(), "the same process"
-        stage.until(lambda: log.stat().st_size % PAGE)
-        before = snapshot.stat().st_mtime_ns if snapshot.exists() else 0
-        stage.kill_proxy(signal.SIGTERM)
-        assert snapshot.stat().st_mtime_ns > before
-        assert "Traceback" not in log.read_text()
 
 
 @under_load
@@ -157,6 +109,38 @@ def test_nothing_can_be_pinned(stage):
                     stage.until(lambda: programs_at(stage, "v-late"))
         finally:
             remount(pins, "rw")
+
+
+@under_load
+def test_no_room_for_log_and_snapshot(bare_stage):
+    """What cannot be written is not; the proxy follows as ever, and writes when there is room."""
+    stage = bare_stage
+    with small_disk(stage.sandbox.directory / "disk") as disk:
+        log, snapshot = disk.directory / "log", disk.directory / "snapshot"
+        script = f'exec {PROXY} "$@" 2>{log}'
+        stage.end_proxies()
+        flags = ("-v=4", f"--bpf-snapshot-path={snapshot}")
+        stage.start_proxy(*flags, command=f"sh -c '{script}' logged")
+        stage.until(lambda: log.exists() and "datapath_at_work" in log.read_text())
+        stage.until_served()
+        pid = stage.proxy_pid()
+        with stage.load() as load:
+            disk.fill()
+            with Churn(stage):
+                stage.until(lambda: log.stat().st_size % PAGE == 0)
+            with load.changing(TWO):
+                stage.sandbox.scale("web", 2)
+                stage.until_answers(TWO)
+            disk.empty()
+            with load.recovering(), load.changing(ALL):
+                stage.sandbox.scale("web", 4)
+                stage.until_answers(ALL)
+        assert pid == stage.proxy_pid(), "the same process"
+        stage.until(lambda: log.stat().st_size % PAGE)
+        before = snapshot.stat().st_mtime_ns if snapshot.exists() else 0
+        stage.kill_proxy(signal.SIGTERM)
+        assert snapshot.stat().st_mtime_ns > before
+        assert "Traceback" not in log.read_text()
 
 
 def remount(directory: Path, how: str) -> None:
