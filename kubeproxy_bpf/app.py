@@ -146,6 +146,7 @@ class App:
             programmer,
             min_interval_s=config.min_sync_period_s,
             retry_s=config.sync_period_s,
+            before=lambda: last_known.about_to_program(),
             on_taken=taken,
             on_finished=lambda: self._sync_finished(instance, conntrack, last_known),
             on_udp_changed=instance.abort_lost_sockets,

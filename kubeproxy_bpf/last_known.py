@@ -104,6 +104,8 @@ class LastKnown:
         self._programmed = asyncio.Event()
         self._synced = asyncio.Event()
         self._changed = asyncio.Event()
+        self._forgotten = False
+        """Whether the next process was told that the maps hold more than memories."""
         self._writing: asyncio.Future[int] | None = None
         """The last write, which may go on when nobody waits for it any more."""
         self._changes = self._written = 0
@@ -154,6 +156,13 @@ class LastKnown:
                 _log.warning("snapshot_not_programmed", waited_s=_PROGRAMMED_WAIT_S)
         await source()
 
+    async def about_to_program(self) -> None:
+        """Before anything newer than the snapshot comes into the maps, take back that they hold
+        memories: a next process must not go back to these, whenever this one ends."""
+        if self._synced.is_set() and not self._forgotten:
+            self._forgotten = True
+            await self._note(SnapshotFile.forget_recalled)
+
     def programmed(self) -> None:
         """All that was told is programmed, and the programs are at work."""
         self._programmed.set()
@@ -163,7 +172,6 @@ class LastKnown:
         if self._snapshot is not None and not await self._is_told():
             await self._recall()
         await self._synced.wait()
-        await self._note(SnapshotFile.forget_recalled)
         while True:
             await self._changed.wait()
             await asyncio.sleep(_GATHER_S)
@@ -282,7 +290,8 @@ class LastKnown:
             return
         addresses = await self._api_addresses()
         await self._note(lambda file: file.note_recalled(snapshot))
-        if self._synced.is_set():
+        if self._synced.is_set():  # meanwhile, and the note may have come last
+            await self._note(SnapshotFile.forget_recalled)
             return
         counts = {kind.value: len(found) for kind, found in snapshot.objects.items()}
         age_s = round(max(time.time() - snapshot.written, 0.0))

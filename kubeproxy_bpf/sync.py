@@ -53,16 +53,19 @@ class SyncLoop:
         *,
         min_interval_s: float,
         retry_s: float,
+        before: Callable[[], Awaitable[None]] | None = None,
         on_taken: Callable[[Step], None] = lambda step: None,
         on_finished: Callable[[], Awaitable[None]],
         on_udp_changed: Callable[[], None] = lambda: None,
         on_unfit: Callable[[ServicePortId, str], None] = lambda port, full_map: None,
         meters: SyncMeters | None = None,
     ) -> None:
+        """``before`` ends before what is known by then is taken and programmed."""
         self._model = model
         self._programmer = programmer
         self._min_interval_s = min_interval_s
         self._retry_s = retry_s
+        self._before = before
         self._on_taken = on_taken
         self._on_finished = on_finished
         self._on_udp_changed = on_udp_changed
@@ -145,6 +148,8 @@ class SyncLoop:
             self._retry = None
 
     async def _sync(self) -> None:
+        if self._before is not None:
+            await self._before()
         begin = time.monotonic()
         self._meters.begun()
         step = self._model.take()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from kubeproxy_bpf import last_known
 from kubeproxy_bpf.api.decode import Kind
 from kubeproxy_bpf.api.objects import Ingress, Service
-from kubeproxy_bpf.api.snapshot import Identity
+from kubeproxy_bpf.api.snapshot import Identity, Snapshot
 from kubeproxy_bpf.api.snapshot_file import SnapshotFile
 from kubeproxy_bpf.model.slices import API_SERVER
 from tests.fix_objects import NODE, service
@@ -28,6 +27,11 @@ from tests.recalling import (
 )
 
 __all__ = ["no_waiting", "path"]
+
+
+def note_of(path: Path) -> Path:
+    """Says that the maps hold nothing newer than the snapshot."""
+    return path.with_name(f".{path.name}.recalled")
 
 
 async def test_what_is_known_stands_in_until_the_lists_come(path: Path) -> None:
@@ -150,13 +154,57 @@ async def test_programs_that_serve_memories_do_not_know_better(path: Path) -> No
         async with process.running(serves_already):
             await until(lambda: ["recalled"] == process.heard.events)
             assert 2 == process.metric("snapshot_objects")["Service",]
+            await process.last_known.about_to_program()
+            assert note_of(path).exists()
             if serves_already:
                 process.sync()
-                await until(lambda: [path.name] == os.listdir(path.parent))
+                await process.last_known.about_to_program()
+                assert not note_of(path).exists()
     process = Process(path)
     async with process.running(serves_already=True):
         await asyncio.sleep(0.05)
         assert not process.heard.events
+
+
+async def test_an_end_between_lists_and_maps_leaves_what_is_programmed(path: Path) -> None:
+    """Some of the lists may be in the maps already: the snapshot, which is older, stays on disk."""
+    process = Process(path)
+    async with process.running():
+        await until(lambda: process.heard.events)
+        held = path.read_bytes()
+        process.sync({**OBJECTS, Kind.SERVICE: (API,)})
+        await process.last_known.about_to_program()
+    path.write_bytes(held)  # as if it had been killed
+    process = Process(path)
+    async with process.running(serves_already=True):
+        await asyncio.sleep(0.05)
+        assert not process.heard.events
+        assert (API_SLICE,) == process.model.api_server_slices()
+
+
+async def test_lists_that_come_amid_a_recall_leave_no_note(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the note that memories are served came to the disk after they had gone."""
+    process = Process(path)
+    noted = SnapshotFile.note_recalled
+    loop = asyncio.get_running_loop()
+
+    def lists_come_first(file: SnapshotFile, snapshot: Snapshot) -> None:
+        async def lists_come() -> None:
+            process.sync()
+            await process.last_known.about_to_program()
+
+        asyncio.run_coroutine_threadsafe(lists_come(), loop).result(10)
+        noted(file, snapshot)
+
+    monkeypatch.setattr(SnapshotFile, "note_recalled", lists_come_first)
+    async with process.running():
+        await until(lambda: ["synced"] == process.heard.events)
+        await until(lambda: not note_of(path).exists())
+        await asyncio.sleep(0.05)
+        assert not note_of(path).exists()
+        assert ["synced"] == process.heard.events
 
 
 async def test_a_note_of_memories_does_not_outlive_them(path: Path) -> None:
@@ -164,7 +212,7 @@ async def test_a_note_of_memories_does_not_outlive_them(path: Path) -> None:
     process = Process(path)
     async with process.running():
         await until(lambda: process.heard.events)
-    note = next(each for each in path.parent.iterdir() if each != path)
+    note = note_of(path)
     held = note.read_bytes()
     process = Process(path)
     async with process.running():

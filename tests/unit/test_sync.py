@@ -42,7 +42,7 @@ def endpoints(name, *addresses):
 
 
 class Parts:
-    def __init__(self, capacity=SMALL, retry_s=0.01):
+    def __init__(self, capacity=SMALL, retry_s=0.01, before=None):
         self.model = ClusterModel(ModelConfig("n1"))
         self.dataplane = FakeDataplane(capacity)
         self.programmer = Programmer(self.dataplane, lambda outcome: self.loop.note(outcome))
@@ -54,6 +54,7 @@ class Parts:
             self.programmer,
             min_interval_s=0.0,
             retry_s=retry_s,
+            before=before,
             on_finished=self.note_finished,
             on_unfit=lambda port, full_map: self.unfit.append((port.name, full_map)),
             meters=self.meters,
@@ -274,3 +275,24 @@ async def test_what_the_kernel_refuses_and_what_has_no_room_is_measured():
         seen = {family.name: family.series for family in parts.meters.families()}
 
     assert {(): 0} == seen["kubeproxy_bpf_addresses_unfit"]
+
+
+async def test_nothing_is_taken_before_what_comes_before_has_ended():
+    """What came while it was waited for is part of the sync."""
+    held, waited = asyncio.Event(), asyncio.Event()
+
+    async def before():
+        waited.set()
+        await held.wait()
+
+    async with running(before=before) as parts:
+        parts.model.set_service(service("web"))
+        parts.model.set_slice(endpoints("web", "10.0.0.1"))
+        parts.model.mark_complete()
+        parts.loop.wake()
+        await waited.wait()
+        assert parts.model.has_changes and not parts.dataplane.frontends
+        parts.model.set_service(service("db", "10.96.0.2"))
+        held.set()
+        await parts.finished.wait()
+        assert len(parts.dataplane.frontends) == 2
