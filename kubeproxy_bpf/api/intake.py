@@ -145,7 +145,8 @@ class Intake:
         keep = None if collected.unnamed else collected.malformed
         if self._plausibility is not None:
             known = Snapshot(self._newest, self._versions)
-            self._plausibility.check(known, Snapshot(version, collected.versions, keep))
+            got = Snapshot(version, collected.versions, keep)
+            version = self._plausibility.check(known, got)
         self._versions = collected.versions
         present = collected.versions.keys() | collected.malformed
         self._reported = {k: v for k, v in self._reported.items() if k is None or k in present}

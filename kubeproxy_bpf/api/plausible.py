@@ -83,8 +83,13 @@ class Plausibility:
         self._older_since = 0.0
         self._missing: Collection[ObjectKey] = ()
 
-    def check(self, known: Snapshot, got: Snapshot) -> None:
-        """Raise a Doubt, or forget all doubts: ``got`` takes the place of ``known``."""
+    def check(self, known: Snapshot, got: Snapshot) -> str:
+        """Raise a Doubt, or forget all doubts: ``got`` takes the place of ``known``.
+
+        Return the version from which on changes are news.
+        """
+        if older(got.version, known.version) and not _takes_back(known, got):
+            got = got._replace(version=known.version)
         try:
             self._check_age(known, got)
             self._check_missing(known, got)
@@ -93,6 +98,7 @@ class Plausibility:
             raise
         self.doubts = self._older = 0
         self._missing = ()
+        return got.version
 
     def _check_age(self, known: Snapshot, got: Snapshot) -> None:
         if not older(got.version, known.version):
@@ -116,6 +122,26 @@ class Plausibility:
         if len(missing.difference(self._missing)) > len(known.objects) * self._missing_share:
             self._missing = missing
             raise Shrunken(len(missing), len(known.objects))
+
+
+def _takes_back(known: Snapshot, got: Snapshot) -> bool:
+    """Whether anything in an older state is as it once was: gone, back again, or less new.
+
+    Nothing is where a cache counts its objects' versions alone, which are behind those of bookmarks
+    and deletions.
+    """
+    if got.unsure is not None and known.objects.keys() - got.objects.keys() - set(got.unsure):
+        return True
+    return any(
+        older(version, known.objects[key])
+        for key, version in got.objects.items()
+        if key in known.objects
+    ) or any(
+        # It came after all that we have seen, or has gone since.
+        not older(known.version, version)
+        for key, version in got.objects.items()
+        if key not in known.objects
+    )
 
 
 def _other_history(known: Snapshot, got: Snapshot) -> bool:

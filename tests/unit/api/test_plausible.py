@@ -80,6 +80,40 @@ def test_two_older_states_are_not_enough_however_far_apart(
     plausibility.check(KNOWN, past)
 
 
+@pytest.mark.parametrize(
+    "late",
+    [
+        pytest.param(state(150, a=110, b=150, c=190), id="the same objects"),
+        pytest.param(state(150, a=110, b=150, c=190, d=210), id="one that is new"),
+        pytest.param(state(150, a=110, b=205, c=190), id="one that has changed since"),
+        pytest.param(state(150, keys("c"), a=110, b=150), id="one that cannot be read"),
+    ],
+)
+def test_an_older_state_that_takes_nothing_back_is_believed(
+    plausibility: Plausibility, late: Snapshot
+) -> None:
+    """Caches on a node give the newest version of their objects, not that of a bookmark; what
+    came after what we have seen is asked for, nothing twice."""
+    assert plausibility.check(KNOWN, late) == "200"
+    assert plausibility.doubts == 0
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        pytest.param(state(180, a=110, b=150), id="one is gone that came"),
+        pytest.param(state(180, a=110, b=150, c=190, d=170), id="one is back that went"),
+        pytest.param(state(188, a=110, b=150, c=185), id="one is as it was"),
+    ],
+)
+def test_an_older_state_that_takes_anything_back_is_doubted(
+    plausibility: Plausibility, past: Snapshot
+) -> None:
+    """Each alone is reason enough."""
+    with pytest.raises(Older):
+        plausibility.check(KNOWN, past)
+
+
 def test_a_new_state_ends_the_doubt(plausibility: Plausibility, clock: Watch) -> None:
     """A replica that has caught up starts the count anew."""
     past = state(180, a=110, b=150, c=170)
