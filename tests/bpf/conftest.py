@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def without_debugging() -> Iterator[None]:
     """Of an object that is loaded libbpf tells thousands of things, and each costs its wording."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
