@@ -160,7 +160,7 @@ class App:
         await stack.enter_async_context(last_known.opened(instance.serves_already))
         feed = self._feed(model, store, sync, packets, instance)
         status.events.started(config.mode)
-        source = ApiSource(client, store, config.hostname)
+        source = ApiSource(client, store, config.hostname, expected=last_known.expected())
         devices = DeviceWatcher(
             feed.addresses_changed, instance.devices_changed, instance.filters_changed
         )

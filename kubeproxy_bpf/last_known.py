@@ -5,11 +5,14 @@ After a reboot the maps are empty, and the API server may stand behind one of ou
 nobody could ever ask it. The rules of the start:
 
 1. Programs of an earlier process serve already: their maps are newer than any snapshot, nothing of
-   it is programmed. Only the endpoints of the API server's Service are remembered. Those of one
-   that recalled this snapshot, and ended before it knew better, do not count.
+   it is programmed. Those of one that recalled this snapshot, and ended before it knew better, do
+   not count.
 2. The API server's address is the cluster IP of a Service of it: that is programmed before the
    first request is made, which could go nowhere.
 3. Otherwise the API server has a moment to answer first, and once it has, the time to tell all.
+
+In each case the endpoints of the API server's Service are remembered, and first lists are measured
+by what the snapshot names.
 
 What is recalled is replaced as a whole by the first complete lists. From then on a snapshot is
 written after changes, in a thread, with a rest after each, and at an orderly end. Whether a sync is
@@ -25,7 +28,17 @@ import time
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Coroutine, Iterable, Protocol, TypeVar
+from typing import (
+    Any,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Protocol,
+    TypeVar,
+)
 from urllib.parse import urlsplit
 
 import structlog
@@ -57,6 +70,8 @@ _GATHER_S = 1.0
 _INTERVAL_S = 10.0
 _REST = 50.0
 """Times as long as a snapshot took: never more than a fiftieth of a processor."""
+
+_COUNTED = (Kind.SERVICE, Kind.ENDPOINT_SLICE)
 
 T = TypeVar("T")
 
@@ -99,6 +114,7 @@ class LastKnown:
         self._store = store
         self._model = model
         self._meters = meters
+        self._expected: dict[Kind, frozenset[ObjectKey]] = {}
         self._snapshot: Snapshot | None = None
         """Read, and to be recalled if nothing better comes in time."""
         self._programmed = asyncio.Event()
@@ -145,6 +161,11 @@ class LastKnown:
         finally:
             await self._end()
 
+    def expected(self) -> Mapping[Kind, Collection[ObjectKey]]:
+        """What would take endpoints away if the first lists lacked it; given away once."""
+        given, self._expected = self._expected, {}
+        return given
+
     async def reach(self, source: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Run the API source, once there is a way to the API server."""
         if self._snapshot is not None and self._is_own_service(self._snapshot):
@@ -190,8 +211,11 @@ class LastKnown:
         if snapshot is None:
             return
         self._meters.written(snapshot.written)
+        self._model.remember_api_server(_api_server_slices(snapshot.objects))
+        self._expected = {
+            kind: frozenset(each.key for each in snapshot.objects[kind]) for kind in _COUNTED
+        }
         if serves_already and not await self._serves_memories(snapshot):
-            self._model.remember_api_server(_api_server_slices(snapshot.objects))
             _log.info("snapshot_not_needed", reason="programs of an earlier process serve")
         else:
             self._snapshot = snapshot

@@ -67,13 +67,16 @@ class Plausibility:
         self,
         monotonic: Callable[[], float],
         *,
+        expected: Collection[ObjectKey] = (),
         older_s: float = 60.0,
         older_lists: int = 3,
         missing_share: float = 0.1,
     ) -> None:
         """Older states are believed after so many of them in so long a time; what is missing, if
-        it is more than its share, when the next list lacks it too."""
+        it is more than its share, when the next list lacks it too. ``expected``: what an earlier
+        process knew, for the first state alone."""
         self._monotonic = monotonic
+        self._expected = frozenset(expected)
         self._older_s = older_s
         self._older_lists = older_lists
         self._missing_share = missing_share
@@ -98,6 +101,7 @@ class Plausibility:
             raise
         self.doubts = self._older = 0
         self._missing = ()
+        self._expected = frozenset()
         return got.version
 
     def _check_age(self, known: Snapshot, got: Snapshot) -> None:
@@ -118,10 +122,11 @@ class Plausibility:
     def _check_missing(self, known: Snapshot, got: Snapshot) -> None:
         if got.unsure is None:
             return
-        missing = known.objects.keys() - got.objects.keys() - set(got.unsure)
-        if len(missing.difference(self._missing)) > len(known.objects) * self._missing_share:
+        before = self._expected or known.objects.keys()
+        missing = before - got.objects.keys() - set(got.unsure)
+        if len(missing.difference(self._missing)) > len(before) * self._missing_share:
             self._missing = missing
-            raise Shrunken(len(missing), len(known.objects))
+            raise Shrunken(len(missing), len(before))
 
 
 def _takes_back(known: Snapshot, got: Snapshot) -> bool:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from random import Random
-from typing import NoReturn
+from typing import Collection, NoReturn
 
 import aiohttp
 import structlog
@@ -32,6 +32,7 @@ from kubeproxy_bpf.api.clock import Backoff, Clock, SystemClock
 from kubeproxy_bpf.api.decode import DecodeError, Malformed, Page, parse_page
 from kubeproxy_bpf.api.intake import HistoryReplaced, Intake, Sink
 from kubeproxy_bpf.api.lines import LineSplitter
+from kubeproxy_bpf.api.objects import ObjectKey
 from kubeproxy_bpf.api.plausible import Doubt, Plausibility, Shrunken
 from kubeproxy_bpf.api.resources import Resource
 from kubeproxy_bpf.api.silence import FirstSilence, InitialEventsEndless, Pulse, Silent, Watchdog
@@ -99,13 +100,16 @@ class Reflector:
         settings: ReflectorSettings = ReflectorSettings(),
         clock: Clock | None = None,
         random: Random | None = None,
+        *,
+        expected: Collection[ObjectKey] = (),
     ) -> None:
+        """``expected``: what an earlier process knew; the first list is measured by it."""
         self._client = client
         self._resource = resource
         self._settings = settings
         self._clock = clock or SystemClock()
         self._random = random or Random()
-        self._plausibility = Plausibility(self._clock.monotonic)
+        self._plausibility = Plausibility(self._clock.monotonic, expected=expected)
         self._intake = Intake(resource, sink, self._report, self._plausibility)
         self._pulse = Pulse()
         self._page_size = settings.page_size

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from typing import Collection, Mapping
 
 import structlog
 
 from kubeproxy_bpf.api.client import ApiClient
 from kubeproxy_bpf.api.clock import Clock, SystemClock
 from kubeproxy_bpf.api.decode import Kind
-from kubeproxy_bpf.api.objects import Node
+from kubeproxy_bpf.api.objects import Node, ObjectKey
 from kubeproxy_bpf.api.reflector import Reflector, ReflectorSettings
 from kubeproxy_bpf.api.resources import (
     Resource,
@@ -63,12 +64,24 @@ class ApiSource:
         settings: ReflectorSettings = ReflectorSettings(),
         clock: Clock | None = None,
         random: Random | None = None,
+        *,
+        expected: Mapping[Kind, Collection[ObjectKey]] | None = None,
     ) -> None:
+        """``expected``: what an earlier process knew; first lists are measured by it."""
+        expected = expected or {}
         self._store = store
         self._node_name = node_name
         self._clock = clock or SystemClock()
         self._reflectors = [
-            Reflector(client, resource, store.sink(resource.kind), settings, self._clock, random)
+            Reflector(
+                client,
+                resource,
+                store.sink(resource.kind),
+                settings,
+                self._clock,
+                random,
+                expected=expected.get(resource.kind, ()),
+            )
             for resource in resources_for(node_name)
         ]
 

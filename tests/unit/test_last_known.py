@@ -224,6 +224,35 @@ async def test_a_note_of_memories_does_not_outlive_them(path: Path) -> None:
         assert not process.heard.events
 
 
+@pytest.mark.parametrize("serves_already", [False, True])
+async def test_a_transient_list_at_a_start_takes_no_way_to_the_api_server(
+    path: Path, serves_already: bool
+) -> None:
+    """Whether or not anything of the snapshot is served: its endpoints count while a list has
+    none."""
+    process = Process(path)
+    async with process.running(serves_already):
+        process.sync(
+            {**OBJECTS, Kind.ENDPOINT_SLICE: (API_SLICE._replace(traits=(), addresses=()),)}
+        )
+        assert ["synced"] == process.heard.events
+        assert (API_SLICE,) == process.model.api_server_slices()
+
+
+@pytest.mark.parametrize("serves_already", [False, True])
+async def test_what_the_snapshot_names_is_expected_of_the_first_lists(
+    path: Path, serves_already: bool
+) -> None:
+    """Of the kinds whose absence takes endpoints away; told once, and held no longer."""
+    process = Process(path)
+    async with process.running(serves_already):
+        assert process.last_known.expected() == {
+            kind: {each.key for each in OBJECTS[kind]}
+            for kind in (Kind.SERVICE, Kind.ENDPOINT_SLICE)
+        }
+        assert process.last_known.expected() == {}
+
+
 async def test_what_is_remembered_of_the_api_server_is_written_again(path: Path) -> None:
     """A snapshot without a way to the API server would be one without a way out."""
     process = Process(path)

@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from random import Random
-from typing import AsyncIterator
+from typing import AsyncIterator, Collection
 
 import pytest
 
 from kubeproxy_bpf.api.client import ApiClient
 from kubeproxy_bpf.api.credentials import Credentials
 from kubeproxy_bpf.api.decode import Kind
+from kubeproxy_bpf.api.objects import ObjectKey
 from kubeproxy_bpf.api.reflector import Reflector, ReflectorSettings
 from kubeproxy_bpf.api.resources import services
 from kubeproxy_bpf.api.store import Store
@@ -55,12 +56,16 @@ class Replicas:
         self.fault(kind="gone", verbs=["watch"], times=1)
 
     @asynccontextmanager
-    async def following(self, settings: ReflectorSettings) -> AsyncIterator[None]:
+    async def following(
+        self, settings: ReflectorSettings, expected: Collection[ObjectKey] = ()
+    ) -> AsyncIterator[None]:
         credentials = Credentials(master=self.server.url)
         await credentials.load()
         async with ApiClient(credentials, self.clock) as client:
             sink = self.store.sink(Kind.SERVICE)
-            reflector = Reflector(client, services(), sink, settings, self.clock, Random(7))
+            reflector = Reflector(
+                client, services(), sink, settings, self.clock, Random(7), expected=expected
+            )
             task = asyncio.create_task(reflector.run())
             try:
                 await until(lambda: self.store.synced and self.server._front._wakers)
@@ -157,6 +162,25 @@ async def test_one_shrunken_list_takes_nothing_away(replicas: Replicas, keep: in
         replicas.put("newer")
         await until(lambda: "newer" in replicas.names)
     assert len(replicas.journal.changes) == 8
+
+
+async def test_a_first_list_that_shrank_takes_nothing_away(replicas: Replicas) -> None:
+    """A restart at the wrong moment: an earlier process knew more, and nothing of it is gone."""
+    replicas.put(*"abcdef")
+    replicas.fault(kind="shrink", keep=1, times=1)
+    known = [ObjectKey("default", name) for name in "abcdef"]
+    async with replicas.following(IMPATIENT, known):
+        assert replicas.names == set("abcdef")
+    assert not replicas.server.faults.active
+
+
+async def test_what_went_while_no_process_ran_is_gone_after_two_lists(replicas: Replicas) -> None:
+    """What an earlier process knew may be of last week; it costs another list, and little time."""
+    replicas.put("a")
+    known = [ObjectKey("default", name) for name in "abcdef"]
+    async with replicas.following(IMPATIENT, known):
+        assert replicas.names == {"a"}
+    assert sum(replicas.clock.slept) < 10
 
 
 async def test_the_list_that_settles_it_comes_by_another_connection(rig: Rig) -> None:

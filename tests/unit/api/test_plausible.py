@@ -166,6 +166,23 @@ def test_the_second_list_may_lack_other_things(plausibility: Plausibility) -> No
     plausibility.check(state(200, **many), state(203, **many))
 
 
+def test_a_first_state_is_measured_by_what_an_earlier_process_knew(clock: Watch) -> None:
+    """It is doubted once, as any later one is; from then on what came counts."""
+    many = {f"s{n}": 100 for n in range(30)}
+    less = dict(list(many.items())[:20])
+    plausibility = Plausibility(clock, expected=keys(*many))
+    with pytest.raises(Shrunken, match="10 of 30"):
+        plausibility.check(NOTHING, state(201, **less))
+    plausibility.check(NOTHING, state(202, **less))
+    plausibility.check(state(202, **less), state(203, **less))
+
+
+def test_a_first_state_that_lacks_little_is_believed(clock: Watch) -> None:
+    """More than was known is no reason for a doubt."""
+    plausibility = Plausibility(clock, expected=keys("a", "b"))
+    plausibility.check(NOTHING, state(200, a=110, b=150, c=190))
+
+
 def test_a_few_missing_objects_are_believed_at_once(plausibility: Plausibility) -> None:
     """A tenth goes in any outage of some length; a second list of a large cluster is not free."""
     many = {f"s{n}": 100 for n in range(30)}
