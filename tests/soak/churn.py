@@ -51,6 +51,8 @@ class Plan:
     sample_every_s: float
     warm_up_s: float
     seed: int = 1
+    least_restarts: int = 0
+    """It goes on until there were so many: on a slow machine each takes its time."""
 
 
 @dataclass
@@ -145,7 +147,7 @@ def _watch(world: World, figures: Figures, readings: Readings, latency: Latency,
     ways = itertools.cycle((signal.SIGKILL, signal.SIGTERM))
     begun = time.monotonic()
     restart_at, sample_at = begun + plan.restart_every_s, begun
-    while time.monotonic() < begun + plan.seconds:
+    while time.monotonic() < begun + plan.seconds or len(figures.restarts) < plan.least_restarts:
         if time.monotonic() >= restart_at:
             way = next(ways)
             figures.restarts.append((way.name, world.restart_proxy(way)))

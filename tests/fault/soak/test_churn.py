@@ -18,7 +18,13 @@ def test_change_and_restarts_leave_nothing_behind() -> None:
     """After a few hundred changes and restarts of both kinds as many programs, maps, links, pins,
     slots and backends are in use as before, and no connection was lost."""
     plan = Plan(
-        Shape(300, 4), rate=25, seconds=15, restart_every_s=5, sample_every_s=1, warm_up_s=2
+        Shape(300, 4),
+        rate=25,
+        seconds=12,
+        restart_every_s=4,
+        sample_every_s=1,
+        warm_up_s=2,
+        least_restarts=2,
     )
     figures = soak(f"kpbt-q{os.getpid() % 100000}", plan)
 
