@@ -18,7 +18,7 @@ import structlog
 
 from kubeproxy_bpf.dataplane.netns import all_namespaces, run_in_each
 from kubeproxy_bpf.dataplane.sock_diag import Peer, abort_connected_udp
-from kubeproxy_bpf.libbpf import BpfMap, BpfObject, LibbpfError
+from kubeproxy_bpf.libbpf import BpfMap, BpfObject, Closing, LibbpfError
 
 _PROGRAM = "kpb_sock_abort"
 
@@ -33,7 +33,7 @@ class Aborted(NamedTuple):
     """Network namespaces that could not be entered or looked through."""
 
 
-class Terminator:
+class Terminator(Closing):
     """The iterator program, or its replacement."""
 
     def __init__(self, bpf_object: BpfObject | None) -> None:
@@ -81,12 +81,6 @@ class Terminator:
     def close(self) -> None:
         if self._object:
             self._object.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
 
     def _iterate(self) -> int:
         assert self._object

@@ -19,6 +19,7 @@ from .bpfmap import BpfMap
 from .bpfobject import BpfObject
 from .bpfprogram import Program, ProgramInfo
 from .btf import Btf
+from .closing import Closing
 from .enums import (
     AttachFlag,
     AttachType,
@@ -51,6 +52,7 @@ __all__ = [
     "Btf",
     "BtfError",
     "ChainEntry",
+    "Closing",
     "IterLink",
     "LibbpfError",
     "Link",

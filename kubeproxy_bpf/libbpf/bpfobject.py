@@ -12,12 +12,12 @@ import mmap
 import os
 from ctypes import addressof, byref, c_char, c_uint32, sizeof, string_at
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Iterator, Mapping, Self
 
 from . import _native, log
 from ._structs import OpenOpts
 from .btf import Btf
+from .closing import Closing
 from .errors import LibbpfError, VerifierError, check
 from .objectparts import ObjectMap, ObjectProgram
 
@@ -27,7 +27,7 @@ _MAP_NORESERVE = 0x4000
 _LOG_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
 
 
-class BpfObject:
+class BpfObject(Closing):
     """Programs and maps of one object file; closing it frees all that was not kept elsewhere."""
 
     def __init__(self, pointer: int, name: str, image: Any) -> None:
@@ -85,17 +85,6 @@ class BpfObject:
         pointer, self._pointer = self._pointer, None
         if pointer is not None:
             _native.bpf_object__close(pointer)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # Bound early: module globals may be gone when the interpreter ends.
     def __del__(self, _getpid: Any = os.getpid, _close: Any = _native.bpf_object__close) -> None:

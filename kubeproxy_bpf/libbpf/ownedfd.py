@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from . import _native
+from .closing import Closing
 from .errors import check
 
 
-class OwnedFd:
-    """Context manager around one descriptor of a kernel object."""
+class OwnedFd(Closing):
+    """One descriptor of a kernel object."""
 
     __slots__ = ("_fd", "_pid", "__weakref__")
 
@@ -40,17 +40,6 @@ class OwnedFd:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # Bound early: module globals may be gone when the interpreter ends.
     def __del__(self, _getpid: Any = os.getpid, _close: Any = os.close) -> None:

@@ -45,11 +45,11 @@ class Reading(NamedTuple):
     """One part of several."""
     later: bool
     """A fragment that is not the first."""
-    ports: tuple[int, int] | None
     header_is_right: bool
-    payload_is_right: bool | None
+    ports: tuple[int, int] | None = None
+    payload_is_right: bool | None = None
     """None: nobody can tell."""
-    quoted: Quoted | None
+    quoted: Quoted | None = None
 
     @property
     def is_ipv4(self) -> bool:
@@ -68,19 +68,6 @@ class Quoted(NamedTuple):
     header_is_right: bool
 
 
-class _Layer(NamedTuple):
-    """An IP header with all that belongs to it."""
-
-    source: bytes
-    destination: bytes
-    protocol: int
-    payload: int
-    end: int
-    fragment: bool
-    later: bool
-    header_is_right: bool
-
-
 def read(data: bytes, at: int) -> Reading | None:
     """Read the packet whose IP header stands ``at``; None if there is none."""
     layer = _network(data, at, whole=True)
@@ -91,7 +78,7 @@ def read(data: bytes, at: int) -> Reading | None:
     if layer.protocol in _ERRORS and not layer.fragment:
         quoted = _quoted(data, layer)
     right = _payload_is_right(data, at, layer)
-    return Reading(*layer[:7], ports, layer.header_is_right, right, quoted)
+    return layer._replace(ports=ports, payload_is_right=right, quoted=quoted)
 
 
 def link_end(data: bytes, header: int) -> int | None:
@@ -101,7 +88,8 @@ def link_end(data: bytes, header: int) -> int | None:
     return header if data[12:14] in (b"\x08\x00", b"\x86\xdd") else None
 
 
-def _network(data: bytes, at: int, whole: bool) -> _Layer | None:
+def _network(data: bytes, at: int, whole: bool) -> Reading | None:
+    """An IP header with all that belongs to it."""
     if len(data) <= at:
         return None
     version = data[at] >> 4
@@ -110,7 +98,7 @@ def _network(data: bytes, at: int, whole: bool) -> _Layer | None:
     return _ipv6(data, at, whole) if version == 6 else None
 
 
-def _ipv4(data: bytes, at: int, whole: bool) -> _Layer | None:
+def _ipv4(data: bytes, at: int, whole: bool) -> Reading | None:
     if len(data) < at + 20:
         return None
     words, length = data[at] & 15, int.from_bytes(data[at + 2 : at + 4], "big")
@@ -123,12 +111,12 @@ def _ipv4(data: bytes, at: int, whole: bool) -> _Layer | None:
         return None
     ends = _MAPPED + data[at + 12 : at + 16], _MAPPED + data[at + 16 : at + 20]
     right = checksum(data[at:payload]) == 0
-    return _Layer(
+    return Reading(
         *ends, data[at + 9], payload, end, bool(bits & 0x3FFF), bool(bits & 0x1FFF), right
     )
 
 
-def _ipv6(data: bytes, at: int, whole: bool) -> _Layer | None:
+def _ipv6(data: bytes, at: int, whole: bool) -> Reading | None:
     if len(data) < at + 40:
         return None
     end = at + 40 + int.from_bytes(data[at + 4 : at + 6], "big") if whole else len(data)
@@ -146,10 +134,10 @@ def _ipv6(data: bytes, at: int, whole: bool) -> _Layer | None:
         elif kind == AUTH:
             length = (data[payload + 1] + 2) * 4
         payload += length
-    return _Layer(*ends, protocol, payload, end, fragment, later, True)
+    return Reading(*ends, protocol, payload, end, fragment, later, True)
 
 
-def _ports(data: bytes, layer: _Layer, least: dict[int, int]) -> tuple[int, int] | None:
+def _ports(data: bytes, layer: Reading, least: dict[int, int]) -> tuple[int, int] | None:
     need = least.get(layer.protocol)
     if need is None or layer.later or layer.payload + need > layer.end:
         return None
@@ -157,7 +145,7 @@ def _ports(data: bytes, layer: _Layer, least: dict[int, int]) -> tuple[int, int]
     return source, destination
 
 
-def _quoted(data: bytes, layer: _Layer) -> Quoted | None:
+def _quoted(data: bytes, layer: Reading) -> Quoted | None:
     at = layer.payload + 8
     if at > layer.end or data[layer.payload] not in _ERRORS[layer.protocol]:
         return None
@@ -170,7 +158,7 @@ def _quoted(data: bytes, layer: _Layer) -> Quoted | None:
     return Quoted(*inner[:3], ports, at, inner.payload, inner.header_is_right)
 
 
-def _payload_is_right(data: bytes, at: int, layer: _Layer) -> bool | None:
+def _payload_is_right(data: bytes, at: int, layer: Reading) -> bool | None:
     """The sum of what is behind the IP header."""
     if layer.fragment:
         return None
