@@ -33,9 +33,7 @@ sandbox: build machine ## start a sandbox cluster and leave it running
 	@$(BIN)/kubeproxy-bpf sandbox up
 
 test: packages-test $(call stamp,test) build machine ## run the whole test suite
-	@rm -rf .build/results
-	@status=0; $(BIN)/tox run || status=$$?; $(BIN)/python tools/run_tests.py --summary || status=1; \
-	exit $$status
+	@tools/run-suites
 
 soak: packages-test $(call stamp,test) build machine ## hours: faults and inputs at full length, endless change; SOAK_FLAGS="--minutes 10"
 	@status=0; $(BIN)/tox run -q -e property -- --long tests/property || status=$$?; \

@@ -3,8 +3,8 @@
 
 ``run_tests.py SUITE PATH...`` runs pytest on those paths that exist and leaves a JUnit report in
 ``.build/results``; a suite without a test says so and passes. ``run_tests.py --summary`` prints
-what was skipped and the totals over all reports. Called by tox and by the Makefile; it holds no
-setting of the tests, those are in ``tox.ini``.
+what failed or was skipped, and the totals over all reports. Called by tox and ``run-suites``; it
+holds no setting of the tests, those are in ``tox.ini``.
 
 Suites that run whole clusters in real time may lose a race with a busy machine: up to three of
 their tests that failed are run once more, alone. Who passes then is named in the summary: it is a
@@ -82,6 +82,8 @@ def summarise() -> int:
             if outcome == "failed" and name in mended:
                 outcome = "passed"
                 print(f"unstable: {report.stem}: {name}: passed at the second attempt only")
+            if outcome == "failed":
+                print(f"failed: {report.stem}: {name}")
             if outcome == "skipped":
                 print(f"skipped: {report.stem}: {name.rpartition('.')[2]}: {reason}")
             total[outcome] += 1
