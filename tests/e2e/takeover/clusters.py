@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Iterator
 
 from kubeproxy_bpf.sandbox.layout import BACKEND_PORT
@@ -19,6 +21,7 @@ from tests.e2e.takeover import kube_proxy
 from tests.e2e.takeover.kube_proxy import Served
 
 HEALTH_PORT = 10256
+PROGRAM = str(Path(sys.executable).with_name("kube-proxy"))
 
 
 def load(world: World, node: str, family: int, mode: str) -> None:
@@ -64,18 +67,49 @@ def close(world: World, node: str, family: int, mode: str, forward: str) -> None
 
 def logged(world: World, node: str, event: str) -> list[dict[str, Any]]:
     """What a proxy said of an event so far."""
-    path = world.sandbox.directory / "log" / f"kube-proxy-{node}.log"
+    path = log_of(world, node)
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     found = (json.loads(line) for line in lines if line.startswith("{"))
     return [each for each in found if each.get("event") == event or each.get("msg") == event]
 
 
 def rules(world: World, node: str) -> str:
-    """All that netfilter has on a node."""
+    """All that netfilter has on a node, without the times and counters that differ each time."""
     programs = [["nft", "list", "tables"]]
     for family in ("iptables", "ip6tables"):
         programs += [[f"{family}-{build}-save"] for build in ("nft", "legacy")]
-    return "".join(inside(world.layout, node, argv) for argv in programs)
+    text = "".join(inside(world.layout, node, argv) for argv in programs)
+    return re.sub(r"^#.*\n| \[\d+:\d+\]$", "", text, flags=re.MULTILINE)
+
+
+def clean(world: World, node: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """The command, as an operator runs it on a node whose proxy has stopped."""
+    argv = [PROGRAM, "--cleanup", f"--bpf-pin-path={world.sandbox.pin_path(node)}"]
+    return world.sandbox.exec(node, [*argv, "--logging-format=json", *flags])
+
+
+def make_empty(world: World, node: str, *flags: str) -> None:
+    """Neither proxy nor programs, rules or words in the log are left on a node."""
+    process = world.sandbox._started.pop(f"kube-proxy-{node}", None)
+    if process is not None:
+        process.kill()
+        process.wait()
+        log_of(world, node).write_text("")
+    done = clean(world, node, *flags)
+    assert done.returncode == 0, done.stderr
+    drop_rules(world, node)
+
+
+def drop_rules(world: World, node: str) -> None:
+    """All of netfilter, whoever made it."""
+    inside(world.layout, node, ["nft", "flush", "ruleset"])
+    tables = "".join(f"*{table}\nCOMMIT\n" for table in ("filter", "nat", "mangle"))
+    for family in ("iptables", "ip6tables"):
+        inside(world.layout, node, [f"{family}-legacy-restore"], tables)
+
+
+def log_of(world: World, node: str) -> Path:
+    return world.sandbox.directory / "log" / f"kube-proxy-{node}.log"
 
 
 @contextmanager
