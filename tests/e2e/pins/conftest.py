@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.packets.table import ALL
 from tests.e2e.packets.world import PRESERVE, World, standing
-from tests.e2e.pins.node import PINNED, ContainedNode
+from tests.e2e.pins.node import NOTHING, PINNED, ContainedNode, still_there
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,10 @@ def node(world: World, other: ContainedNode) -> Iterator[ContainedNode]:
     before = other.found()
     yield made
     made.end_if_running()
+    left = made.found()
     assert made.remove() == 0
     made.drop_pins()
+    assert made.found() == NOTHING
+    assert not still_there(left)
     world.endpoints("all", ALL, settle=False)
     assert other.found() == before

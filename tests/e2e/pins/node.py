@@ -17,7 +17,7 @@ from kubeproxy_bpf.dataplane.attachments import LinkTable
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.pinning import drop_pins
 from kubeproxy_bpf.dataplane.settings import netns_cookie
-from kubeproxy_bpf.libbpf import BpfMap
+from kubeproxy_bpf.libbpf import BpfMap, LibbpfError
 from kubeproxy_bpf.program_settings import owner_of
 from kubeproxy_bpf.sandbox.cluster import Sandbox
 from tests.e2e.packets.world import World
@@ -40,6 +40,9 @@ class Found(NamedTuple):
     """Attachments without links."""
     dead: int
     """Links that hold a program but are attached nowhere: pins that were out of sight keep them."""
+
+
+NOTHING = Found(frozenset(), frozenset(), frozenset(), 0, 0)
 
 
 class ContainedNode:
@@ -123,6 +126,18 @@ def _found(owner: Owner) -> Found:
 def _is_shared(number: int) -> bool:
     with BpfMap.from_id(number) as each:
         return "." not in each.name
+
+
+def still_there(found: Found) -> set[int]:
+    """The maps of an instance that the kernel still has."""
+    there = set()
+    for number in found.maps:
+        try:
+            BpfMap.from_id(number).close()
+        except LibbpfError:
+            continue
+        there.add(number)
+    return there
 
 
 def _remove(owner: Owner) -> int:

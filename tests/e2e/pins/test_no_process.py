@@ -17,7 +17,7 @@ from tests.e2e.packets.asking import Told
 from tests.e2e.packets.held import busy, connections, go_on
 from tests.e2e.packets.table import ALL, Place, Via
 from tests.e2e.packets.world import World
-from tests.e2e.pins.node import PINLESS, PINNED, ContainedNode, until
+from tests.e2e.pins.node import PINLESS, PINNED, ContainedNode, Found, until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -27,36 +27,68 @@ VIAS = (Via.NODE1, Via.LOAD_BALANCER)
 
 
 @pytest.mark.parametrize("mode", [PINNED, PINLESS])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-def test_nobody_misses_the_process(
-    number: signal.Signals, mode: str, node: ContainedNode, world: World
-) -> None:
-    """Sockets and packets are served without it; the next one goes on with the same maps."""
+def test_nobody_misses_the_process(mode: str, node: ContainedNode, world: World) -> None:
+    """Sockets and packets are served without it, however it ended; the next one goes on with the
+    same maps, and after some restarts there is as much as after the first start."""
     node.start(mode)
     world.settle()
-    before = node.found()
-    with connections(world, "TCP", "all", VIAS) as opened, ExitStack() as stack:
-        node.end(number)
-        begun = time.monotonic()
-        with busy(world):
-            stack.enter_context(_device_comes(node))
-            world.endpoints("all", ALL[:3], settle=False)
-            while time.monotonic() < begun + AWAY_S:
-                _served_from_inside(world)
-                time.sleep(0.1)
-            go_on(opened)
-        assert node.found() == before
+    first = node.found()
+    with connections(world, "TCP", "all", VIAS) as opened:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            before = node.found()
+            node.end(number)
+            with busy(world), ExitStack() as stack:
+                endpoints = ALL[:3] if number is signal.SIGTERM else ALL
+                _goes_on_alone(node, world, stack, endpoints)
+                go_on(opened)
+                assert node.found() == before
+                _goes_on_with_another(mode, node, world, before)
+                assert _who_answers(world) == set(endpoints)
+                go_on(opened)
+            until(lambda: not _differs(node.found(), first), node.log)
+        _other_sizes(mode, node, world)
 
-        node.start(mode)
+
+def _goes_on_alone(
+    node: ContainedNode, world: World, stack: ExitStack, endpoints: tuple[str, ...]
+) -> None:
+    """Without a process, while the cluster changes and a device comes."""
+    begun = time.monotonic()
+    stack.enter_context(_device_comes(node))
+    world.endpoints("all", endpoints, settle=False)
+    while time.monotonic() < begun + AWAY_S:
+        _served_from_inside(world)
+        time.sleep(0.1)
+
+
+def _goes_on_with_another(mode: str, node: ContainedNode, world: World, before: Found) -> None:
+    """A process that starts now serves what changed, with its own programs on the same maps."""
+    node.start(mode)
+    world.settle()
+    until(partial(_has_programs, node), node.log)
+    after = node.found()
+    assert after.maps == before.maps
+    assert not after.programs & before.programs
+    assert after.links >= before.links
+    assert (bool(after.links), bool(after.unlinked)) == (mode == PINNED, mode == PINLESS)
+
+
+def _differs(found: Found, first: Found) -> bool:
+    same = (found.maps, found.links, found.unlinked) == (first.maps, first.links, first.unlinked)
+    return not same or len(found.programs) != len(first.programs)
+
+
+def _other_sizes(mode: str, node: ContainedNode, world: World) -> None:
+    """Maps of another size are new and take over what the old ones hold, which end."""
+    first = node.found()
+    with busy(world):
+        node.end(signal.SIGTERM)
+        node.start(mode, "--bpf-max-services=4096")
         world.settle()
-        until(partial(_has_programs, node), node.log)
-        after = node.found()
-        assert after.maps == before.maps
-        assert not after.programs & before.programs
-        assert after.links >= before.links
-        assert (bool(after.links), bool(after.unlinked)) == (mode == PINNED, mode == PINLESS)
-        assert _who_answers(world) == set(ALL[:3])
-        go_on(opened)
+    last = node.found()
+    assert len(last.maps) == len(first.maps)
+    assert last.maps != first.maps
+    assert (len(last.links), last.unlinked) == (len(first.links), first.unlinked)
 
 
 @contextmanager
