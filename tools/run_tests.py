@@ -6,7 +6,7 @@
 what failed or was skipped, and the totals over all reports. Called by tox and ``run-suites``; it
 holds no setting of the tests, those are in ``tox.ini``.
 
-Suites that run whole clusters in real time may lose a race with a busy machine: up to three of
+Suites that run whole clusters in real time may lose a race with a busy machine: up to five of
 their tests that failed are run once more, alone. Who passes then is named in the summary: it is a
 fault to be found, but no reason to throw the other results away.
 """
@@ -22,7 +22,7 @@ from typing import Iterator, Sequence
 
 RESULTS = Path(__file__).parent.parent / ".build" / "results"
 IN_REAL_TIME = ("e2e", "fault")
-FEW = 3
+FEW = 5
 AGAIN = "-again"
 
 

@@ -43,6 +43,18 @@ def test_totals_decide(
     assert totals == capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_failure_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever reads the end of a long output sees which test it was."""
+    (tmp_path / "bpf.xml").write_text(f"<testsuite>{FAILED}{PASSED}</testsuite>")
+    monkeypatch.setattr(run_tests, "RESULTS", tmp_path)
+
+    run_tests.summarise()
+
+    assert capsys.readouterr().out.startswith("failed: bpf: None.b\n1 passed")
+
+
 def test_a_skip_is_listed_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
