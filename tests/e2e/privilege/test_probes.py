@@ -2,7 +2,7 @@
 """Each feature that the proxy asks the kernel for, missing: it serves otherwise, or says why not.
 
 What the probe finds in the kernel's types is taken out of the types; what it asks by a system call
-is refused by the container's filter. With ``--long`` each feature is missing alone, too.
+is refused by the container's filter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.root
 
 _GETSOCKOPT_NAME, _SO_NETNS_COOKIE = 2, 71
 _MEMBARRIER = "membarrier(2)"
-_ONE_OF_THE_TYPES = "BPF_CGROUP_INET4_CONNECT"
 _TCX = "BPF_TCX_INGRESS"
 _REFUSED = {
     "bpf(2)": Refusal("bpf", errno.EPERM),
@@ -43,12 +42,8 @@ DISPENSABLE = [each for each in FEATURES if not each.necessary]
 
 
 @pytest.mark.parametrize("feature", NECESSARY, ids=lambda feature: feature.name)
-def test_what_is_necessary_is_named(
-    node: LesserNode, tmp_path: Path, feature: Feature, long: bool
-) -> None:
+def test_what_is_necessary_is_named(node: LesserNode, tmp_path: Path, feature: Feature) -> None:
     """Without it the proxy ends before it changes anything, with the feature and its use."""
-    if feature.name.startswith("BPF_") and feature.name != _ONE_OF_THE_TYPES and not long:
-        pytest.skip("looked for like the first of its kind; --long for each")
     line = node.refused(lacking(node.container(), [feature.name], tmp_path))
     assert f"{feature.name} is not available: " in line
 
@@ -70,12 +65,8 @@ def test_without_all_that_is_dispensable_services_are_served(
 
 
 @pytest.mark.parametrize("feature", DISPENSABLE, ids=lambda feature: feature.name)
-def test_one_fallback_needs_no_other(
-    node: LesserNode, tmp_path: Path, feature: Feature, long: bool
-) -> None:
+def test_one_fallback_needs_no_other(node: LesserNode, tmp_path: Path, feature: Feature) -> None:
     """Each feature alone can be missing."""
-    if not long:
-        pytest.skip("all together are missing in the test before; --long for each alone")
     proxy = node.serving(lacking(node.container(), [feature.name], tmp_path))
     assert {feature.name} == _told(proxy.log.read_text()).keys()
 
