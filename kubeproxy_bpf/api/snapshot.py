@@ -16,6 +16,7 @@ and when to believe that of the application.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import zlib
 from sys import intern
@@ -246,9 +247,12 @@ def _pieces(source: BinaryIO, size: int) -> Iterator[bytes]:
 
 def _header(raw: bytes) -> _Header:
     try:
-        return msgspec.msgpack.decode(raw, type=_Header)
+        header = msgspec.msgpack.decode(raw, type=_Header)
     except UNREADABLE as error:
         raise SnapshotRefused("corrupt", f"its header cannot be read: {error}") from None
+    if not math.isfinite(header.written):
+        raise SnapshotRefused("corrupt", "it has no time")
+    return header
 
 
 def _check_identity(header: _Header, identity: Identity) -> None:

@@ -51,6 +51,7 @@ class HookAudit:
         self._proof_due = monotonic() + period_s
         self._dead = ""
         self._untried = ""
+        self._unseen = ""
         self._root: Judgement | None = None
 
     async def run(self) -> NoReturn:
@@ -88,8 +89,11 @@ class HookAudit:
             assert self._instance.inspection is not None
             self._instance.inspection.look_at_hooks()
         except (DataplaneError, OSError) as error:
-            _log.error("hooks_not_looked_at", error=str(error))
+            if str(error) != self._unseen:
+                self._unseen = str(error)
+                _log.error("hooks_not_looked_at", error=self._unseen)
             return False
+        self._unseen = ""
         if done.hooks:
             self._meters.put_back.inc("hook", by=done.hooks)
         if done.pins:

@@ -74,8 +74,11 @@ class Upkeep:
         Raises:
             OSError, DataplaneError: it could not be looked at.
         """
-        hooks = len(self._hooks.put_back())
-        return PutBack(hooks, self._put_pins_back())
+        try:
+            hooks = len(self._hooks.put_back())
+        finally:  # pins matter also where the cgroup is gone
+            pins = self._put_pins_back()
+        return PutBack(hooks, pins)
 
     def _put_pins_back(self) -> int:
         if self._pins is None:

@@ -18,7 +18,7 @@ import structlog
 from kubeproxy_bpf.dataplane.lock import PinLock
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, has_bpffs
 from kubeproxy_bpf.errors import DataplaneError
-from kubeproxy_bpf.libbpf import BpfMap, LibbpfError, Link
+from kubeproxy_bpf.libbpf import BpfMap, LibbpfError, Link, object_id, pinned_id
 
 _log = structlog.get_logger(__name__)
 
@@ -95,7 +95,6 @@ class Pins:
 def _is_pinned(path: Path, item: Pinnable) -> bool:
     """What is pinned there may be a link that somebody detached, or another proxy's."""
     try:
-        with type(item).open_pinned(path) as pinned:
-            return pinned.info().id == item.info().id
+        return pinned_id(path) == object_id(item.fd)
     except LibbpfError:
         return False

@@ -14,6 +14,7 @@ import asyncio
 from typing import Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from kubeproxy_bpf.dataplane.protocol import Dataplane
+from kubeproxy_bpf.libbpf import LibbpfError
 from kubeproxy_bpf.model.types import Changes, ServicePortId
 from kubeproxy_bpf.plan.audit import audit, recheck
 from kubeproxy_bpf.plan.findings import Finding, Kind
@@ -133,9 +134,9 @@ class Programmer:
         for batch in _batches(findings):
             async with self._lock:
                 remaining += await self._repair(batch)
+        listed = [each for each in findings if _is_listed(each)]
         async with self._lock:
-            remaining += recheck(self._planner, self._dataplane.held, filter(_is_listed, findings))
-        return remaining
+            return remaining + self._remaining(listed)
 
     async def settled(self) -> None:
         """Return when nothing waits for a grace period."""
@@ -156,13 +157,23 @@ class Programmer:
         """
         listed = [each for each in batch if _is_listed(each)]
         asked = [each for each in batch if not _is_listed(each)]
-        true = recheck(self._planner, self._dataplane.held, asked)
+        try:
+            true = recheck(self._planner, self._dataplane.held, asked)
+        except LibbpfError:  # no memory for an answer, say; the next audit finds it again
+            return list(batch)
         self._planner.doubt(true + listed)
         outcome = await self._apply(NOTHING)
         self._report(outcome)
         refused = {(write.map, write.key) for write in outcome.failed}
         remaining = [each for each in true + listed if each[:2] in refused]
-        return remaining + recheck(self._planner, self._dataplane.held, true)
+        return remaining + self._remaining(true)
+
+    def _remaining(self, findings: Sequence[Finding]) -> list[Finding]:
+        """Those that are true now; all where the kernel does not tell."""
+        try:
+            return recheck(self._planner, self._dataplane.held, findings)
+        except LibbpfError:
+            return list(findings)
 
     async def _apply(self, changes: Changes) -> Outcome:
         plan = self._planner.plan(changes)

@@ -41,6 +41,7 @@ from .kernel import enable_stats, libbpf_version, possible_cpus
 from .loadedbtf import loaded_btf
 from .mapinfo import MapInfo
 from .objectparts import ObjectMap, ObjectProgram
+from .ownedfd import object_id, pinned_id
 from .testrun import RunResult
 
 __all__ = [
@@ -76,6 +77,8 @@ __all__ = [
     "libbpf_version",
     "link_ids",
     "loaded_btf",
+    "object_id",
+    "pinned_id",
     "possible_cpus",
     "prog_attach",
     "prog_detach",

@@ -182,6 +182,12 @@ class _LinkDetail(Union):
     ]
 
 
+class ObjectHead(Structure):
+    """How what the kernel tells of a map, program or link begins."""
+
+    _fields_ = [("type", c_uint32), ("id", c_uint32)]
+
+
 class LinkInfoStruct(Structure):
     _fields_ = [
         ("type", c_uint32),

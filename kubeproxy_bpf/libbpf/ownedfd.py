@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 from . import _native
+from ._structs import ObjectHead
 from .closing import Closing
 from .errors import check
 
@@ -57,6 +58,19 @@ def fill_info(fd: int, info: ctypes.Structure) -> None:
     length = ctypes.c_uint32(ctypes.sizeof(info))
     result = _native.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(length))
     check(result, "bpf_obj_get_info_by_fd")
+
+
+def object_id(fd: int) -> int:
+    """The id of a map, program or link."""
+    head = ObjectHead()
+    fill_info(fd, head)
+    return int(head.id)
+
+
+def pinned_id(path: str | os.PathLike[str]) -> int:
+    """The id of the map, program or link that is pinned at a path."""
+    with OwnedFd(open_pin(path)) as pinned:
+        return object_id(pinned.fd)
 
 
 def pin(fd: int, path: str | os.PathLike[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import struct
 import zlib
 from typing import Callable
@@ -190,6 +191,7 @@ def test_nothing_is_gathered_for_a_frame_that_no_object_fills() -> None:
         lambda raw: raw[:12] + struct.pack(">I", 5) + raw[16:],
         lambda raw: raw[:12] + struct.pack(">I", 2**31) + raw[16:],
         lambda raw: raw[:16] + b"\xc1" + raw[17:],
+        lambda raw: raw.replace(struct.pack(">d", 1700000000.5), struct.pack(">d", math.nan)),
     ],
 )
 def test_a_header_that_only_its_checksum_praises_is_refused(

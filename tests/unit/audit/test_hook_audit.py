@@ -146,6 +146,7 @@ async def test_what_cannot_be_looked_at_ends_nothing(audited: Audited) -> None:
     for error in (UnsupportedKernel("cgroup v2", "is gone"), OSError(errno.ENOMEM, "no memory")):
         audited.instance.put_back = error
         assert "hooks_not_looked_at" in await audited.look()
+        assert "hooks_not_looked_at" not in await audited.look(), "it is told once"
 
 
 async def test_a_doubtful_cgroup_is_no_reason_to_be_unhealthy(audited: Audited) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from kubeproxy_bpf.audit.upkeep import PutBack, Upkeep
 from kubeproxy_bpf.dataplane.lock import PinLock
-from kubeproxy_bpf.errors import WriterBusy
+from kubeproxy_bpf.errors import UnsupportedKernel, WriterBusy
 
 
 class Stillness:
@@ -51,6 +51,21 @@ def test_without_a_packet_path_pins_are_put_back_all_the_same() -> None:
 
     assert PutBack() == upkeep(None, pins).put_back()
     assert not pins.was_kept
+
+
+def test_pins_are_put_back_also_where_the_cgroup_is_gone() -> None:
+    """Maps and links of devices are pinned beside those of sockets."""
+
+    def gone() -> list[str]:
+        raise UnsupportedKernel("cgroup v2", "is gone")
+
+    steady = threading.Lock()
+    pins = Stillness(steady)
+    kept = upkeep(SimpleNamespace(steady=steady), pins)
+    kept._hooks = SimpleNamespace(put_back=gone)  # type: ignore[assignment]
+    with pytest.raises(UnsupportedKernel):
+        kept.put_back()
+    assert pins.was_kept
 
 
 def test_nothing_is_attached_to_pins_that_became_anothers(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
 from kubeproxy_bpf.dataplane import program
 from kubeproxy_bpf.dataplane.fake import FakeDataplane
 from kubeproxy_bpf.dataplane.program import Programmer
+from kubeproxy_bpf.libbpf import LibbpfError
 from kubeproxy_bpf.plan import audit
 from kubeproxy_bpf.plan.findings import Kind
 from kubeproxy_bpf.plan.held import HeldDump
@@ -136,3 +138,27 @@ async def test_a_trie_is_read_once_for_a_repair(
     assert await programmer.repair(found) == []
     assert reads == ["source_ranges"]
     assert fake.source_ranges == entries
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+async def test_a_repair_that_cannot_be_looked_at_ends_nothing(
+    programmer: Programmer, fake: FakeDataplane, monkeypatch: pytest.MonkeyPatch, answers: int
+) -> None:
+    """Before it is made it is left for the next time; after it nothing is called repaired."""
+    entries = dict(fake.vips)
+    key = next(iter(entries))
+    del fake.vips[key]
+    found = await programmer.audit()
+    lookup, left = HeldDump.lookup, iter(range(answers))
+
+    def out_of_memory(self: HeldDump, name: str, keys: list[object]) -> object:
+        if next(left, None) is None:
+            raise LibbpfError(errno.ENOMEM, "bpf_map_lookup_elem", name)
+        return lookup(self, name, keys)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HeldDump, "lookup", out_of_memory)
+        assert await programmer.repair(found) == found
+    assert (fake.vips == entries) == (answers > 0)
+    assert await programmer.repair(await programmer.audit()) == []
+    assert fake.vips == entries
