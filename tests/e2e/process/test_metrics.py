@@ -9,7 +9,6 @@ import socket
 import subprocess
 import urllib.request
 from datetime import datetime, timezone
-from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -37,10 +36,6 @@ SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 class Watched(Running):
     """A proxy, and what its metrics say."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self._master = f"http://127.0.0.1:{(directory / 'port').read_text().strip()}"
-
     def ask(self, path: str, accept: str = "", method: str = "GET") -> str:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.metrics_port}{path}",
@@ -56,7 +51,7 @@ class Watched(Running):
 
     def change_slice(self, **annotations: str) -> str:
         """Take an endpoint from some IPv4 slice; return its address type."""
-        with urllib.request.urlopen(self._master + SLICES) as answer:
+        with urllib.request.urlopen(self.master + SLICES) as answer:
             items = json.load(answer)["items"]
         found = next(item for item in items if len(item["endpoints"]) > 1)
         meta = found["metadata"]
@@ -65,7 +60,7 @@ class Watched(Running):
             "endpoints": found["endpoints"][1:],
         }
         request = urllib.request.Request(
-            f"{self._master}{SLICES}".replace(
+            f"{self.master}{SLICES}".replace(
                 "/endpointslices", f"/namespaces/{meta['namespace']}/endpointslices/{meta['name']}"
             ),
             json.dumps(body).encode(),

@@ -18,9 +18,9 @@ from .test_process import Running
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture
-def running(tmp_path: Path):
-    running = Running(tmp_path)
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory):
+    running = Running(tmp_path_factory.mktemp("running"))
     try:
         running.until(lambda: running.get("/healthz")[0] == 200)
         yield running
@@ -53,17 +53,17 @@ def test_the_service_cidrs_of_the_api_server_reach_the_programs(running):
     }
 
 
-def test_the_address_of_a_deleted_service_goes_when_no_flow_needs_it(running, tmp_path):
+def test_the_address_of_a_deleted_service_goes_when_no_flow_needs_it(running):
     """It lingers for connections that go on [A13]; the sweep finds that there are none."""
-    master = f"http://127.0.0.1:{(tmp_path / 'port').read_text().strip()}"
-    with urllib.request.urlopen(f"{master}/api/v1/services") as answer:
+    with urllib.request.urlopen(f"{running.master}/api/v1/services") as answer:
         service = json.load(answer)["items"][0]
     meta, address = service["metadata"], parse_address(service["spec"]["clusterIP"])
     (pin,) = running.pins.glob("*/kpb_vips")
     with BpfMap.open_pinned(pin) as vips:
         assert vips.lookup(address) is not None
         path = f"/api/v1/namespaces/{meta['namespace']}/services/{meta['name']}"
-        urllib.request.urlopen(urllib.request.Request(master + path, method="DELETE")).close()
+        request = urllib.request.Request(running.master + path, method="DELETE")
+        urllib.request.urlopen(request).close()
         running.until(lambda: vips.lookup(address) is None)
 
 

@@ -100,7 +100,8 @@ class Running:
         self.until(lambda: port_file.exists() and port_file.read_text().strip())
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.health_port = free.getsockname()[1]
-        argv = [PROGRAM, f"--master=http://127.0.0.1:{port_file.read_text().strip()}"]
+        self.master = f"http://127.0.0.1:{port_file.read_text().strip()}"
+        argv = [PROGRAM, f"--master={self.master}"]
         argv += ["--hostname-override=node-000", f"--bpf-cgroup-root={self.cgroup}"]
         # The machine's own uplink is no concern of a test: none is called this.
         argv += ["--bpf-devices=no-such-device", *LEAVE_SYSCTLS]
@@ -150,7 +151,8 @@ class Running:
 
 @pytest.fixture
 def running(tmp_path):
-    running = Running(tmp_path)
+    # The score is one that anybody may give himself.
+    running = Running(tmp_path, "--oom-score-adj=500")
     try:
         yield running
     finally:
@@ -160,7 +162,12 @@ def running(tmp_path):
 @pytest.mark.root
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_and_leaves_the_datapath(running, number):
-    """Ready after the first sync; a signal ends it with 0; maps and links stay pinned."""
+    """Ready after the first sync; a signal ends it with 0; maps and links stay pinned.
+
+    Its OOM score is set before health is served, in kube-proxy's order [K7].
+    """
+    running.until(lambda: running.get("/livez")[0] == 200)
+    assert "500" == Path(f"/proc/{running.proxy.pid}/oom_score_adj").read_text().strip()
     running.until(lambda: running.get("/healthz")[0] == 200)
     status, body = running.get("/livez")
     assert 200 == status
@@ -182,15 +189,3 @@ def test_a_signal_ends_it_and_leaves_the_datapath(running, number):
     assert 11 == len([name for name in pins if name.startswith("kpb_")])
     assert "dev-1-ingress" in pins
     assert list(running.pins.glob("*/kpb_frontends"))
-
-
-@pytest.mark.root
-def test_the_oom_score_is_set_before_health_is_served(tmp_path):
-    """In kube-proxy's order [K7]; a score that anybody may give himself."""
-    running = Running(tmp_path, "--oom-score-adj=500")
-    try:
-        running.until(lambda: running.get("/livez")[0] == 200)
-
-        assert "500" == Path(f"/proc/{running.proxy.pid}/oom_score_adj").read_text().strip()
-    finally:
-        running.close()
