@@ -4,8 +4,8 @@
 A list is true when it was made, by the server that made it. Two kinds are doubted, because they
 would take endpoints away that live: one that is older than what we have seen (a replica that lags
 behind, or a backup that was restored), and one that lacks a good part of what we know. Doubt costs
-another list, and lasts only while each lacks something else: see docs/decisions/0009. Pure but for the clock that is handed in;
-asked by ``api.intake``.
+another list, and lasts only while each lacks something else: see docs/decisions/0009. Pure but for
+the clock that is handed in; asked by ``api.intake``.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ class HookAudit:
             await in_thread(self._prove)
         try:
             root = await in_thread(self._judge_root)
-        except (OSError, ValueError) as error:
-            root = Judgement(Soundness.UNKNOWN, str(error))
+        except Exception as error:  # whatever a library makes of processes that come and go
+            root = Judgement(Soundness.UNKNOWN, str(error) or type(error).__name__)
         if self._root is None or root.soundness is not self._root.soundness:
             self._tell_root(root)
         self._root = root

@@ -149,6 +149,19 @@ async def test_what_cannot_be_looked_at_ends_nothing(audited: Audited) -> None:
         assert "hooks_not_looked_at" not in await audited.look(), "it is told once"
 
 
+async def test_a_cgroup_that_cannot_be_judged_ends_nothing(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries have exceptions of their own for a process that ended meanwhile."""
+
+    def unforeseen(cgroup: Path, traffic: object) -> Judgement:
+        raise KeyError("nsid")
+
+    monkeypatch.setattr(module, "judge", unforeseen)
+    assert await audited.look() == ["cgroup_root_unknown"]
+    assert audited.faults == [""]
+
+
 async def test_a_doubtful_cgroup_is_no_reason_to_be_unhealthy(audited: Audited) -> None:
     """Pods that are silent are no proof: a warning and a metric."""
     audited.root = Judgement(Soundness.DOUBTFUL, "no socket of pods passed")
