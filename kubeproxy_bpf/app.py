@@ -121,7 +121,7 @@ class App:
         conntrack: ConntrackCleanup,
         stack: AsyncExitStack,
     ) -> None:
-        config, status = self._config, self._status
+        config, status, telemetry = self._config, self._status, self._telemetry
         model = ClusterModel(model_config(config, self._families))
 
         def report(outcome: Outcome) -> None:
@@ -151,12 +151,12 @@ class App:
             on_finished=lambda: self._sync_finished(instance, conntrack, last_known),
             on_udp_changed=instance.abort_lost_sockets,
             on_unfit=status.events.port_unfit,
-            meters=self._telemetry.sync,
+            meters=telemetry.sync,
         )
-        self._telemetry.follow(instance, programmer, sync, packets, counted)
-        stack.push_async_callback(self._telemetry.leave)
+        telemetry.follow(instance, programmer, sync, packets, counted)
+        stack.push_async_callback(telemetry.leave)
         store = node_store()
-        last_known = LastKnown(config, client, store, model, self._telemetry.snapshot)
+        last_known = LastKnown(config, client, store, model, telemetry.snapshot)
         await stack.enter_async_context(last_known.opened(instance.serves_already))
         feed = self._feed(model, store, sync, packets, instance)
         status.events.started(config.mode)
@@ -165,11 +165,7 @@ class App:
             feed.addresses_changed, instance.devices_changed, instance.filters_changed
         )
         audit = SelfAudit(
-            instance,
-            programmer,
-            config.audit_period_s,
-            self._telemetry.audit,
-            fault=status.health.hooks_judged,
+            instance, programmer, config.audit_period_s, telemetry.audit, status.health.hooks_judged
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_eternal("API source", partial(last_known.reach, source.run)))
