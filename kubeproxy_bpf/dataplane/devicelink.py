@@ -54,9 +54,14 @@ class TcxHold(Hold):
         self._id = link.info().id
 
     @classmethod
-    def attach(cls, place: Place, program: ObjectProgram, pin: Path | None) -> TcxHold:
-        """Attach a program, or put it into the link that an earlier process pinned."""
-        old = _open(pin)
+    def attach(
+        cls, place: Place, program: ObjectProgram, pin: Path | None, ours: bool = True
+    ) -> TcxHold:
+        """Attach a program, or put it into the link that an earlier process pinned.
+
+        Where what stands at the pin is not ``ours``, it stays.
+        """
+        old = _open(pin) if ours else None
         if old is not None:
             held = cls(place, old, pin)
             if held.fault() is None:
@@ -66,7 +71,8 @@ class TcxHold(Hold):
         link = Link.create(
             program.fd, place.ifindex, TCX[place.hook], AttachFlag.BEFORE, relative_fd=0
         )
-        _keep(link, pin)
+        if ours:  # else it is put back later, once the place is ours
+            _keep(link, pin)
         if old is not None:
             _end(old)
         return cls(place, link, pin)
@@ -76,7 +82,7 @@ class TcxHold(Hold):
         link = Link.create(
             copy.fd, self._place.ifindex, TCX[self._place.hook], AttachFlag.BEFORE, relative_fd=0
         )
-        if pinned_id(self._pin) == self._id:  # else it is put back later, if the place is ours
+        if pinned_id(self._pin) == self._id:
             _keep(link, self._pin)
         old, self._link, self._id = self._link, link, link.info().id
         _end(old)
@@ -110,12 +116,14 @@ class XdpHold(Hold):
         self._id = link.info().id
 
     @classmethod
-    def attach(cls, place: Place, program: ObjectProgram, pin: Path | None, mode: int) -> XdpHold:
+    def attach(
+        cls, place: Place, program: ObjectProgram, pin: Path | None, mode: int, ours: bool = True
+    ) -> XdpHold:
         """Attach in this mode (XDP_NATIVE or XDP_GENERIC), or swap the program of what is pinned.
 
-        The pin names the mode: what is found there has it.
+        The pin names the mode: what is found there has it. Where it is not ``ours``, it stays.
         """
-        old = _open(pin)
+        old = _open(pin) if ours else None
         if old is not None:
             held = cls(place, old, pin)
             if held.fault() is None:
@@ -123,7 +131,8 @@ class XdpHold(Hold):
                 return held
             _end(old)
         link = Link.create(program.fd, place.ifindex, AttachType.XDP, mode)
-        _keep(link, pin)
+        if ours:
+            _keep(link, pin)
         return cls(place, link, pin)
 
     def fault(self) -> str | None:

@@ -269,14 +269,14 @@ class DeviceHooks:
     def _made_tcx(self, place: Place, wish: Wish, program: ObjectProgram) -> Hold:
         if self._owned is not None and self._links_dir is None:
             return UnlinkedTcxHold.attach(place, program, self._owned)
-        return TcxHold.attach(place, program, self._pin(place, wish))
+        return TcxHold.attach(place, program, self._pin(place, wish), self.may_pin())
 
     def _made_xdp(self, place: Place, wish: Wish) -> Hold:
         """Frames in fragments first; drivers that have none of it get the program without."""
         for mode in _XDP_MODES.keys() - {wish.xdp_mode}:
             # A device runs in one mode, and an earlier process may have been told another.
             pin = self._pin(place, wish._replace(xdp_mode=mode))
-            if pin is not None:
+            if pin is not None and self.may_pin():
                 end_pinned(pin)
         refusal = OSError(errno.EOPNOTSUPP, "the kernel refused the XDP program")
         for name in XDP_PROGRAMS:
@@ -296,12 +296,10 @@ class DeviceHooks:
         for old in at_xdp(place.ifindex, self._owned) if self._owned else ():
             if not old.link_id or old.link_id != pinned_id(pin):
                 old.end()
-        return XdpHold.attach(place, program, pin, mode)
+        return XdpHold.attach(place, program, pin, mode, self.may_pin())
 
     def _pin(self, place: Place, wish: Wish) -> Path | None:
         if self._links_dir is None or (self._filters and place.hook != Hook.XDP):
-            return None
-        if not self.may_pin():
             return None
         mode = f"-{wish.xdp_mode}" if place.hook == Hook.XDP else ""
         return self._links_dir / f"{DEVICE_PIN}{place.ifindex}-{place.hook.value}{mode}"

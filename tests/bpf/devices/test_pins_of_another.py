@@ -8,6 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from kubeproxy_bpf.dataplane.devicelink import XDP_GENERIC
+from kubeproxy_bpf.dataplane.devices import Wish
+from kubeproxy_bpf.dataplane.places import Hook, Place
 from kubeproxy_bpf.libbpf import AttachType, Link
 from tests.bpf.devices.process import Process, places
 
@@ -45,7 +48,7 @@ def pinned_id(pin):
 
 
 def test_a_link_of_another_is_neither_ended_nor_replaced(node, process, theirs, pins):
-    """Without the directory a device gets a link that nothing pins."""
+    """Without the directory a device gets a link that nothing pins, to be pinned later."""
     index = node.wire("v0")
     pin = pins / f"dev-{index}-ingress"
     link = theirs(pin)
@@ -55,7 +58,28 @@ def test_a_link_of_another_is_neither_ended_nor_replaced(node, process, theirs, 
     assert node.chain(places(index, "v0")[0]) == [process.ingress]
     assert link.info().ifindex
     assert pinned_id(pin) == link.info().id
-    assert process.hooks.pins() == []
+    assert pin in [path for path, _ in process.hooks.pins()]
+
+
+def test_xdp_of_another_is_neither_ended_nor_given_our_program(node, process, load, pins):
+    """Numbers of devices say nothing; whose directory it is does."""
+    index = node.wire("v0")
+    place = Place(index, "v0", Hook.XDP)
+    other = load().programs["kpb_xdp"]
+    pin = pins / f"dev-{index}-xdp-generic"
+    wish = Wish(xdp_mode="generic")
+    process.sync(place, wish=wish)
+    assert pin.exists()
+    process.sync()
+    elsewhere = node.wire("v9", far="eth9")
+    with node.do(lambda: Link.create(other.fd, elsewhere, AttachType.XDP, XDP_GENERIC)) as link:
+        link.pin(pin)
+        process.hooks.may_pin = lambda: False
+        process.sync(place, wish=wish)
+        assert process.hooks.attached == [place]
+        assert link.info().ifindex == elsewhere
+        assert link.info().prog_id == other.info().id
+        assert pinned_id(pin) == link.info().id
 
 
 def test_a_pin_of_another_stays_when_our_device_goes(node, process, theirs, pins):
