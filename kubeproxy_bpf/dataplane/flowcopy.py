@@ -71,15 +71,41 @@ class FlowCopy(StateCopy):
         while missing:
             key, value = missing.popitem()
             partner = self._table.partner_key(key, value)
-            if partner is None:
-                yield [(key, value)]
-            elif (there := self.new.lookup(partner)) is not None:
-                # Or it is of another flow, which the programs have made there.
-                if self._table.partner_key(partner, there) == key:
-                    yield [(key, value)]
-            # Where it was seen, it had no room, or was taken away as half of a pair.
-            elif other := missing.pop(partner, None) or self._old_value(partner):
-                yield [(key, value), (partner, other)]
+            group = [(key, value)]
+            if partner is not None and not self._has_partner(key, value):
+                # Where it was seen, it had no room, or was taken away as half of a pair.
+                other = missing.pop(partner, None) or self._old_value(partner)
+                if other is None or self._table.turn(other) != self._table.turn(value):
+                    continue
+                group.append((partner, other))
+            for entry in group:
+                self._remove_earlier(entry[0])
+            yield group
+
+    def digest(self, key: bytes, value: bytes) -> int:
+        """A client that has few ports makes one flow after the other with the same key."""
+        return hash((key, self._table.turn(value)))
+
+    def _has_partner(self, key: bytes, value: bytes) -> bool:
+        """Whether the new table has the partner of an entry, of the same life."""
+        partner = self._table.partner_key(key, value)
+        there = self.new.lookup(partner) if partner is not None else None
+        return (
+            partner is not None
+            and there is not None
+            and self._table.turn(there) == self._table.turn(value)
+            and self._table.partner_key(partner, there) == key
+        )
+
+    def _remove_earlier(self, key: bytes) -> None:
+        """What was copied under this key, and is over; what the programs made there stays."""
+        there = self.new.lookup(key)
+        if there is None or self.digest(key, there) not in self.seen:
+            return
+        partner = self._table.partner_key(key, there)
+        if partner is not None and self._has_partner(key, there):
+            self.new.delete(partner)
+        self.new.delete(key)
 
     def _old_value(self, key: bytes) -> bytes | None:
         raw = self.old.lookup(key) if self.form.keys.same else None

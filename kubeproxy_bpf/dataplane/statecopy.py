@@ -40,11 +40,11 @@ class StateCopy:
         self.form = form
         # Digests alone: half a million keys would take more memory than all the rest.
         self.seen: set[int] = set()
-        """New keys that were copied, or had no room then: if they are gone since, they stay so."""
+        """Digests of what was copied, or had no room then: if it is gone since, it stays so."""
 
     def first(self) -> int:
         """Copy what there is; tell how many."""
-        return copy(self.old, self.new, self.form, self.seen.add, self.room())
+        return copy(self.old, self.new, self.form, self._see, self.room())
 
     def missing(self) -> int:
         """Copy what was not seen before, where the new map has none; tell how many."""
@@ -67,59 +67,63 @@ class StateCopy:
         for entry in missing.items():
             yield [entry]
 
+    def digest(self, key: bytes, value: bytes) -> int:
+        """What tells an entry from others, and from one that took its place."""
+        return hash(key)
+
     def put(self, key: bytes, value: bytes) -> None:
         """An entry that is missing; raises ``LibbpfError``."""
         self.new.update(key, value, UpdateFlag.NOEXIST)
 
     def _put_group(self, group: Iterable[Entry]) -> int:
         """All of them, or none where the programs have one of them already, or there is no room."""
-        done: list[bytes] = []
+        done: list[Entry] = []
         try:
-            for key, value in group:
-                self.put(key, value)
-                done.append(key)
+            for entry in group:
+                self.put(*entry)
+                done.append(entry)
         except LibbpfError as error:
-            for key in done:
+            for key, _ in done:
                 self.new.delete(key)
             if error.errno != errno.EEXIST:
                 raise
             return 0
-        self.seen.update(map(hash, done))
+        self.seen.update(self.digest(*entry) for entry in done)
         return len(done)
 
+    def _see(self, keys: bytes, values: bytes, count: int) -> None:
+        entries = zip(cut(keys, count, self.new.key_size), cut(values, count, self.new.value_size))
+        self.seen.update(self.digest(*entry) for entry in entries)
+
     def _unseen(self) -> Iterator[Entry]:
-        for keys, values, count in self.old.batches(_BATCH):
-            key_size, size = self.new.key_size, self.new.value_size
-            new_keys, new_values = self.form.keys.apply(keys, count), None
-            for position, key in enumerate(cut(new_keys, count, key_size)):
-                if hash(key) in self.seen:
-                    continue
-                if new_values is None:
-                    new_values = self.form.values.apply(values, count)
-                yield key, new_values[position * size : (position + 1) * size]
+        for old_keys, old_values, count in self.old.batches(_BATCH):
+            keys = cut(self.form.keys.apply(old_keys, count), count, self.new.key_size)
+            values = cut(self.form.values.apply(old_values, count), count, self.new.value_size)
+            for entry in zip(keys, values):
+                if self.digest(*entry) not in self.seen:
+                    yield entry
 
 
 def copy(
     old: BpfMap,
     new: BpfMap,
     form: Form,
-    remember: Callable[[int], None] | None = None,
+    remember: Callable[[bytes, bytes, int], None] | None = None,
     room: int | None = None,
 ) -> int:
     """Copy entries, ``room`` at most, until there is no more room; tell how many.
 
-    ``remember`` gets the digests of all new keys, also of what was not copied.
+    ``remember`` gets batches of all new keys and values, also of what was not copied.
     """
     done, left = 0, sys.maxsize if room is None else room
-    for old_keys, values, count in old.batches(_BATCH):
-        keys = form.keys.apply(old_keys, count)
-        if remember:
-            # Also of what finds no room: it is not what the programs make after this.
-            for key in cut(keys, count, new.key_size):
-                remember(hash(key))
-        if old.type == MapType.ARRAY and not any(values):
+    for old_keys, old_values, count in old.batches(_BATCH):
+        if old.type == MapType.ARRAY and not any(old_values):
             continue
-        taken = _put_batch(new, keys, form.values.apply(values, count), min(count, left))
+        keys, values = form.keys.apply(old_keys, count), form.values.apply(old_values, count)
+        if remember:
+            # Also what finds no room: it is not what the programs make after this.
+            remember(keys, values, count)
+        taken = _put_batch(new, keys, values, min(count, left))
         done += taken
         left = left - taken if taken == count else 0
     if not left:

@@ -128,6 +128,28 @@ def test_what_the_programs_made_anew_wins(tables: Tables) -> None:
     assert list(tables.flows.map.items()) == [(pair[0], bytes(tables.flows.map.value_size))]
 
 
+def test_a_flow_that_was_made_anew_takes_the_place_of_its_copy(tables: Tables) -> None:
+    """A client with few ports: the earlier life was copied, the connection of now came after it."""
+    table = tables.flows.table
+    forward, reply = tables.put(50000)
+    tables.copy.first()
+    began = table.flows.decode(tables.old.lookup(forward) or b"")
+    answer = table.flows.decode(tables.old.lookup(reply) or b"")
+    other_reply = table.keys.encode(table.keys.decode(reply)._replace(destination_port=4999))
+    tables.old.delete(reply)
+    now = {
+        forward: table.flows.encode(began._replace(source_port=4999, turn=77)),
+        other_reply: table.flows.encode(answer._replace(turn=77)),
+    }
+    for entry in now.items():
+        tables.old.update(*entry)
+
+    tables.copy.missing()
+
+    assert dict(tables.flows.map.items()) == now
+    assert {place.turn for place in tables.waiting()} == {0, 77}
+
+
 def test_what_ended_since_stays_away(tables: Tables) -> None:
     """The old table has it for ever, as its programs are gone."""
     forward, reply = tables.put(50000)
