@@ -52,7 +52,9 @@ class Plan:
     warm_up_s: float
     seed: int = 1
     least_restarts: int = 0
-    """It goes on until there were so many: on a slow machine each takes its time."""
+    least_samples: int = 0
+    """It goes on until there were so many, of processes past their warm-up: on a slow machine all
+    takes its time."""
 
 
 @dataclass
@@ -75,6 +77,12 @@ class Figures:
         """All figures that are judged."""
         steady = verdict.judge(self.samples, self.plan.warm_up_s)
         return steady + verdict.compare(self.before, self.after)
+
+    @property
+    def enough(self) -> bool:
+        """Whether there is so much to judge as the plan wants at least."""
+        counted = sum(sample["age_s"] >= self.plan.warm_up_s for sample in self.samples)
+        return counted >= self.plan.least_samples and len(self.restarts) >= self.plan.least_restarts
 
     @property
     def machine_load(self) -> tuple[float, float]:
@@ -147,11 +155,11 @@ def _watch(world: World, figures: Figures, readings: Readings, latency: Latency,
     ways = itertools.cycle((signal.SIGKILL, signal.SIGTERM))
     begun = time.monotonic()
     restart_at, sample_at = begun + plan.restart_every_s, begun
-    while time.monotonic() < begun + plan.seconds or len(figures.restarts) < plan.least_restarts:
+    while time.monotonic() < begun + plan.seconds or not figures.enough:
         if time.monotonic() >= restart_at:
             way = next(ways)
             figures.restarts.append((way.name, world.restart_proxy(way)))
-            restart_at += plan.restart_every_s
+            restart_at = time.monotonic() + plan.restart_every_s
         sample = readings.sample() | {"at_s": time.monotonic() - begun}
         sample["machine_load"] = os.getloadavg()[0]
         milliseconds = latency.measure()

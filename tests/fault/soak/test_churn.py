@@ -25,6 +25,7 @@ def test_change_and_restarts_leave_nothing_behind() -> None:
         sample_every_s=1,
         warm_up_s=2,
         least_restarts=2,
+        least_samples=6,
     )
     figures = soak(f"kpbt-q{os.getpid() % 100000}", plan)
 
@@ -34,7 +35,8 @@ def test_change_and_restarts_leave_nothing_behind() -> None:
         str(each) for each in verdict.compare(figures.before, figures.after) if not each.flat
     ] == []
     exact = {name: verdict.TOLERANCES[name] for name in ("programs", "maps", "links", "pins")}
-    exact |= {"fds": verdict.Tolerance(more=3), "anon_mb": verdict.Tolerance(1.3)}
+    # A few samples may all fall on a moment's pipes and connections: one for each change is a leak.
+    exact |= {"fds": verdict.Tolerance(more=20), "anon_mb": verdict.Tolerance(1.3)}
     steady = verdict.judge(figures.samples, plan.warm_up_s, exact)
     assert [str(each) for each in steady if not each.flat] == []
     assert {name: n for name, n in figures.load.losses.items() if n} == {}
