@@ -9,10 +9,13 @@ from typing import Iterator
 import pytest
 import structlog
 
+from kubeproxy_bpf.libbpf import log
+
 
 @pytest.fixture(scope="module", autouse=True)
-def without_debugging() -> Iterator[None]:
+def quiet_libbpf() -> Iterator[None]:
     """Of an object that is loaded libbpf tells thousands of things, and each costs its wording."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    yield
-    structlog.reset_defaults()
+    with pytest.MonkeyPatch.context() as patch:
+        quiet = structlog.make_filtering_bound_logger(logging.INFO)
+        patch.setattr(log, "_logger", structlog.wrap_logger(None, wrapper_class=quiet))
+        yield
