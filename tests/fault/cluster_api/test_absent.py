@@ -90,7 +90,7 @@ def test_a_slow_server_is_waited_for(stage, long):
 def test_a_watch_that_is_silent_for_ever_is_given_up(stage):
     """It stays open and says nothing, to whoever asks: that no bookmarks come gives it away, and
     the next one is heard."""
-    pause(2.5)  # two bookmarks at the least, from which the pace of this server is known
+    stage.until_paced()
     since = len(stage.log())
     with stage.load() as load, load.changing(ALL - {"web-4"}):
         stage.fault(kind="stall", resource="endpointslices", verbs=["watch"], times=None)

@@ -90,7 +90,7 @@ def test_a_restored_server_is_followed(stage, long):
         pause(0.2)
         follows(stage, load, 3)
         if long:
-            pause(3.5)  # bookmarks show their pace, by which the silence that follows is noticed
+            stage.until_paced()
             stage.fault(kind="renumber", first=1)
             pause(0.2)
             follows(stage, load, 2, seconds=180)

@@ -28,6 +28,7 @@ SECURE_PORT = 7443
 NAME = "kubernetes.example.org"
 PORTS = (10249, 10256)
 """Of metrics and of health."""
+BOOKMARK_S, BOOKMARKS = 1, 3
 
 
 NEWS = {
@@ -128,6 +129,28 @@ class ClusterStage(Stage):
     def has_said(self, pattern: str, since: int, times: int = 1) -> bool:
         return len(re.findall(pattern, self.log()[since:])) >= times
 
+    def until_paced(self) -> None:
+        """Wait until bookmarks of EndpointSlices have shown their pace, by which silence shows.
+
+        They come each second, other news at once.
+        """
+        seen = [self._heard()]
+
+        def often() -> bool:
+            now = self._heard()
+            if now - seen[-1] > BOOKMARK_S / 2:
+                seen.append(now)
+            seen[-1] = now
+            return len(seen) > BOOKMARKS
+
+        self.until(often)
+
+    def _heard(self) -> float:
+        """When the API server said something about EndpointSlices."""
+        name = 'kubeproxy_bpf_api_last_heard_timestamp_seconds{kind="EndpointSlice"} '
+        _, text = self.get(PORTS[0], "/metrics")
+        return float(text.partition(name)[2].partition("\n")[0])
+
     def get(self, port: int, path: str) -> tuple[int, str]:
         """A page of the proxy: status and text, headers included."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -158,7 +181,7 @@ class ClusterStage(Stage):
 def secured(directory: Path) -> Iterator[tuple[World, Identity]]:
     identity = Identity(directory)
     certificate, key = map(str, identity.certificate_files)
-    flags = ["--admin", "--no-validation", "--bookmark-interval=1"]
+    flags = ["--admin", "--no-validation", f"--bookmark-interval={BOOKMARK_S}"]
     flags += [f"--secure-listen=0.0.0.0:{SECURE_PORT}", f"--token={identity.token}"]
     flags += [f"--tls-cert={certificate}", f"--tls-key={key}"]
     options = Options(api_flags=tuple(flags), proxy=False)
