@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import socket
 import struct
+from functools import cache
 from ipaddress import IPv6Address, ip_address
 from itertools import count
 from typing import Iterable, Sequence
 
 from kubeproxy_bpf.dataplane import layout
 from kubeproxy_bpf.dataplane.loader import Datapath
+from kubeproxy_bpf.libbpf import BpfMap
 from kubeproxy_bpf.plan.records import (
     Backend,
     BackendFlags,
@@ -94,13 +96,10 @@ class World:
             self.clear_traffic()
 
     def clear_traffic(self) -> None:
-        traffic = self.maps["kpb_traffic"]
-        for index in range(traffic.max_entries):
-            traffic.update(u32(index), bytes(traffic.value_bytes))
+        zero(self.maps["kpb_traffic"])
 
     def clear_node_ports(self) -> None:
-        for number in range(1024):
-            self.maps["kpb_node_ports"].update(u32(number), bytes(8))
+        zero(self.maps["kpb_node_ports"])
 
     # ---- what clients see ----
 
@@ -218,3 +217,14 @@ class World:
 
 def u32(number: int) -> bytes:
     return struct.pack("=I", number)
+
+
+def zero(array: BpfMap) -> None:
+    """Set all elements of an array to zeros, in one call."""
+    number = array.max_entries
+    array.update_batch(_indexes(number), bytes(number * array.value_bytes), number)
+
+
+@cache
+def _indexes(number: int) -> bytes:
+    return struct.pack(f"={number}I", *range(number))

@@ -6,13 +6,14 @@ from __future__ import annotations
 import struct
 import subprocess
 from pathlib import Path
-from typing import Callable, Iterator
+from types import SimpleNamespace
+from typing import Iterator, cast
 
 import pytest
 import structlog
 
 import kubeproxy_bpf
-from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath
+from kubeproxy_bpf.dataplane.loader import Datapath, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
 
 from .hooks import Hooks
@@ -72,28 +73,45 @@ def settings(flags: int = DETECTOR, **changed: int) -> Settings:
     return made._replace(**changed)
 
 
-def load(node: Node, wanted: Settings, **sizes: int) -> Datapath:
-    """The programs with these settings, and maps of their own."""
+def load(node: Node, wanted: Settings, bare_ip: bool = True, **sizes: int) -> Datapath:
+    """The programs with these settings, and maps of their own.
+
+    Those for devices without Ethernet header take the verifier as long as all others together.
+    """
     sizes = SIZES | sizes
     with node.inside():
         wanted = wanted._replace(host_netns=netns_cookie())
         with structlog.testing.capture_logs():  # thousands of lines of libbpf, kept from the report
-            return load_datapath(OBJECT, None, sizes, wanted)
+            if bare_ip:
+                return load_datapath(OBJECT, None, sizes, wanted)
+            nobody = cast(Datapath, SimpleNamespace(maps={}))
+            return load_packets(OBJECT, None, sizes, wanted, nobody, bare_ip=False)
+
+
+class Loaded:
+    """Gives the programs for settings, loaded once."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._cache: dict[tuple[Settings, bool], Datapath] = {}
+
+    def __call__(self, wanted: Settings, bare_ip: bool = True) -> Datapath:
+        for key in ((wanted, True), (wanted, bare_ip)):
+            if key in self._cache:
+                return self._cache[key]
+        self._cache[wanted, bare_ip] = load(self._node, wanted, bare_ip)
+        return self._cache[wanted, bare_ip]
+
+    def close(self) -> None:
+        for datapath in self._cache.values():
+            datapath.close()
 
 
 @pytest.fixture(scope="session")
-def loaded(node: Node) -> Iterator[Callable[[Settings], Datapath]]:
-    """Gives the programs for settings, loaded once."""
-    cache: dict[Settings, Datapath] = {}
-
-    def get(wanted: Settings) -> Datapath:
-        if wanted not in cache:
-            cache[wanted] = load(node, wanted)
-        return cache[wanted]
-
-    yield get
-    for datapath in cache.values():
-        datapath.close()
+def loaded(node: Node) -> Iterator[Loaded]:
+    made = Loaded(node)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -103,7 +121,7 @@ def config() -> Settings:
 
 
 @pytest.fixture
-def datapath(loaded: Callable[[Settings], Datapath], config: Settings) -> Datapath:
+def datapath(loaded: Loaded, config: Settings) -> Datapath:
     return loaded(config)
 
 
@@ -120,7 +138,7 @@ def hooks(datapath: Datapath, node: Node, world: PacketWorld) -> Hooks:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def receive_queues(node: Node, loaded: Callable[[Settings], Datapath]) -> None:
+def receive_queues(node: Node, loaded: Loaded) -> None:
     """veth registers receive queues, which test-runs of XDP ask for, with its first program."""
     program = loaded(settings()).programs["kpb_xdp"].info().id
     with node.inside():

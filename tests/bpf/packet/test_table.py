@@ -13,8 +13,6 @@ from typing import Callable, NamedTuple
 
 import pytest
 
-from kubeproxy_bpf.dataplane.loader import Datapath
-from kubeproxy_bpf.dataplane.settings import Settings
 from kubeproxy_bpf.dataplane.writer import Writer
 from kubeproxy_bpf.model.cluster import Changes
 from kubeproxy_bpf.plan.planner import Planner
@@ -33,7 +31,7 @@ from tests.flows.table import WORLD
 from tests.golden.scenario import Scenario, documents
 
 from . import frames
-from .conftest import MIDDLE, SNAT, settings
+from .conftest import MIDDLE, SNAT, Loaded, settings
 from .frames import Ends
 from .hooks import Hooks, Seen, Verdict
 from .node import MAC, NODE, POD, POD_2, UPLINK, Node
@@ -65,14 +63,14 @@ def changes() -> Changes:
 
 @pytest.fixture(scope="module")
 def prepared(
-    node: Node, loaded: Callable[[Settings], Datapath], changes: Changes
+    node: Node, loaded: Loaded, changes: Changes
 ) -> Callable[[tuple[Option, ...]], Prepared]:
     """Gives programs with the settings of a row, and the cluster in their maps."""
     cache: dict[tuple[Option, ...], Prepared] = {}
 
     def get(options: tuple[Option, ...]) -> Prepared:
         if options not in cache:
-            datapath = loaded(settings(config_flags(options)))
+            datapath = loaded(settings(config_flags(options)), bare_ip=False)
             world = PacketWorld(datapath, node.ifindex)
             world.prepare()
             world.clear(("kpb_vips",))

@@ -17,7 +17,7 @@ from kubeproxy_bpf.plan.records import (
     RecordFlags,
     VipFlags,
 )
-from tests.bpf.world import PORT, TCP, World, mapped, shown, u32
+from tests.bpf.world import PORT, TCP, World, mapped, shown, u32, zero
 
 from . import node as places
 
@@ -90,8 +90,7 @@ class PacketWorld(World):
     def forget(self) -> None:
         """Remove what the programs wrote."""
         self.clear(("kpb_flows", "kpb_fragments", "kpb_affinity"))
-        for service in range(self.maps["kpb_stats"].max_entries):
-            self.maps["kpb_stats"].update(u32(service), bytes(24))
+        zero(self.maps["kpb_stats"])
 
     # ---- the node ----
 

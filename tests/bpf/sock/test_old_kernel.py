@@ -33,7 +33,8 @@ def datapath(places: Places, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Programs that were built without the newer helpers, attached."""
     built = tmp_path_factory.mktemp("old")
     command = ["make", "-s", "-C", SOURCES, f"OUT={built}", f"BUILD={built}"]
-    subprocess.run([*command, "EXTRA_CFLAGS=-DKPB_OLD_KERNEL"], check=True)
+    command += ["EXTRA_CFLAGS=-DKPB_OLD_KERNEL", f"{built}/kube_proxy.bpf.o"]
+    subprocess.run(command, check=True)
     settings = Settings(places.run(netns_cookie), 1, ConfigFlags.TCP_ORIGIN)
     with load_datapath(built / "kube_proxy.bpf.o", None, SIZES, settings) as loaded:
         links = attach(loaded.programs, places.cgroup)

@@ -30,13 +30,25 @@ Load = Callable[..., Datapath]
 
 
 @pytest.fixture
-def load() -> Iterator[Load]:
-    """Loads the programs of the instance once more, on the maps of those that run."""
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """Loads programs of the instance once more, on the maps of those that run.
+
+    Without those that take the verifier long: how many there are is no matter here.
+    """
     opened: list[Datapath] = []
+    whole = BpfObject.open
+
+    def few(path: Path) -> BpfObject:
+        bpf_object = whole(path)
+        for name in ("kpb_sendmsg4", "kpb_sendmsg6"):
+            bpf_object.programs[name].set_autoload(False)
+        return bpf_object
 
     def once_more(owner: Owner = OWNER, pins: Path | None = None, **sizes: int) -> Datapath:
         settings = Settings(owner.host_netns, owner.instance, ConfigFlags.TCP_ORIGIN)
-        opened.append(load_datapath(OBJECT, pins, SIZES | sizes, settings, Owned(owner)))
+        with monkeypatch.context() as patched:
+            patched.setattr(BpfObject, "open", few)
+            opened.append(load_datapath(OBJECT, pins, SIZES | sizes, settings, Owned(owner)))
         return opened[-1]
 
     yield once_more
