@@ -337,12 +337,11 @@ class Instance:
 
     def _attach(self) -> None:
         assert self._datapath is not None
-        root, programs = self._root, self._datapath.programs
         self._datapath.take_over(last=False)
         self.upkeep.attach()
         assert self.inspection is not None
         self.inspection.look_at_hooks()
-        _log.info("hooks_attached", hooks=len(programs), cgroup=str(root))
+        _log.info("hooks_attached", hooks=len(self._datapath.programs), cgroup=str(self._root))
         self._try_to_prove()
         in_use = {self._datapath.maps_dir}
         if self.packets is not None:
@@ -355,7 +354,7 @@ class Instance:
         _log.info("datapath_at_work", places=len(self.device_reading().attached))
         self._end_past(in_use)
         if self._owned is not None:
-            report_others(owner_of(self._config, netns_cookie()), root)
+            report_others(owner_of(self._config, netns_cookie()), self._root)
 
     def _end_past(self, in_use: Collection[Path | None]) -> None:
         """End what earlier processes left that is of no use any more."""

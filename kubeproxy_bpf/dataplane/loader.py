@@ -18,7 +18,7 @@ import errno
 import hashlib
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Collection, Iterable, Iterator, Mapping, Self
+from typing import Collection, Iterable, Iterator, Mapping
 
 import structlog
 
@@ -33,6 +33,7 @@ from kubeproxy_bpf.libbpf import (
     BpfMap,
     BpfObject,
     Btf,
+    Closing,
     LibbpfError,
     ObjectMap,
     ObjectProgram,
@@ -60,7 +61,7 @@ class PinnedMapDiffers(DataplaneError):
         return f"the pinned map {self.path} is not ours to use: {self.detail}"
 
 
-class Datapath:
+class Datapath(Closing):
     """Loaded programs and their maps. Closing it ends nothing that is attached or pinned."""
 
     def __init__(
@@ -94,12 +95,6 @@ class Datapath:
         for bpf_map in self.maps.values():
             bpf_map.close()
         self._object.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
 
 
 def load_datapath(
