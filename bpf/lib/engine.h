@@ -17,21 +17,34 @@ __weak __noinline int BY_LAYER(engine_parse)(context *ctx, __u32 ethernet)
 	return work ? packet_parse(ctx, &work->packet, ethernet) : PACKET_OTHER;
 }
 
+/* Who serves the flow's VIP and port now: it may be another service than when the flow began. */
+static __always_inline __u32 engine_service(const struct packet *p, const struct flow *flow)
+{
+	struct ip_addr address = lb_vip_address(&p->tuple.destination);
+	const struct vip *vip = bpf_map_lookup_elem(&kpb_vips, &address);
+	const struct frontend *frontend = vip ? open_frontend(p, vip->flags) : NULL;
+
+	return frontend ? frontend->service : flow->service;
+}
+
 /*
- * UDP ends with its backend [J1-J5]: asked only when the service was published anew. A service
- * without any endpoint, or one that is gone, ends nothing.
+ * UDP ends with its backend [J1-J5]: asked only when the service was published anew, or went. A
+ * service without any endpoint, or one that went and has no heir, ends nothing.
  */
 static __noinline int engine_flow_ended(const struct packet *p, struct flow *flow)
 {
-	struct service service = lb_service(flow->service);
+	__u32 index = engine_service(p, flow);
+	struct service service = lb_service(index);
 	const struct record *record = lb_record(service);
 	const struct backend *backend = lb_backend(flow->backend);
 
-	if (!record || service.record == flow->record || !record->members)
+	if (!record || !record->members ||
+	    (index == flow->service && service.record == flow->record))
 		return false;
 	if (backend && backend->port == flow->destination_port &&
 	    addr_equal(&backend->address, &flow->destination) &&
 	    lb_is_member(record->slots, record->members, flow->backend)) {
+		flow->service = index;
 		flow->record = service.record;
 		return false;
 	}

@@ -182,7 +182,8 @@ static __always_inline void nat_note_way(context *ctx, const struct packet *p, s
 static __always_inline void nat_remember_way(context *ctx, const struct packet *p,
 					     const struct request *r, struct flow *reply)
 {
-	if (r->place == CLIENT_OUTSIDE && !r->dsr) /* else another node may have sent it on */
+	/* With DSR another node may have sent it on; where it leaves, the frame is ours already. */
+	if (r->place == CLIENT_OUTSIDE && !r->dsr && !r->egress)
 		nat_note_way(ctx, p, reply);
 }
 

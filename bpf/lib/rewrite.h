@@ -127,15 +127,16 @@ static __always_inline int rewrite_ipv6(context *ctx, const struct packet *p, co
 		bpf_csum_diff((__be32 *)&p->tuple.source, 32, (__be32 *)&to->source, 32, 0);
 	__u32 addresses = p->l3 + offsetof(struct ipv6_header, source);
 
-	if (rewrite_has_transport(p)) {
-		if (rewrite_transport(ctx, p, to, difference) || rewrite_ports(ctx, p, to))
-			return -1;
-		/*
-		 * The helper takes the sum of the whole packet for changed, as it is with IPv4,
-		 * whose header has a checksum of its own to change. Here it is not.
-		 */
-		bpf_csum_update(ctx, difference);
-	}
+	if (rewrite_has_transport(p) &&
+	    (rewrite_transport(ctx, p, to, difference) || rewrite_ports(ctx, p, to)))
+		return -1;
+	/*
+	 * The sum of the whole packet, if somebody has it. The helper for the transport's checksum
+	 * takes it for changed, as it is with IPv4, whose header has a checksum of its own to
+	 * change: here it is not. And where there is none to change, nothing balances the
+	 * addresses.
+	 */
+	bpf_csum_update(ctx, difference);
 	return bpf_skb_store_bytes(ctx, addresses, &to->source, 32, 0) ? -1 : 0;
 }
 
@@ -149,9 +150,9 @@ static __always_inline int rewrite_hops(context *ctx, const struct packet *p)
 	} end = {.hops = p->hops - 1};
 	const struct iphdr *ip;
 
-	if (!p->ipv4)
+	if (!p->ipv4) /* no checksum of the header's own balances it in the sum of the packet */
 		return bpf_skb_store_bytes(ctx, p->l3 + offsetof(struct ipv6_header, hop_limit),
-					   &end.hops, 1, 0)
+					   &end.hops, 1, BPF_F_RECOMPUTE_CSUM)
 			       ? -1
 			       : 0;
 	ip = ctx_at(ctx, p->l3, sizeof(*ip));

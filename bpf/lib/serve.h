@@ -188,6 +188,11 @@ static __always_inline void serve_name(const struct packet *p, const struct reco
 	r->masquerade = serve_masquerades(record, r);
 	if (r->place == CLIENT_HOST || r->hairpin)
 		return;
+	/* It came by no hook of ours: neither do its answers, unless they come to us. */
+	if (r->egress) {
+		r->masquerade = true;
+		return;
+	}
 	if (r->backend_flags & BACKEND_HOST) /* nothing leaves: no name to give */
 		r->masquerade = false;
 	if (r->backend_flags & BACKEND_LOCAL &&

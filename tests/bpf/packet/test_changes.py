@@ -94,3 +94,27 @@ def test_the_service_goes(hooks: Hooks, world: PacketWorld, protocol: str) -> No
     other = frames.frame(frames.packet(protocol, dialled._replace(source_port=40001)), MAC[UPLINK])
     for hook in (hooks.ingress, hooks.xdp):
         assert hook(UPLINK, other) == (Verdict.UNSPEC, other)
+
+
+def test_an_heir_takes_over_the_address(hooks: Hooks, world: PacketWorld) -> None:
+    """The address goes to a Service made anew: UDP flows end with backends that it has not (J2,
+    J5), and those of a backend that it has go on, and with it from then on."""
+    vip, number = "198.51.100.9", NUMBER["UDP"]
+    front = (LOAD_BALANCER, vip, SERVED)
+    dialled = CLIENT.to(vip, SERVED)
+
+    def replace(index: int, backend: str) -> int:
+        world.remove_frontend(vip, SERVED, number)
+        world.unpublish(index)
+        return world.service(front, remote=[backend], protocol=number)
+
+    first = world.service(front, remote=[REMOTE_POD[0]], protocol=number)
+    assert destination(send(hooks, "UDP", dialled)) == REMOTE_POD[0]
+    second = replace(first, REMOTE_POD[0])
+    assert destination(send(hooks, "UDP", dialled)) == REMOTE_POD[0]
+    assert not world.count("FLOW_ENDED")
+    third = replace(second, OTHER_POD)
+    assert destination(send(hooks, "UDP", dialled)) == OTHER_POD
+    assert world.count("FLOW_ENDED") == 1
+    replace(third, REMOTE_POD[0])
+    assert destination(send(hooks, "UDP", dialled)) == REMOTE_POD[0]
