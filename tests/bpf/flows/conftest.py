@@ -34,7 +34,8 @@ def node() -> Iterator[Node]:
 
 def load_large(node: Node, **changed: Any) -> Datapath:
     wanted = settings(snat_first=SNAT_PORTS.start, snat_count=len(SNAT_PORTS), **changed)
-    return load(node, wanted, kpb_flows=ENTRIES, kpb_flow_queue=ENTRIES)
+    sizes = {"kpb_flows": ENTRIES, "kpb_flow_queue": ENTRIES}
+    return load(node, wanted, bare_ip=False, **sizes)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def small(node: Node) -> Iterator[Datapath]:
     """Programs with little of everything, and with direct server return."""
     flags = DETECTOR | ConfigFlags.DSR_TCP | ConfigFlags.DSR_UDP
     wanted = settings(flags, snat_count=PORTS, middle_count=1, rejects_per_s=ANSWERS)
-    with load(node, wanted, kpb_flows=ROOM, kpb_flow_queue=ROOM) as made:
+    with load(node, wanted, bare_ip=False, kpb_flows=ROOM, kpb_flow_queue=ROOM) as made:
         yield made
 
 
