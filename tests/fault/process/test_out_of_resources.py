@@ -131,13 +131,13 @@ def test_no_room_for_log_and_snapshot(bare_stage):
             with load.changing(TWO):
                 stage.sandbox.scale("web", 2)
                 stage.until_answers(TWO)
+            before = snapshot.stat().st_mtime_ns if snapshot.exists() else 0
             disk.empty()
             with load.recovering(), load.changing(ALL):
                 stage.sandbox.scale("web", 4)
                 stage.until_answers(ALL)
         assert pid == stage.proxy_pid(), "the same process"
         stage.until(lambda: log.stat().st_size % PAGE)
-        before = snapshot.stat().st_mtime_ns if snapshot.exists() else 0
         stage.kill_proxy(signal.SIGTERM)
         assert snapshot.stat().st_mtime_ns > before
         assert "Traceback" not in log.read_text()
