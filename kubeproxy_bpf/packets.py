@@ -58,6 +58,8 @@ _HOOKS: Mapping[Role, tuple[Hook, ...]] = {
 }
 
 _ORDER = tuple(_HOOKS)
+_PAIRS = ("veth", "netkit")
+"""Kinds of devices that are made with another end; a tap's is a process."""
 
 
 class PacketPath:
@@ -269,6 +271,7 @@ def _record(
     for flag, applies in (
         (DeviceFlags.POD, item.role == Role.POD),
         (DeviceFlags.POD_LOCAL, item.pod_local),
+        (DeviceFlags.PEER, item.role == Role.POD and device.kind in _PAIRS),
         (DeviceFlags.ETHERNET, item.ethernet),
         # Never to a pod: what its end of the wire takes changes without a word.
         (DeviceFlags.XDP_TARGET, item.role == Role.UPLINK and device.ifindex in xdp_targets),

@@ -37,6 +37,7 @@ enum track_flags {
 	TRACK_LOCAL = 1 << 7,	/* the sender is a socket of this host: comes by loopback only */
 	TRACK_ALONE = 1 << 8,	/* has no partner */
 	TRACK_ASSURED = 1 << 9, /* was established: a reset alone does not end it */
+	TRACK_RESET = 1 << 10,	/* the latest RST came from this direction */
 };
 
 enum track_state {
@@ -103,6 +104,7 @@ enum device_flags {
 	DEVICE_POD_LOCAL = 1 << 1,  /* the local detector knows pods by this device */
 	DEVICE_ETHERNET = 1 << 2,   /* frames have an Ethernet header */
 	DEVICE_XDP_TARGET = 1 << 3, /* XDP may redirect frames to it */
+	DEVICE_PEER = 1 << 4,	    /* a pod's: its other end may be entered directly */
 };
 
 /* Node addresses to masquerade with on the way out of the device; zero: those of the node. */

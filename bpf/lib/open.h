@@ -18,6 +18,15 @@ static __always_inline enum decision open_unknown_port(__u32 vip_flags)
 #endif
 }
 
+/*
+ * What leaves, or comes by loopback, has been through netfilter just now, which may track it from
+ * its middle on. That of a kube-proxy has no cluster IP as its destination any more.
+ */
+static __always_inline bool open_has_passed_netfilter(__u32 vip_flags, const struct request *r)
+{
+	return (r->egress || r->ifindex == LOOPBACK) && vip_flags & VIP_CLUSTER_IP;
+}
+
 /* Neither a SYN nor of a flow that we know: never forwarded by whatever route there is. */
 static __always_inline enum decision open_unknown_tcp(context *ctx, const struct packet *p,
 						      __u32 vip_flags, const struct request *r)
@@ -30,7 +39,8 @@ static __always_inline enum decision open_unknown_tcp(context *ctx, const struct
 	return DECIDE_LATER;
 #else
 	if ((vip_flags & VIP_HOST_PORT && known_to_socket(ctx, p)) ||
-	    known_to_netfilter(ctx, &p->tuple, p->ipv4)) {
+	    (!open_has_passed_netfilter(vip_flags, r) &&
+	     known_to_netfilter(ctx, &p->tuple, p->ipv4))) {
 		verdict_count(COUNT_UNKNOWN_TCP_TO_STACK);
 		return DECIDE_LEAVE;
 	}

@@ -131,11 +131,12 @@ static __always_inline bool out_knows_mac(const struct route *route)
 	       route->own_mac[4] | route->own_mac[5];
 }
 
-static __always_inline bool out_is_pod(__u32 ifindex)
+/* The kernel drops what is for the other end of a device that has none, as that of a machine. */
+static __always_inline bool out_has_peer(__u32 ifindex)
 {
 	const struct device *device = bpf_map_lookup_elem(&kpb_devices, &ifindex);
 
-	return device && device->flags & DEVICE_POD;
+	return device && device->flags & DEVICE_PEER;
 }
 
 /* A device that went is forgotten by user space: then the routes say where packets go. */
@@ -151,7 +152,7 @@ static __always_inline int out_frame(context *ctx, const struct flow *flow,
 	if (bpf_skb_store_bytes(ctx, 0, route->mac, 12, 0))
 		return OUT_DROP;
 	if (kpb_config.flags & CONFIG_REDIRECT_PEER && kernel_has(redirect_peer) &&
-	    !(flow->flags & (TRACK_REPLY | TRACK_EGRESS)) && out_is_pod(route->ifindex))
+	    !(flow->flags & (TRACK_REPLY | TRACK_EGRESS)) && out_has_peer(route->ifindex))
 		return bpf_redirect_peer(route->ifindex, 0);
 	ctx_finish(ctx);
 	return bpf_redirect(route->ifindex, 0);

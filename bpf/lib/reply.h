@@ -21,26 +21,6 @@ static __always_inline bool reply_from_spilled(struct bpf_sock_addr *ctx, enum s
 	return true;
 }
 
-/* The source of a datagram that was received. */
-static __always_inline bool reply_of_datagram(struct bpf_sock_addr *ctx, enum sock_family family)
-{
-	struct sock_state *state = flow_state(ctx->sk);
-	const struct sock_flow *flow;
-	struct ip_addr backend;
-	__be16 port;
-
-	if (!state)
-		return false;
-	backend = sock_address(ctx, family);
-	port = sock_port(ctx);
-	flow = flow_find_reply(state, &backend, port);
-	if (flow) {
-		sock_set_address(ctx, family, &flow->vip, flow->vip_port);
-		return true;
-	}
-	return state->spilled_port && reply_from_spilled(ctx, family, &backend, port);
-}
-
 /* The peer of a connected socket with socket storage: UDP, MPTCP. */
 static __always_inline bool reply_of_peer(struct bpf_sock_addr *ctx, enum sock_family family)
 {
@@ -62,6 +42,29 @@ static __always_inline bool reply_of_peer(struct bpf_sock_addr *ctx, enum sock_f
 		return true;
 	}
 	return false;
+}
+
+/* The source of a datagram that was received. */
+static __always_inline bool reply_of_datagram(struct bpf_sock_addr *ctx, enum sock_family family)
+{
+	struct sock_state *state = flow_state(ctx->sk);
+	const struct sock_flow *flow;
+	struct ip_addr backend;
+	__be16 port;
+
+	if (!state)
+		return false;
+	/* A connected socket hears its peer alone, whoever else leads to it. */
+	if (ctx->sk->state == BPF_TCP_ESTABLISHED && reply_of_peer(ctx, family))
+		return true;
+	backend = sock_address(ctx, family);
+	port = sock_port(ctx);
+	flow = flow_find_reply(state, &backend, port);
+	if (flow) {
+		sock_set_address(ctx, family, &flow->vip, flow->vip_port);
+		return true;
+	}
+	return state->spilled_port && reply_from_spilled(ctx, family, &backend, port);
 }
 
 /* The peer of a TCP socket. */

@@ -129,6 +129,17 @@ static __always_inline bool sock_flow_stays(struct sock_flow *flow, const struct
 	return true;
 }
 
+/*
+ * A connected socket hears its peer alone: what it sends to the VIP by name goes there too, also
+ * when the backend is gone. The socket is aborted then, as if it had named nobody.
+ */
+static __always_inline bool sock_is_bound_to(const struct bpf_sock_addr *ctx,
+					     const struct dial *dial, const struct sock_flow *flow)
+{
+	return !dial->connect && flow->flags & FLOW_CONNECTED &&
+	       ctx->sk->state == BPF_TCP_ESTABLISHED;
+}
+
 static __always_inline void sock_describe(struct sock_flow *flow, const struct dial *dial,
 					  const struct choice *choice,
 					  const struct backend *backend)
@@ -175,7 +186,7 @@ sock_translate_udp(struct bpf_sock_addr *ctx, const struct dial *dial, struct ch
 
 	if (state)
 		flow = flow_recall(state, &dial->address, dial->port, bpf_get_socket_cookie(ctx));
-	if (state && flow && sock_flow_stays(flow, choice)) {
+	if (state && flow && (sock_flow_stays(flow, choice) || sock_is_bound_to(ctx, dial, flow))) {
 		if (dial->connect) {
 			flow_disconnect(state);
 			flow->flags |= FLOW_CONNECTED;

@@ -240,6 +240,11 @@ static __always_inline __u8 track_next_alone(const struct flow *flow, __u8 tcp)
 	return tcp & TCP_SYN || flow->state == STATE_TCP_TIME_WAIT ? flow->state : STATE_OTHER;
 }
 
+static __always_inline __u8 track_after_fin(const struct flow *partner)
+{
+	return partner && partner->flags & TRACK_FIN ? STATE_TCP_TIME_WAIT : STATE_TCP_CLOSING;
+}
+
 static __always_inline __u8 track_next_tcp(const struct flow *flow, const struct flow *partner,
 					   __u8 tcp)
 {
@@ -253,17 +258,22 @@ static __always_inline __u8 track_next_tcp(const struct flow *flow, const struct
 	case STATE_TCP_NEW:
 		return reply ? STATE_TCP_REPLIED : STATE_TCP_NEW;
 	case STATE_TCP_REPLIED:
-		return !reply && tcp & TCP_ACK ? STATE_TCP_ESTABLISHED : STATE_TCP_REPLIED;
-	case STATE_TCP_CLOSED: /* the reset was not believed: nobody else decides that */
-		if (tcp & TCP_SYN || !(flow->flags & TRACK_ASSURED))
+		if (reply || !(tcp & TCP_ACK))
+			return STATE_TCP_REPLIED;
+		if (tcp & TCP_FIN)
+			return track_after_fin(partner);
+		return STATE_TCP_ESTABLISHED;
+	case STATE_TCP_CLOSED:
+		/*
+		 * Who goes on after his own reset never sent it. What the other side sends had
+		 * been under way: if it did not believe the reset, its peer answers that.
+		 */
+		if (tcp & TCP_SYN || !(flow->flags & TRACK_ASSURED) || !(flow->flags & TRACK_RESET))
 			return STATE_TCP_CLOSED;
 		return STATE_TCP_ESTABLISHED;
 	case STATE_TCP_ESTABLISHED:
 	case STATE_TCP_CLOSING:
-		if (!(tcp & TCP_FIN))
-			return flow->state;
-		return partner && partner->flags & TRACK_FIN ? STATE_TCP_TIME_WAIT
-							     : STATE_TCP_CLOSING;
+		return tcp & TCP_FIN ? track_after_fin(partner) : flow->state;
 	default:
 		return flow->state;
 	}
@@ -286,8 +296,13 @@ static __noinline void track_advance(const struct tuple *key, struct flow *flow,
 	/* UDP: the client goes on after an answer. */
 	assured = state == STATE_TCP_ESTABLISHED ||
 		  (held == STATE_UDP_REPLIED && !(flow->flags & TRACK_REPLY));
-	if (tcp & TCP_FIN && state >= STATE_TCP_CLOSING)
+	/* The backend's may come before the end of the handshake. */
+	if (tcp & TCP_FIN && state >= STATE_TCP_REPLIED)
 		flow->flags |= TRACK_FIN;
+	if (tcp & TCP_RST)
+		flow->flags |= TRACK_RESET;
+	else if (state == STATE_TCP_ESTABLISHED)
+		flow->flags &= ~TRACK_RESET;
 	if (assured)
 		flow->flags |= TRACK_ASSURED;
 	flow->state = state;

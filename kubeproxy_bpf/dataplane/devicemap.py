@@ -26,6 +26,7 @@ class DeviceFlags(IntFlag):
     POD_LOCAL = 2
     ETHERNET = 4
     XDP_TARGET = 8
+    PEER = 16
 
 
 class DeviceRecord(NamedTuple):

@@ -123,13 +123,17 @@ def test_a_node_with_a_bridge_of_pods_and_an_overlay(node, run):
     node.ip("addr add 192.0.2.1/24 dev eth0")
     node.ip("link add name vx0 type vxlan id 7 dstport 4789")
     node.ip("link set dev vx0 up")
+    node.ip("tuntap add t-vm mode tap")
+    node.ip("link set dev t-vm master cni0 up")
     running = run("--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0")
-    expected = {"lo": {"ingress"}, "v-pod": BOTH, "eth0": BOTH, "vx0": BOTH}
+    expected = {"lo": {"ingress"}, "v-pod": BOTH, "t-vm": BOTH, "eth0": BOTH, "vx0": BOTH}
     running.until(lambda: running.attached() == expected)
 
     assert ["eth0"] == [name for name in (*expected, "cni0") if running.path.is_uplink(name)]
     flags = DeviceFlags(running.record("v-pod").flags)
-    assert DeviceFlags.POD | DeviceFlags.POD_LOCAL | DeviceFlags.ETHERNET == flags
+    local = DeviceFlags.POD | DeviceFlags.POD_LOCAL | DeviceFlags.ETHERNET
+    assert local | DeviceFlags.PEER == flags
+    assert local == running.record("t-vm").flags, "a process is at its other end"
     assert not DeviceFlags.POD & running.record("eth0").flags
     assert {"eth0": "none"} == running.path.reading().xdp_modes
 

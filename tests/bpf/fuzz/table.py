@@ -10,8 +10,8 @@ from tests.bpf.packet.world import STATES, TRACK_PASS, TRACK_REPLY, PacketWorld,
 
 from .craft import SCTP, TCP, UDP
 
-_ALONE, _ASSURED = 1 << 8, 1 << 9
-_FLAGS = (1 << 8) - 1 | _ALONE | _ASSURED
+_ALONE, _ASSURED, _RESET = 1 << 8, 1 << 9, 1 << 10
+_FLAGS = (1 << 8) - 1 | _ALONE | _ASSURED | _RESET
 _STATES = {TCP: range(1, 7), UDP: range(7, 9), SCTP: range(9, 10)}
 _OTHER = STATES.index("OTHER")
 _WORD = 0xFFFFFFFF

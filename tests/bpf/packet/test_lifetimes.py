@@ -61,16 +61,48 @@ def test_a_repeated_fin_is_one(hooks: Hooks, world: PacketWorld) -> None:
 
 
 def test_a_reset(hooks: Hooks, world: PacketWorld) -> None:
-    """A reset ends a connection, unless the other side goes on: then nobody believed it."""
+    """A reset ends a connection, unless its sender goes on: then somebody else had sent it."""
     serve_remote(world, "TCP")
     flow = conversation(hooks)
     flow.ask()
     flow.answer()
     flow.ask(flags="A")
-    flow.answer(flags="R")
-    assert states(world) == {"TCP_CLOSED"}
+    for sender in (flow.answer, flow.ask):
+        sender(flags="R")
+        assert states(world) == {"TCP_CLOSED"}
+        sender(flags="A")
+        assert states(world) == {"TCP_ESTABLISHED"}
+
+
+@pytest.mark.parametrize("by_client", [True, False])
+def test_what_was_under_way_when_a_reset_came(
+    hooks: Hooks, world: PacketWorld, by_client: bool
+) -> None:
+    """No sign of life: whoever had sent it hears of the reset, and nobody speaks any more. The
+    entry must not stand in the table for as long as an established one."""
+    serve_remote(world, "TCP")
+    flow = conversation(hooks)
+    flow.ask()
+    flow.answer()
     flow.ask(flags="A")
-    assert states(world) == {"TCP_ESTABLISHED"}
+    resetting, other = (flow.ask, flow.answer) if by_client else (flow.answer, flow.ask)
+    resetting(flags="R")
+    for _ in range(3):
+        other(flags="PA")
+    assert states(world) == {"TCP_CLOSED"}
+
+
+def test_a_fin_that_completes_the_handshake(hooks: Hooks, world: PacketWorld) -> None:
+    """The acknowledgement was lost, or came with it: the connection closes, it is not established
+    for a day."""
+    serve_remote(world, "TCP")
+    flow = conversation(hooks)
+    flow.ask()
+    flow.answer()
+    flow.ask(flags="FA")
+    assert states(world) == {"TCP_CLOSING"}
+    flow.answer(flags="FA")
+    assert states(world) == {"TCP_TIME_WAIT"}
 
 
 def test_a_refused_connection(hooks: Hooks, world: PacketWorld) -> None:

@@ -26,6 +26,7 @@ EXTERNAL_LOCAL = RecordFlags.HAS_ENDPOINTS | RecordFlags.EXTERNAL_LOCAL
 INTERNAL_LOCAL = RecordFlags.HAS_ENDPOINTS | RecordFlags.INTERNAL_LOCAL
 
 DEVICE_POD, DEVICE_POD_LOCAL, DEVICE_ETHERNET, DEVICE_XDP_TARGET = (1 << bit for bit in range(4))
+DEVICE_PEER = 1 << 4
 TRACK_REPLY, TRACK_EGRESS, TRACK_DIRECT, TRACK_HOST = (1 << bit for bit in range(4))
 TRACK_PASS, TRACK_DSR, TRACK_FIN = (1 << bit for bit in range(4, 7))
 STATES = (
@@ -82,7 +83,7 @@ class PacketWorld(World):
         self.device(places.UPLINK_SECOND, ethernet | DEVICE_XDP_TARGET, places.NODE_SECOND)
         self.device(places.TUNNEL, 0, places.NODE)
         for pod in (places.POD, places.POD_2):
-            self.device(pod, ethernet | DEVICE_POD, ("0.0.0.0", "::"))
+            self.device(pod, ethernet | DEVICE_POD | DEVICE_PEER, ("0.0.0.0", "::"))
         self.device("lo", DEVICE_ETHERNET, ("0.0.0.0", "::"))
         for address in (*places.NODE, *places.NODE_SECOND):
             self.vip(address, VipFlags.NODE_PORT | VipFlags.HOST_PORT)

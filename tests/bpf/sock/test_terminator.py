@@ -71,6 +71,26 @@ def test_a_socket_of_a_removed_backend_is_aborted(
     assert result == (1, "ECONNABORTED", new)
 
 
+def test_a_socket_that_names_its_peer_is_aborted_too(
+    places: Places, world: World, terminator: Terminator
+) -> None:
+    """A datagram to the VIP by name makes no new flow: its answers would reach nobody, as a
+    connected socket hears its peer alone."""
+    index = world.serve(VIP, [B1], protocol=UDP)
+
+    def scenario() -> tuple[int, str]:
+        with opened(VIP, socket.SOCK_DGRAM) as client:
+            client.connect((VIP, 80))
+            ask(client, VIP)
+            world.publish(index, [world.backend(B2, protocol=UDP)])
+            world.remove_backend(B1, UDP)
+            client.sendto(b"?", (VIP, 80))
+            aborted = terminator.run([(mapped(B1), PORT)], namespaces(places)).sockets
+            return aborted, error_of(client.recv, 100)
+
+    assert places.run(scenario) == (1, "ECONNABORTED")
+
+
 def test_a_backend_that_left_only_this_service(
     places: Places, world: World, datapath: Datapath
 ) -> None:

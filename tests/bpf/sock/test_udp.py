@@ -222,6 +222,21 @@ def test_two_vips_of_one_backend(places: Places, world: World) -> None:
     assert places.run(scenario) == [(vip, 80) for vip in (VIP, OTHER, VIP, OTHER)]
 
 
+def test_a_connected_socket_hears_its_peer_alone(places: Places, world: World) -> None:
+    """What it sent to another VIP of its backend by name does not colour what its peer answers."""
+    world.serve(VIP, [B1], protocol=UDP)
+    world.serve(OTHER, [B1], protocol=UDP)
+
+    def scenario() -> tuple[Any, Any]:
+        with opened(VIP, socket.SOCK_DGRAM) as client:
+            client.connect((VIP, 80))
+            ask(client, OTHER)
+            client.send(b"?")
+            return client.recvfrom(100)[1], client.getpeername()
+
+    assert places.run(scenario) == ((VIP, 80), (VIP, 80))
+
+
 def test_more_vips_than_a_socket_remembers(places: Places, world: World) -> None:
     """Beyond four VIPs a socket still keeps its backends, and answers are still the VIPs'."""
     backends = [f"10.99.1.{n}" for n in range(1, 9)]
