@@ -46,7 +46,7 @@ def test_the_valid_objects_are_valid(world: list[Json]) -> None:
     }
 
 
-@bounded(60)
+@bounded(100)
 @given(worlds(), crowds, st.booleans())
 def test_hostile_objects_change_nothing_for_others(
     world: list[Json], bad: list[Json], listed: bool
@@ -79,7 +79,7 @@ def test_host_ports_take_nothing_from_others(world: list[Json], pods: list[Json]
     assert pipeline.of("default") == expected
 
 
-@bounded(60)
+@bounded(120)
 @given(worlds(), spoiled(st.one_of(hostile, hostile, st.builds(own_node))))
 def test_spoiled_objects_change_nothing_for_others(world: list[Json], bad: Json) -> None:
     """Whatever stands in whatever field: defined, or complaints that name object and field."""
@@ -148,7 +148,7 @@ def key_of(document: Json) -> tuple[str, str, str]:
     return document["kind"], meta.get("namespace", ""), meta["name"]
 
 
-@bounded(60)
+@bounded(100)
 @given(histories())
 def test_what_happened_on_the_way_leaves_no_trace(history: tuple[list[Json], list[Step]]) -> None:
     """Put, spoiled, deleted, listed again, nonsense in between: in the end the good ones alone."""

@@ -112,7 +112,7 @@ def text_of(key: FrontendKey) -> str:
     return str(address.ipv4_mapped or address)
 
 
-@bounded(120)
+@bounded(200)
 @given(valid_or_not())
 def test_exactly_what_is_valid_is_served(document: Json) -> None:
     """Addresses of each family, ports, node ports, and nothing for what is no Service of ours."""

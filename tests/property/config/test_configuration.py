@@ -115,7 +115,7 @@ def likely(value: Any) -> st.SearchStrategy[Any]:
     return st.sampled_from([None, 5, True, ["10.0.0.0/8"], ["primary"], [], "1s"])
 
 
-@bounded(60)
+@bounded(100)
 @given(st.one_of(some_of(FULL), likely(FULL).map(lambda content: {**content, **HEAD})))
 def test_any_file_gives_a_configuration_or_problems(content: dict[str, Any]) -> None:
     """What is accepted is written, read again and means the same."""

@@ -156,7 +156,7 @@ def last_of_each(events: Sequence[Any]) -> list[Any]:
     return list(alive.values())
 
 
-@bounded(150)
+@bounded(300)
 @given(EVENTS, st.randoms(use_true_random=False))
 def test_any_order_of_events_gives_the_same_state(events: list[Any], random: Any) -> None:
     """What came, went and contested on the way does not show: incremental equals from scratch."""

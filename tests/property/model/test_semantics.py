@@ -86,7 +86,7 @@ def topology(ready: dict[str, EndpointTraits], zone: str) -> set[str]:
     return set(ready)
 
 
-@bounded(300)
+@bounded(500)
 @given(SERVICES, ENDPOINTS, st.sampled_from(("", "east", "north")))
 def test_sets_are_those_of_the_tables(value, endpoints, zone) -> None:
     """[C1-C9, D1-D5, D8] Windows, members and flags, for any Service and any endpoints."""
@@ -129,7 +129,7 @@ def resolve(slices: list[EndpointSlice]) -> dict[bytes, EndpointTraits]:
     return found
 
 
-@bounded(150)
+@bounded(300)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from(ADDRESSES), TRAITS), max_size=4), min_size=1, max_size=3
