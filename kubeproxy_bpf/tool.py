@@ -93,6 +93,12 @@ def _add_using(
     scale.add_argument("app")
     scale.add_argument("replicas", type=int)
     scale.set_defaults(run=commands.scale)
+    restart = actions.add_parser(
+        "restart", parents=[named], help="end the proxy of a node, if it runs, and start one"
+    )
+    restart.add_argument("node")
+    restart.add_argument("--proxy-command", default="", metavar="CMD", help="as for up")
+    restart.set_defaults(run=commands.restart)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -8,6 +8,8 @@ rest to ``down``.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -190,6 +192,20 @@ class Sandbox:
         argv += [f"--cluster-cidr={','.join(self.layout.pod_network)}"]
         self._spawn("kube-proxy", node, [*argv, *flags])
 
+    def restart_proxy(self, node: str, command: str = "") -> None:
+        """End the kube-proxy of a node, if it runs, and start one; return when it is healthy."""
+        if node not in self.layout.node_names:
+            raise SandboxError(f"no node {node!r}: there are {', '.join(self.layout.node_names)}")
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        for pid in self.proxy_pids(node):
+            os.kill(pid, signal.SIGTERM)
+        while self.proxy_pids(node):
+            if time.monotonic() > deadline:
+                raise SandboxError(f"kube-proxy on {node} does not end: {self.proxy_pids(node)}")
+            time.sleep(_POLL_S)
+        self.start_proxy(node, command)
+        self.wait_ready()
+
     def pin_path(self, node: str) -> Path:
         """Where the proxy of a node pins its maps and links."""
         return self.directory / "bpf" / node
@@ -211,6 +227,9 @@ class Sandbox:
         nodes: dict[str, Node] = {node.name: node for node in self.layout.nodes}
         there = {pod["metadata"]["name"] for pod in self.api.list("Pod")}
         pods = [pod for pod in self.layout.pods if pod.app == app]
+        if not pods:
+            apps = sorted({pod.app for pod in self.layout.pods if pod.serves})
+            raise SandboxError(f"no app {app!r}: there are {', '.join(apps)}")
         if not 0 <= replicas <= len(pods):
             raise SandboxError(f"app {app} can have 0 to {len(pods)} pods, not {replicas}")
         for position, pod in enumerate(pods):

@@ -32,10 +32,12 @@ def up(arguments: Namespace) -> int:
         (f"exec{flag} shell-1 -- curl -s http://VIP:PORT/", "ask a Service from a pod"),
         (f"exec{flag} node1 -- kubectl get services", "the API server speaks kubectl"),
         (f"scale{flag} web 1", "let the app web have one pod"),
+        (f"restart{flag} node1", "end and start its proxy; or start it after kill -9"),
         (f"down{flag}", "remove everything"),
     )
     for command, meaning in hints:
         print(f"  kubeproxy-bpf sandbox {command:<48}  # {meaning}")
+    print(f"Logs: {sandbox.directory}/log; pins: {sandbox.directory}/bpf")
     return 0
 
 
@@ -72,6 +74,13 @@ def scale(arguments: Namespace) -> int:
     requirements.check_root()
     Sandbox.find(arguments.name).scale(arguments.app, arguments.replicas)
     print(f"app {arguments.app} has {arguments.replicas} pods now")
+    return 0
+
+
+def restart(arguments: Namespace) -> int:
+    requirements.check_root()
+    Sandbox.find(arguments.name).restart_proxy(arguments.node, arguments.proxy_command)
+    print(f"kube-proxy on {arguments.node} runs again")
     return 0
 
 

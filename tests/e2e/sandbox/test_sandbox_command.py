@@ -128,6 +128,20 @@ def test_status_shows_places_and_services(sandbox: Sandbox) -> None:
     assert service(sandbox, "web")["spec"]["clusterIP"] in shown
 
 
+def test_restart_starts_a_proxy_that_was_killed(sandbox: Sandbox) -> None:
+    """Also one that runs is exchanged, by the ordinary way."""
+    (killed,) = sandbox.proxy_pids("node2")
+    os.kill(killed, signal.SIGKILL)
+    pids = {killed}
+    for _ in range(2):
+        done = command("restart", "--name", NAME, "node2")
+        assert (done.returncode, done.stdout) == (0, "kube-proxy on node2 runs again\n")
+        (pid,) = sandbox.proxy_pids("node2")
+        assert pid not in pids
+        pids.add(pid)
+    assert command("status", "--name", NAME).stdout.count(" healthy\n") == 2
+
+
 def test_apply_changes_what_is_there(sandbox: Sandbox, tmp_path: Path) -> None:
     """Applying a changed manifest changes the Service, and its VIP follows."""
     text = (EXAMPLES / "nobody.yaml").read_text().replace("app: nobody", "app: web")
@@ -146,6 +160,8 @@ def test_apply_changes_what_is_there(sandbox: Sandbox, tmp_path: Path) -> None:
         (("apply", "--name", NAME, "-f", "/no/such.yaml"), "No such file"),
         (("exec", "--name", NAME, "nowhere", "--", "true"), "no place 'nowhere'"),
         (("scale", "--name", NAME, "web", "9"), "can have 0 to 4 pods, not 9"),
+        (("scale", "--name", NAME, "wbe", "2"), "no app 'wbe': there are web"),
+        (("restart", "--name", NAME, "client"), "no node 'client': there are node1, node2"),
         (("up", "--name", NAME), "exists already: take it down first"),
         (("status", "--name", "kpbt-sb-none"), "is not up"),
         (("up", "--name", "No"), "use up to 20 lower-case letters"),
