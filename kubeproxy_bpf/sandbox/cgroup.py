@@ -17,7 +17,7 @@ from typing import Iterator
 from kubeproxy_bpf.errors import UnsupportedKernel
 from kubeproxy_bpf.sandbox.errors import Clash, SandboxError
 
-_END_TIMEOUT_S = 10.0
+_END_TIMEOUT_S = 30.0
 _MARK = "trusted.kubeproxy-bpf"
 
 

@@ -45,7 +45,7 @@ from kubeproxy_bpf.sandbox.teardown import take_down
 
 T = TypeVar("T")
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 120.0
 _POLL_S = 0.02
 
 

@@ -24,7 +24,7 @@ from kubeproxy_bpf.sandbox.traces import traces
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests" / "sandbox"
 
 _TIMES = 60
-_SETTLE_TIMEOUT_S = 10.0
+_SETTLE_TIMEOUT_S = 30.0
 _PROTOCOLS: tuple[Protocol, Protocol] = ("TCP", "UDP")
 _OUTSIDE = "client"
 _NODE_PORT = 30080

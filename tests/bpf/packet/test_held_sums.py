@@ -34,7 +34,7 @@ from .world import DEVICE_ETHERNET, NODE_PORT, PacketWorld
 pytestmark = pytest.mark.root
 
 TUNNEL, TUNNEL_MAC, VNI = "kpbtvx", "02:00:00:00:55:01", 7
-PATIENCE_S = 5
+PATIENCE_S = 30
 
 
 class Seen(NamedTuple):

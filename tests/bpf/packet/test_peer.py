@@ -109,7 +109,7 @@ def test_a_machine_behind_a_tap(world: PacketWorld, node: Node, machine: int) ->
 
 def received(tap: int) -> bytes:
     """The first IPv4 frame; beside it the kernel looks for neighbours."""
-    while select.select([tap], [], [], 5)[0]:
+    while select.select([tap], [], [], 30)[0]:
         frame = os.read(tap, 2000)
         if frame[12:14] == b"\x08\x00":
             return frame

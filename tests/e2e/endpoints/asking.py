@@ -13,7 +13,7 @@ from kubeproxy_bpf.sandbox.cluster import Sandbox
 
 T = TypeVar("T")
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Answer(NamedTuple):

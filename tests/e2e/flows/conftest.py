@@ -23,7 +23,7 @@ from tests.e2e.flows.ways import TIMEOUT_S, Seen, Way, dial, open_socket
 TCP, UDP = Way("TCP"), Way("UDP")
 PORT = 80
 TIMES = 40
-_DEADLINE_S = 20
+_DEADLINE_S = 60
 _NOT_FOUND = 404
 _MARKER_PORT = 1000
 _MOVES = count()

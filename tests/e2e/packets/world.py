@@ -42,7 +42,7 @@ T = TypeVar("T")
 PRESERVE = "--bpf-local-source=preserve"
 MASQUERADE = "--bpf-local-source=masquerade"
 _BULK_PROGRAM = Path(__file__).with_name("bulk.py")
-_DEADLINE_S = 30.0
+_DEADLINE_S = 90.0
 _MOVES = count()
 _NAMESPACES = {
     Place.CLIENT: "client",

@@ -118,7 +118,7 @@ class ClusterStage(Stage):
         self.put(NEWS)
         self.delete(NEWS)
 
-    def scale(self, replicas: int, seconds: float = 30) -> None:
+    def scale(self, replicas: int, seconds: float = 60) -> None:
         """Let so many backends exist, as soon as the API server lets us say so."""
         self.persist(lambda: self.sandbox.scale("web", replicas), seconds)
 
