@@ -6,8 +6,8 @@
 what failed or was skipped, and the totals over all reports. Called by tox and ``run-suites``; it
 holds no setting of the tests, those are in ``tox.ini``.
 
-Suites that run whole clusters in real time may lose a race with a busy machine: up to five of
-their tests that failed are run once more, alone. Who passes then is named in the summary: it is a
+Suites that run whole clusters in real time may lose a race with a busy machine: what failed in up
+to five of their files is run once more, alone. Who passes then is named in the summary: it is a
 fault to be found, but no reason to throw the other results away.
 """
 
@@ -45,11 +45,13 @@ def run(suite: str, paths: Sequence[str]) -> int:
 
 
 def run_again(suite: str, paths: Sequence[str]) -> int:
-    """Run the few tests that failed once more, in a process of their own; pytest's exit status."""
-    failed = sum(outcome == "failed" for outcome, _, _ in outcomes(RESULTS / f"{suite}.xml"))
-    if failed > FEW:
+    """Run the tests that failed once more, if they are of few files, in a process of their own; pytest's exit status."""
+    results = outcomes(RESULTS / f"{suite}.xml")
+    failed = [name for outcome, name, _ in results if outcome == "failed"]
+    # A world that did not come up fails all tests of its file.
+    if len({name.partition("[")[0].rpartition(".")[0] for name in failed}) > FEW:
         return 1
-    print(f"{suite}: {failed} failed, and is run once more")
+    print(f"{suite}: {len(failed)} failed, and are run once more")
     report = RESULTS / f"{suite}{AGAIN}.xml"
     command = [sys.executable, "-m", "pytest", "--last-failed", "--last-failed-no-failures=none"]
     return subprocess.run([*command, f"--junit-xml={report}", *paths], check=False).returncode

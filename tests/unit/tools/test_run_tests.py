@@ -90,14 +90,15 @@ def test_the_second_attempt_is_told(
 def test_few_failures_are_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, runs: int
 ) -> None:
-    """Many are no matter of a busy machine."""
+    """Those of many files are no matter of a busy machine."""
     ran: list[list[str]] = []
 
     def run(command: list[str], check: bool) -> CompletedProcess[str]:
         ran.append(command)
         return CompletedProcess(command, 0)
 
-    (tmp_path / "e2e.xml").write_text(f"<testsuite>{FAILED * failing}</testsuite>")
+    cases = (FAILED.replace("name", f'classname="file{n}" name') * 3 for n in range(failing))
+    (tmp_path / "e2e.xml").write_text(f"<testsuite>{''.join(cases)}</testsuite>")
     monkeypatch.setattr(run_tests, "RESULTS", tmp_path)
     monkeypatch.setattr(run_tests.subprocess, "run", run)
 
