@@ -45,7 +45,7 @@ def run(suite: str, paths: Sequence[str]) -> int:
 
 
 def run_again(suite: str, paths: Sequence[str]) -> int:
-    """Run what failed once more, if it is of few files, in a process of its own; pytest's status."""
+    """Run what failed once more, if it is of few files, in a new process; pytest's status."""
     results = outcomes(RESULTS / f"{suite}.xml")
     failed = [name for outcome, name, _ in results if outcome == "failed"]
     # A world that did not come up fails all tests of its file.
