@@ -8,6 +8,7 @@ of the plan. Owned by ``instance``, run by ``app``.
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 from typing import Iterable, NoReturn
 
@@ -28,7 +29,8 @@ class UdpAborts:
 
     def __init__(self, terminator: Terminator) -> None:
         self._terminator = terminator
-        self._lost: set[Peer] = set()
+        self._lost: dict[Peer, float] = {}
+        """When each of them was lost, for as long as it is looked for."""
         self._asked = asyncio.Event()
         self._told = False
         self.sockets = 0
@@ -36,25 +38,24 @@ class UdpAborts:
 
     def ask(self, lost: Iterable[Peer]) -> None:
         """UDP services changed, and lost these backends."""
-        self._lost.update(lost)
+        self._lost.update(dict.fromkeys(lost, time.monotonic()))
         self._asked.set()
 
     async def run(self) -> NoReturn:
         """Abort whenever asked; runs for ever."""
         # A socket that was just connecting shows up in its table a moment later: look twice.
-        second_look: set[Peer] | None = None
+        second_look = False
         while True:
             try:
-                async with asyncio.timeout(None if second_look is None else _SECOND_LOOK_S):
+                async with asyncio.timeout(_SECOND_LOOK_S if second_look else None):
                     await self._asked.wait()
+                second_look = True
             except TimeoutError:
-                await self._look(second_look or set())
-                second_look = None
-                continue
+                second_look = False
             self._asked.clear()
-            lost, self._lost = self._lost, set()
-            await self._look(lost)
-            second_look = lost | (second_look or set())
+            found_by_now = time.monotonic() - _SECOND_LOOK_S
+            await self._look(set(self._lost))
+            self._lost = {peer: at for peer, at in self._lost.items() if at > found_by_now}
 
     async def _look(self, lost: set[Peer]) -> None:
         try:

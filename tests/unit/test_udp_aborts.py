@@ -11,6 +11,7 @@ from kubeproxy_bpf.dataplane.terminator import Aborted
 from kubeproxy_bpf.udp_aborts import UdpAborts
 
 PEER = (bytes(16), 53)
+OTHER = (bytes(16), 54)
 
 
 class Looks:
@@ -47,15 +48,21 @@ async def aborts(looks):
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def aborted(aborts, count):
+    """Wait until so many sockets were: the look began before, in another thread."""
+    async with asyncio.timeout(10):
+        while aborts.sockets < count:
+            await asyncio.sleep(0.001)
+
+
 async def test_sockets_are_looked_at_twice(aborts, looks, monkeypatch):
     """A socket that was connecting during the first look is found by the second."""
     monkeypatch.setattr(module, "_SECOND_LOOK_S", 0.01)
     aborts.ask([PEER])
-    await looks.until(2)
+    await aborted(aborts, 2)
     await asyncio.sleep(0.05)
 
     assert [{PEER}, {PEER}] == looks.lost
-    assert 2 == aborts.sockets
 
 
 async def test_a_request_does_not_wait_for_the_second_look(aborts, looks, monkeypatch):
@@ -73,10 +80,24 @@ async def test_a_refusal_ends_nothing(aborts, looks, monkeypatch):
     aborts.ask([PEER])
     await looks.until(1)
     looks.refusing = False
-    aborts.ask([])
+    aborts.ask([OTHER])
     await looks.until(2)
 
-    assert 1 == aborts.sockets
+    assert {PEER, OTHER} == looks.lost[1]
+    await aborted(aborts, 1)
+
+
+async def test_endless_requests_put_off_no_second_look(aborts, looks, monkeypatch):
+    """Where backends leave all the time, each is looked for twice, and no longer than a moment."""
+    monkeypatch.setattr(module, "_SECOND_LOOK_S", 0.2)
+    aborts.ask([PEER])
+    await looks.until(1)
+    async with asyncio.timeout(10):
+        while PEER in looks.lost[-1]:
+            aborts.ask([OTHER])
+            await looks.until(len(looks.lost) + 1)
+
+    assert 1 < sum(PEER in lost for lost in looks.lost)
 
 
 async def test_namespaces_out_of_reach_are_told_once(aborts, looks, monkeypatch):
@@ -84,10 +105,10 @@ async def test_namespaces_out_of_reach_are_told_once(aborts, looks, monkeypatch)
     monkeypatch.setattr(module, "_SECOND_LOOK_S", 3600)
     looks.unreachable = 3
     with structlog.testing.capture_logs() as logged:
-        for count in (1, 2):
+        # When the third begins, what came of the second is told.
+        for count in (1, 2, 3):
             aborts.ask([PEER])
             await looks.until(count)
-        await asyncio.sleep(0.01)
 
     (event,) = [each for each in logged if each["event"] == "udp_sockets_out_of_reach"]
     assert (3, "warning") == (event["namespaces"], event["log_level"])
