@@ -6,9 +6,9 @@
 what failed or was skipped, and the totals over all reports. Called by tox and ``run-suites``; it
 holds no setting of the tests, those are in ``tox.ini``.
 
-Suites that run whole clusters in real time may lose a race with a busy machine: what failed in up
-to five of their files is run once more, alone. Who passes then is named in the summary: it is a
-fault to be found, but no reason to throw the other results away.
+Suites with threads, sockets or whole clusters in real time may lose a race with a busy machine:
+what failed in up to five of their files is run once more, alone. Who passes then is named in the
+summary: it is a fault to be found, but no reason to throw the other results away.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Iterator, Sequence
 
 RESULTS = Path(__file__).parent.parent / ".build" / "results"
-IN_REAL_TIME = ("e2e", "fault")
+IN_REAL_TIME = ("bpf", "e2e", "fault", "unit")
 FEW = 5
 AGAIN = "-again"
 
