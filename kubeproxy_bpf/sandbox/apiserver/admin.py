@@ -72,11 +72,13 @@ def add_admin_routes(app: web.Application, server: ApiServer) -> None:
             action = msgspec.json.decode(content, type=Action)
         except msgspec.DecodeError as error:
             return web.Response(status=400, text=str(error))
-        # After the answer: the action may close the very connection that asked for it.
+        # After the answer, which ends the connection: the action may cut all there are.
         task = asyncio.create_task(_later(server, action))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        return _json({})
+        answer = _json({})
+        answer.force_close()
+        return answer
 
     async def show(_request: web.Request) -> web.Response:
         return _json(server.faults.active)
