@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import pytest
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs
 from kubeproxy_bpf.dataplane.places import Hook, Place
 from kubeproxy_bpf.libbpf import AttachType, BpfObject, device_chain
+from tests.compiling import compile_bpf
 
 T = TypeVar("T")
 
@@ -114,11 +114,7 @@ def node() -> Iterator[Node]:
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled programs that count."""
-    target = tmp_path_factory.mktemp("devices") / "counting.bpf.o"
-    system = f"-I/usr/include/{platform.machine()}-linux-gnu"
-    options = ["-target", "bpf", "-g", "-O2", "-Wall", "-Werror", system]
-    subprocess.run(["clang", *options, "-c", SOURCE, "-o", target], check=True)
-    return target
+    return compile_bpf(SOURCE, tmp_path_factory.mktemp("devices") / "counting.bpf.o")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import subprocess
 from pathlib import Path
 from typing import Iterator
@@ -13,6 +12,7 @@ from typing import Iterator
 import pytest
 
 from kubeproxy_bpf.libbpf import BpfObject
+from tests.compiling import compile_bpf
 
 SOURCE = Path(__file__).with_name("tiny.bpf.c")
 
@@ -43,11 +43,7 @@ def no_descriptor_is_left() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled object."""
-    target = tmp_path_factory.mktemp("libbpf") / "tiny.bpf.o"
-    system = f"-I/usr/include/{platform.machine()}-linux-gnu"
-    options = ["-target", "bpf", "-g", "-O2", "-Wall", "-Werror", system]
-    subprocess.run(["clang", *options, "-c", SOURCE, "-o", target], check=True)
-    return target
+    return compile_bpf(SOURCE, tmp_path_factory.mktemp("libbpf") / "tiny.bpf.o")
 
 
 @pytest.fixture

@@ -9,10 +9,8 @@ come in a tunnel, pass the program at its device, and are looked at at the other
 
 from __future__ import annotations
 
-import platform
 import socket
 import struct
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
@@ -26,6 +24,7 @@ from scapy.packet import Raw
 
 from kubeproxy_bpf.dataplane.loader import Datapath
 from kubeproxy_bpf.libbpf import AttachType, BpfObject, Link
+from tests.compiling import compile_bpf
 
 from .node import MAC, NODE, NODE_B, OUTSIDE, PEER_MAC, REMOTE_POD, UPLINK, Node, ip_batch
 from .scene import NUMBER, PORT, SERVED
@@ -47,12 +46,9 @@ class Seen(NamedTuple):
 
 @pytest.fixture(scope="module")
 def comparer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BpfObject]:
-    target = tmp_path_factory.mktemp("held") / "held_sum.o"
-    system = f"-I/usr/include/{platform.machine()}-linux-gnu"
-    options = ["-target", "bpf", "-g", "-O2", "-Wall", "-Werror", system]
     source = Path(__file__).with_name("held_sum.bpf.c")
-    subprocess.run(["clang", *options, "-c", source, "-o", target], check=True)
-    with BpfObject.open(target) as made:
+    built = compile_bpf(source, tmp_path_factory.mktemp("held") / "held_sum.o")
+    with BpfObject.open(built) as made:
         made.load()
         yield made
 

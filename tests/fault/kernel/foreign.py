@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from socket import if_nametoindex
@@ -13,16 +11,14 @@ from socket import if_nametoindex
 from kubeproxy_bpf.libbpf import AttachFlag, AttachType, BpfObject, Link
 from kubeproxy_bpf.sandbox import namespace
 from kubeproxy_bpf.sandbox.cluster import Sandbox
+from tests.compiling import compile_bpf
 
 SOURCE = Path(__file__).with_name("foreign.bpf.c")
 XDP_GENERIC = 1 << 1
 
 
 def compile_foreign(target: Path) -> Path:
-    system = f"-I/usr/include/{platform.machine()}-linux-gnu"
-    options = ["-target", "bpf", "-g", "-O2", "-Wall", "-Werror", system]
-    subprocess.run(["clang", *options, "-c", SOURCE, "-o", target], check=True)
-    return target
+    return compile_bpf(SOURCE, target)
 
 
 class Foreign:
