@@ -22,6 +22,7 @@ from kubeproxy_bpf.libbpf import (
     Link,
     ObjectProgram,
     device_chain,
+    pinned_id,
 )
 
 _log = structlog.get_logger(__name__)
@@ -82,7 +83,7 @@ class TcxHold(Hold):
         link = Link.create(
             copy.fd, self._place.ifindex, TCX[self._place.hook], AttachFlag.BEFORE, relative_fd=0
         )
-        if pinned_id(self._pin) == self._id:
+        if id_at(self._pin) == self._id:
             _keep(link, self._pin)
         old, self._link, self._id = self._link, link, link.info().id
         _end(old)
@@ -157,13 +158,9 @@ def end_pinned(pin: Path) -> None:
     pin.unlink(missing_ok=True)
 
 
-def pinned_id(pin: Path | None) -> int:
+def id_at(pin: Path | None) -> int:
     """The id of the link that is pinned at a path; 0 if none is."""
-    link = _open(pin)
-    if link is None:
-        return 0
-    with link:
-        return link.info().id
+    return pinned_id(pin) if pin is not None and pin.exists() else 0
 
 
 def _open(pin: Path | None) -> Link | None:
@@ -200,5 +197,5 @@ def _end(link: Link) -> None:
 
 def _unpin(pin: Path | None, link_id: int) -> None:
     """Remove the pin of this link, and no other that may have taken its place."""
-    if pin is not None and pinned_id(pin) == link_id:
+    if pin is not None and id_at(pin) == link_id:
         pin.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ from kubeproxy_bpf.dataplane.devicelink import (
     XdpHold,
     end_pinned,
     has_tcx,
-    pinned_id,
+    id_at,
 )
 from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.places import NO_LONGER_FIRST, XDP_PROGRAMS, Hold, Hook, Place
@@ -294,7 +294,7 @@ class DeviceHooks:
         if self._owned is not None and pin is None:
             return UnlinkedXdpHold.attach(place, program, self._owned, mode)
         for old in at_xdp(place.ifindex, self._owned) if self._owned else ():
-            if not old.link_id or old.link_id != pinned_id(pin):
+            if not old.link_id or old.link_id != id_at(pin):
                 old.end()
         return XdpHold.attach(place, program, pin, mode, self.may_pin())
 

@@ -8,7 +8,7 @@ does not know would be full for new ones. Called by ``migrate``.
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterator, NamedTuple
 
 from kubeproxy_bpf.dataplane import layout
 from kubeproxy_bpf.dataplane.flows import FlowTable, now_ticks
@@ -21,7 +21,7 @@ _ROOM_FOR_NEW = 8
 _NO_KEY = b""
 
 
-class Place(NamedTuple):
+class QueuePlace(NamedTuple):
     """``struct track_place``: a flow in the queue."""
 
     key: bytes
@@ -34,11 +34,11 @@ class FlowQueue:
 
     def __init__(self, queue: BpfMap, btf: TypeInfo) -> None:
         self._queue = queue
-        self._places = layout.bind(btf, "track_place", Place)
+        self._places = layout.bind(btf, "track_place", QueuePlace)
 
     def line_up(self, key: bytes, turn: int) -> None:
         """As the last one, to be judged as soon as it is first: then it gets a time of its own."""
-        place = Place(key, now_ticks(), turn)
+        place = QueuePlace(key, now_ticks(), turn)
         self._queue.update(_NO_KEY, self._places.encode(place), UpdateFlag.EXIST)
 
 
@@ -90,12 +90,10 @@ class FlowCopy(StateCopy):
         """Whether the new table has the partner of an entry, of the same life."""
         partner = self._table.partner_key(key, value)
         there = self.new.lookup(partner) if partner is not None else None
-        return (
-            partner is not None
-            and there is not None
-            and self._table.turn(there) == self._table.turn(value)
-            and self._table.partner_key(partner, there) == key
-        )
+        if partner is None or there is None:
+            return False
+        same_life = self._table.turn(there) == self._table.turn(value)
+        return same_life and self._table.partner_key(partner, there) == key
 
     def _remove_earlier(self, key: bytes) -> None:
         """What was copied under this key, and is over; what the programs made there stays."""
@@ -128,7 +126,7 @@ class FlowCopy(StateCopy):
         halves = list(self._halves())
         return self.new.delete_batch(b"".join(halves), len(halves))
 
-    def _halves(self) -> Iterable[bytes]:
+    def _halves(self) -> Iterator[bytes]:
         for batch in self._table.batches():
             for key, value in self._table.entries(batch):
                 partner = self._table.partner_key(key, value)

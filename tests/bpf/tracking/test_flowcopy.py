@@ -13,7 +13,7 @@ import pytest
 
 from kubeproxy_bpf.dataplane import layout
 from kubeproxy_bpf.dataplane.convert import Conversion, Move
-from kubeproxy_bpf.dataplane.flowcopy import FlowCopy, Place
+from kubeproxy_bpf.dataplane.flowcopy import FlowCopy, QueuePlace
 from kubeproxy_bpf.dataplane.statecopy import Form
 from kubeproxy_bpf.libbpf import BpfMap, Btf, MapType
 
@@ -35,7 +35,7 @@ class Tables:
         sizes = old.key_size, old.value_size
         form = Form(*(Conversion(size, size, [Move(0, 0, size)]) for size in sizes))
         self.copy = FlowCopy(old, flows.map, form, btf, queue)
-        self._places = layout.bind(btf, "track_place", Place)
+        self._places = layout.bind(btf, "track_place", QueuePlace)
 
     def put(self, port: int) -> tuple[bytes, bytes]:
         """A pair of the old table."""
@@ -49,7 +49,7 @@ class Tables:
             self.old.update(key, self.flows.map.lookup(key) or b"")
             self.flows.map.delete(key)
 
-    def waiting(self) -> list[Place]:
+    def waiting(self) -> list[QueuePlace]:
         """Who stands in the queue; it is empty then."""
         return [self._places.decode(raw) for raw in pop_all(self.queue)]
 
