@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """structlog set-up: events are past-tense facts in snake_case, fields are words of the glossary.
 
-Text or JSON on standard error; ``-v=4`` and above adds debug events. A line that cannot be written,
-since the disk is full or nobody reads any more, is lost and counted: the proxy goes on without.
+Text or JSON on standard error; ``-v=4`` and above adds debug events, ``-v=8`` those of libbpf. A line
+that cannot be written, since the disk is full or nobody reads any more, is lost and counted: the
+proxy goes on without.
 ``set_up`` is called once by the command lines, ``set_verbosity`` whenever an operator asks for more
 or less while the process runs; libraries only ask structlog for a logger.
 """
@@ -18,8 +19,10 @@ import msgspec
 import structlog
 
 DEBUG_VERBOSITY = 4
+_LIBBPF_VERBOSITY = 8
 _STANDARD_ERROR = 2
 
+_ALL = structlog.make_filtering_bound_logger(logging.NOTSET)
 _DEBUG = structlog.make_filtering_bound_logger(logging.DEBUG)
 _INFO = structlog.make_filtering_bound_logger(logging.INFO)
 _SWITCHED = ("debug", "adebug", "log", "alog", "is_enabled_for", "get_effective_level")
@@ -86,7 +89,9 @@ def set_up(verbosity: int = 0, logging_format: str = "text") -> None:
 
 def set_verbosity(verbosity: int) -> None:
     """From now on log what ``-v`` with this number would."""
-    source = _DEBUG if verbosity >= DEBUG_VERBOSITY else _INFO
+    source = _INFO
+    if verbosity >= DEBUG_VERBOSITY:
+        source = _ALL if verbosity >= _LIBBPF_VERBOSITY else _DEBUG
     for name in _SWITCHED:
         setattr(_Logger, name, getattr(source, name))
 

@@ -22,7 +22,8 @@ _LINE_BYTES = 4096
 _LEVELS: dict[int, int] = {
     LogLevel.WARN: logging.WARNING,
     LogLevel.INFO: logging.INFO,
-    LogLevel.DEBUG: logging.DEBUG,
+    # Hundreds of lines for each object: below what is for operators.
+    LogLevel.DEBUG: logging.NOTSET,
 }
 
 _logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(library="libbpf")
@@ -41,7 +42,7 @@ def forward(level: int, template: bytes, arguments: int | None) -> int:
     severity = _LEVELS.get(level, logging.WARNING)
     if _logger.is_enabled_for(severity):
         message = format_message(template, arguments)
-        _logger.log(severity, "libbpf_message_received", message=message)
+        _logger.log(severity or logging.DEBUG, "libbpf_message_received", message=message)
     return 0
 
 

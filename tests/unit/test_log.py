@@ -30,6 +30,29 @@ def test_verbosity_changes_for_loggers_that_exist() -> None:
     assert ["seen", "seen_bound", "always"] == events
 
 
+OF_LIBBPF = """
+from ctypes import addressof, create_string_buffer
+from kubeproxy_bpf import log
+from kubeproxy_bpf.libbpf.enums import LogLevel
+from kubeproxy_bpf.libbpf.log import forward
+
+log.set_up()
+arguments = create_string_buffer(24)
+for verbosity in 7, 8:
+    log.set_verbosity(verbosity)
+    for level in LogLevel.DEBUG, LogLevel.INFO:
+        forward(level, b"%d-%s" % (verbosity, level.name.encode()), addressof(arguments))
+"""
+
+
+def test_debug_messages_of_libbpf_need_more_verbosity() -> None:
+    """An operator who wants to see decisions is not flooded with what libbpf does."""
+    done = subprocess.run([sys.executable, "-c", OF_LIBBPF], capture_output=True, text=True)
+    assert 0 == done.returncode, done.stderr
+    messages = [line.split("message=")[1] for line in done.stderr.splitlines()]
+    assert ["7-INFO", "8-DEBUG", "8-INFO"] == [message.split()[0] for message in messages]
+
+
 LOSING = """
 import os, structlog
 from kubeproxy_bpf import log
