@@ -128,7 +128,7 @@ class Stage:
             assert time.monotonic() < deadline, told
             time.sleep(0.1)
 
-    def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
         """Wait until something is so."""
         deadline = time.monotonic() + seconds
         while not condition():
