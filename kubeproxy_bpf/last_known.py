@@ -108,7 +108,9 @@ class LastKnown:
         meters: SnapshotMeters,
     ) -> None:
         path = config.snapshot_path
-        self._file = SnapshotFile(Path(path)) if path else None
+        self._disk = SnapshotFile(Path(path)) if path else None
+        self._file = self._disk
+        """None: not in use, or no more."""
         self._node = config.hostname
         self._client = client
         self._store = store
@@ -231,13 +233,16 @@ class LastKnown:
             return False
 
     async def _note(self, work: Callable[[SnapshotFile], None]) -> None:
-        """Keep in step what the next process is told about where this one's maps come from."""
-        if self._file is None:
+        """Keep in step what the next process is told about where this one's maps come from.
+
+        Also without a snapshot of our own: the next one may find the disk as it was before."""
+        if self._disk is None:
             return
         try:
-            await _in_time(partial(work, self._file))
+            await _in_time(partial(work, self._disk))
         except OSError as error:
-            _log.warning("snapshot_use_not_noted", path=str(self._file.path), error=str(error))
+            text = str(error) or "the disk does not answer"
+            _log.warning("snapshot_use_not_noted", path=str(self._disk.path), error=text)
 
     def _identity(self) -> Identity:
         return Identity(self._node, cluster_of(self._client.connection))

@@ -118,7 +118,8 @@ class SnapshotFile:
         Raises:
             OSError: the note is there still.
         """
-        self._note.unlink(missing_ok=True)
+        if os.path.lexists(self._note):  # a read-only disk refuses also what is in vain
+            self._note.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the file, what was left beside it, and the directory if nothing else is there.

@@ -182,6 +182,25 @@ async def test_an_end_between_lists_and_maps_leaves_what_is_programmed(path: Pat
         assert (API_SLICE,) == process.model.api_server_slices()
 
 
+async def test_a_note_goes_also_where_no_snapshot_can_be_kept(path: Path) -> None:
+    """A process that has no use for the disk learns more than the snapshot all the same: one that
+    finds the disk well again must not take the maps back."""
+    process = Process(path)
+    async with process.running():
+        await until(lambda: process.heard.events)
+    assert note_of(path).exists()
+    path.parent.chmod(0o770)  # not private: nothing is written there
+    process = Process(path)
+    async with process.running(serves_already=True):
+        process.sync({**OBJECTS, Kind.SERVICE: (API,)})
+        await process.last_known.about_to_program()
+    path.parent.chmod(0o700)
+    process = Process(path)
+    async with process.running(serves_already=True):
+        await asyncio.sleep(0.05)
+        assert not process.heard.events
+
+
 async def test_lists_that_come_amid_a_recall_leave_no_note(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
