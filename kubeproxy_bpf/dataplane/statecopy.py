@@ -149,6 +149,7 @@ def _put_batch(new: BpfMap, keys: bytes, values: bytes, count: int) -> int:
 
 
 def _check_full(error: LibbpfError) -> None:
-    """A full map is no failure: flows that found no room end, as they do in a full table."""
-    if error.errno not in (errno.E2BIG, errno.ENOSPC, errno.ENOENT):
+    """A full map is no failure: flows that found no room end, as they do in a full table. Nor is
+    one that found no memory: the flow table takes it as it fills."""
+    if error.errno not in (errno.E2BIG, errno.ENOSPC, errno.ENOENT, errno.ENOMEM):
         raise error

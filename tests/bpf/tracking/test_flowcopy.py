@@ -6,6 +6,7 @@ That the programs judge by the queue what was copied is in ``tests/bpf/packet/te
 
 from __future__ import annotations
 
+import errno
 from contextlib import ExitStack
 from typing import Callable, Iterator
 
@@ -16,6 +17,7 @@ from kubeproxy_bpf.dataplane.convert import Conversion, Move
 from kubeproxy_bpf.dataplane.flowcopy import FlowCopy, QueuePlace
 from kubeproxy_bpf.dataplane.statecopy import Form
 from kubeproxy_bpf.libbpf import BpfMap, Btf, MapType
+from kubeproxy_bpf.libbpf.errors import BatchError
 
 from ..queues import pop_all
 from .conftest import ROOM, Flows
@@ -126,6 +128,29 @@ def test_what_the_programs_made_anew_wins(tables: Tables) -> None:
     tables.flows.map.update(pair[0], bytes(tables.flows.map.value_size))
     assert tables.copy.missing() == 0
     assert list(tables.flows.map.items()) == [(pair[0], bytes(tables.flows.map.value_size))]
+
+
+def test_where_memory_runs_out_what_was_copied_is_whole_and_in_line(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table takes memory as it fills: without any it is as if it were full."""
+    for port in range(1024, 1024 + ROOM):
+        tables.put(port)
+    put, batches = BpfMap.update_batch, iter(range(1))
+
+    def until_memory_is_gone(self: BpfMap, keys: bytes, values: bytes, count: int) -> int:
+        if next(batches, None) is not None:
+            return put(self, keys, values, count)
+        raise BatchError(errno.ENOMEM, "bpf_map_update_batch", self.name, 0)
+
+    monkeypatch.setattr(BpfMap, "update_batch", until_memory_is_gone)
+
+    count = tables.copy.first()
+
+    held = dict(tables.flows.map.items())
+    assert 0 < len(held) == count
+    assert all(tables.flows.table.partner_key(*entry) in held for entry in held.items())
+    assert len(tables.waiting()) == count // 2
 
 
 def test_a_flow_that_was_made_anew_takes_the_place_of_its_copy(tables: Tables) -> None:
