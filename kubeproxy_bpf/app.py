@@ -137,7 +137,7 @@ class App:
         programmer = Programmer(instance.writer, report)
         stack.push_async_callback(programmer.close)
         await programmer.start()
-        packets = packet_state(instance.packets, programmer)
+        packets = packet_state(instance.packets, programmer, instance.at_work)
         by_packet = instance.packets.datapath if instance.packets else None
         counted = CountedServices(config, instance.sockets, by_packet, programmer)
         stack.callback(counted.close)

@@ -39,7 +39,9 @@ class NoPacketState:
 class PacketState(NoPacketState):
     """The maps of the packet path beside those that the writer fills."""
 
-    def __init__(self, datapath: Datapath, programmer: Programmer) -> None:
+    def __init__(self, datapath: Datapath, programmer: Programmer, at_work: asyncio.Event) -> None:
+        """``at_work`` is set when the programs are: flows may come to the table right before."""
+        self._at_work = at_work
         maps, btf = datapath.maps, datapath.btf
         self._node = NodeMap(maps["kpb_node"], btf)
         self._sweeper = Sweeper(
@@ -51,7 +53,9 @@ class PacketState(NoPacketState):
         self._node.write(facts)
 
     async def run(self) -> NoReturn:
-        """Sweep the flow table for ever."""
+        """Sweep the flow table for ever; not before all that an earlier process had is in it, as
+        addresses go to which no flow leads."""
+        await self._at_work.wait()
         await self._sweeper.run()
 
     def reading(self) -> FlowReading:
@@ -59,8 +63,10 @@ class PacketState(NoPacketState):
         return FlowReading(self._sweeper.entries, self._sweeper.capacity, self._sweeper.removed)
 
 
-def packet_state(packets: PacketPath | None, programmer: Programmer) -> NoPacketState:
+def packet_state(
+    packets: PacketPath | None, programmer: Programmer, at_work: asyncio.Event
+) -> NoPacketState:
     """The state of the programs that are loaded, if there are any."""
     if packets is None:
         return NoPacketState()
-    return PacketState(packets.datapath, programmer)
+    return PacketState(packets.datapath, programmer, at_work)

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from types import SimpleNamespace
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import pytest
 
 from kubeproxy_bpf.api.addresses import parse_address
 from kubeproxy_bpf.config.load import load
+from kubeproxy_bpf.dataplane.flows import FlowTable
 from kubeproxy_bpf.dataplane.node import NodeFacts
 from kubeproxy_bpf.instance import object_path
 from kubeproxy_bpf.libbpf import BpfMap, BpfObject, Btf
@@ -19,6 +21,8 @@ from kubeproxy_bpf.packet_state import NoPacketState, PacketState, packet_state
 from kubeproxy_bpf.serve.flows import FlowReading
 from kubeproxy_bpf.serve.services import ServiceReading, ServicesReading
 from kubeproxy_bpf.service_counts import CountedServices
+
+from .conftest import VIP, Flows
 
 pytestmark = pytest.mark.root
 
@@ -44,18 +48,63 @@ def datapath(packet_btf: Btf) -> Iterator[Any]:
             real.close()
 
 
+class Lingering:
+    """The part of a programmer that knows of addresses which stay for the sake of flows alone."""
+
+    def __init__(self, *addresses: bytes) -> None:
+        self.lingering = dict.fromkeys(addresses, 1)
+
+    async def forget(self, addresses: Mapping[bytes, int]) -> None:
+        for address in addresses:
+            del self.lingering[address]
+
+
 @pytest.fixture
-def state(datapath: Any) -> NoPacketState:
-    programmer: Any = SimpleNamespace(lingering={}, forget=None)
-    packets: Any = SimpleNamespace(datapath=datapath)
-    made = packet_state(packets, programmer)
-    assert isinstance(made, PacketState)
-    return made
+def made(datapath: Any) -> Callable[..., NoPacketState]:
+    def make(programmer: Any = Lingering(), at_work: Any = None) -> NoPacketState:
+        packets: Any = SimpleNamespace(datapath=datapath)
+        return packet_state(packets, programmer, at_work or asyncio.Event())
+
+    return make
+
+
+@pytest.fixture
+def state(made: Callable[..., NoPacketState]) -> NoPacketState:
+    state = made()
+    assert isinstance(state, PacketState)
+    return state
 
 
 def test_the_table_is_told_of(state: NoPacketState) -> None:
     """Before the first sweep nothing is known but its size."""
     assert state.reading() == FlowReading(0, 64, 0)
+
+
+async def test_no_address_goes_before_the_flows_are_there(
+    datapath: Any, made: Callable[..., NoPacketState]
+) -> None:
+    """A table that takes the place of another is empty until the programs are exchanged: the
+    connections of Services that are deleted by then go on after it."""
+    flows = Flows(
+        datapath.maps["kpb_flows"], FlowTable(datapath.maps["kpb_flows"], datapath.btf), 0
+    )
+    address = parse_address(VIP)
+    assert address is not None
+    programmer, at_work = Lingering(address), asyncio.Event()
+    state = made(programmer, at_work)
+    sweeping = asyncio.create_task(state.run())
+    try:
+        await asyncio.sleep(0.2)
+        assert address in programmer.lingering
+        flows.put(1, 1000, 1000)
+        at_work.set()
+        async with asyncio.timeout(10):
+            while not state.reading().entries:
+                await asyncio.sleep(0.01)
+    finally:
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+    assert address in programmer.lingering
 
 
 @pytest.fixture
@@ -116,7 +165,7 @@ def test_the_node_is_written_where_the_programs_look(datapath: Any, state: NoPac
 
 def test_without_programs_nothing_is_known_and_nothing_done() -> None:
     """A kernel that refuses the packet programs still gets the sockets."""
-    made = packet_state(None, None)  # type: ignore[arg-type]
+    made = packet_state(None, None, asyncio.Event())  # type: ignore[arg-type]
     made.node_known(NodeFacts())
 
     assert made.reading() == FlowReading()
