@@ -11,7 +11,6 @@ packet programs that of ``packets``.
 from __future__ import annotations
 
 import asyncio
-import os
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +25,7 @@ from kubeproxy_bpf.dataplane.canary import HooksDead, prove_hooks
 from kubeproxy_bpf.dataplane.cgrouproot import cgroup_to_hook
 from kubeproxy_bpf.dataplane.counters import read_counters
 from kubeproxy_bpf.dataplane.devices import end_pins
-from kubeproxy_bpf.dataplane.inventory import end_strays
+from kubeproxy_bpf.dataplane.inventory import end_strays, left
 from kubeproxy_bpf.dataplane.loader import (
     Datapath,
     load_bare_ip,
@@ -39,6 +38,7 @@ from kubeproxy_bpf.dataplane.mounts import has_bpffs
 from kubeproxy_bpf.dataplane.others import report_others
 from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.pinning import (
+    any_attached,
     drop_maps,
     drop_pins,
     links_in,
@@ -273,11 +273,10 @@ class Instance:
         return datapath
 
     def _find_earlier(self) -> bool:
-        """Links are made when the maps are filled; so maps without programs may be half filled."""
-        links = self._links_dir
-        if links is not None and links.is_dir() and os.listdir(links):
+        """Programs are attached when the maps are filled; maps without them may be half filled."""
+        if self._links_dir is not None and any_attached(self._links_dir):
             return True
-        return self._owned is not None and bool(self._owned.programs())
+        return self._owned is not None and bool(left(self._owned))
 
     def _recognition(self, owner: Owner) -> Owned | None:
         """What tells which programs are ours; None where the process may not look."""

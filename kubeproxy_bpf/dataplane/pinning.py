@@ -28,7 +28,7 @@ import structlog
 
 from kubeproxy_bpf.dataplane.mounts import BPFFS, ensure_bpffs, has_bpffs
 from kubeproxy_bpf.errors import DataplaneError
-from kubeproxy_bpf.libbpf import Link
+from kubeproxy_bpf.libbpf import LibbpfError, Link
 
 _log = structlog.get_logger(__name__)
 
@@ -98,6 +98,14 @@ def keep_private(directory: Path) -> None:
 def links_in(directory: Path) -> Path:
     """The links among the pins."""
     return directory / "links"
+
+
+def any_attached(links: Path) -> bool:
+    """Whether one of these links is attached; so it counts what cannot be looked at."""
+    try:
+        return links.is_dir() and any(not _is_dead(pin) for pin in links.iterdir())
+    except LibbpfError:
+        return True
 
 
 def on_host(proc: Path = Path("/proc")) -> bool:

@@ -6,20 +6,24 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 import structlog
 
+from kubeproxy_bpf.config.load import load as load_config
 from kubeproxy_bpf.dataplane import canary, layout, probe
 from kubeproxy_bpf.dataplane.attach import attach, close_all, detach, effective, inactive
 from kubeproxy_bpf.dataplane.canary import CANARY_IPV4, CANARY_IPV6, HooksDead, prove_hooks
 from kubeproxy_bpf.dataplane.loader import Datapath, PinnedMapDiffers, load_datapath
 from kubeproxy_bpf.dataplane.mounts import ensure_bpffs, find_cgroup_root, is_real_root
+from kubeproxy_bpf.dataplane.owned import Owned, Owner
 from kubeproxy_bpf.dataplane.probe import Feature, probe_kernel, require
 from kubeproxy_bpf.dataplane.settings import ConfigFlags, Settings, netns_cookie
 from kubeproxy_bpf.errors import UnsupportedKernel
+from kubeproxy_bpf.instance import Instance
 from kubeproxy_bpf.libbpf import BpfMap, Link, MapType
 from kubeproxy_bpf.plan import records
 
@@ -151,6 +155,34 @@ def test_links_of_another_cgroup_are_replaced(
         count = detach(links_dir)
         assert count == len(datapath.programs)
         assert set(effective(datapath.programs, other_cgroup).values()) == {()}
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "not-seen"])
+def test_programs_of_a_cgroup_that_is_gone_serve_nobody(
+    seen: bool, places: Places, pin_dir: Path, settings: Settings
+) -> None:
+    """Their pins outlive it where a node is a container with the file system of its machine: what
+    was known last may stand in then, as after any reboot."""
+    config = load_config([f"--bpf-pin-path={pin_dir}", "--hostname-override=n1"])
+    settings = settings._replace(instance=settings.instance + 1)  # others may be at work
+    owned = Owned(Owner(settings.instance, settings.host_netns)) if seen else None
+
+    def serves() -> bool:
+        instance = Instance(config)
+        instance._pins, instance._owned = pin_dir, owned
+        return instance._find_earlier()
+
+    gone = places.cgroup.with_name(places.cgroup.name + "-gone")
+    gone.mkdir()
+    with load(pin_dir, settings) as datapath:
+        close_all(attach(datapath.programs, gone, pin_dir / "links").values())
+    assert serves()
+    gone.rmdir()
+    deadline = time.monotonic() + 30
+    while serves() and time.monotonic() < deadline:
+        time.sleep(0.05)  # the kernel detaches later
+    assert not serves()
+    assert any((pin_dir / "links").iterdir())
 
 
 def test_pinned_hooks_outlive_the_process(
