@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from contextlib import suppress
 from threading import Thread
 from typing import Callable, TypeVar
@@ -47,5 +48,12 @@ def in_own_thread(function: Callable[[], T]) -> asyncio.Future[T]:
         else:
             settle(lambda: future.set_result(result))
 
-    Thread(target=work, daemon=True).start()
+    _start(work, future.set_exception)
     return future
+
+
+def _start(work: Callable[[], None], refused: Callable[[OSError], None]) -> None:
+    try:
+        Thread(target=work, daemon=True).start()
+    except RuntimeError as error:  # there are no more
+        refused(OSError(errno.EAGAIN, str(error)))

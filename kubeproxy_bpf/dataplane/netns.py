@@ -8,6 +8,7 @@ be entered. Called by ``terminator``.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,9 +41,16 @@ def run_in_each(paths: Iterable[Path], function: Callable[[], T]) -> tuple[list[
 
     A failure (OSError, DataplaneError), be it to enter, does not concern the other namespaces. A
     thread of its own does it all, since entering concerns the calling thread alone.
+
+    Raises:
+        OSError: there are no more threads, or the paths cannot be found.
     """
     with ThreadPoolExecutor(1, "netns") as executor:
-        return executor.submit(_run_in_each, paths, function).result()
+        try:
+            work = executor.submit(_run_in_each, paths, function)
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from error
+        return work.result()
 
 
 def _run_in_each(paths: Iterable[Path], function: Callable[[], T]) -> tuple[list[T], int]:
