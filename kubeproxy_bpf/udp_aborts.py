@@ -22,6 +22,8 @@ from kubeproxy_bpf.threads import in_thread
 _log = structlog.get_logger(__name__)
 
 _SECOND_LOOK_S = 1.0
+_PATIENCE_S = 60.0
+"""So long those are looked for that could not be: for want of descriptors, say."""
 
 
 class UdpAborts:
@@ -33,6 +35,7 @@ class UdpAborts:
         """When each of them was lost, for as long as it is looked for."""
         self._asked = asyncio.Event()
         self._told = False
+        self._refusal = ""
         self.sockets = 0
         """Aborted since the start."""
 
@@ -53,16 +56,22 @@ class UdpAborts:
             except TimeoutError:
                 second_look = False
             self._asked.clear()
-            found_by_now = time.monotonic() - _SECOND_LOOK_S
-            await self._look(set(self._lost))
-            self._lost = {peer: at for peer, at in self._lost.items() if at > found_by_now}
+            begin = time.monotonic()
+            looked = await self._look(set(self._lost))
+            second_look = second_look or not looked
+            settled = begin - (_SECOND_LOOK_S if looked else _PATIENCE_S)
+            self._lost = {peer: at for peer, at in self._lost.items() if at > settled}
 
-    async def _look(self, lost: set[Peer]) -> None:
+    async def _look(self, lost: set[Peer]) -> bool:
+        """Whether it could be done."""
         try:
             aborted = await in_thread(partial(self._terminator.run, lost))
         except (OSError, DataplaneError) as error:
-            _log.warning("udp_sockets_not_aborted", error=str(error))
-            return
+            if str(error) != self._refusal:
+                self._refusal = str(error)
+                _log.warning("udp_sockets_not_aborted", error=self._refusal)
+            return False
+        self._refusal = ""
         self.sockets += aborted.sockets
         if aborted.unreachable and not self._told:
             self._told = True
@@ -73,6 +82,7 @@ class UdpAborts:
             )
         if aborted.sockets:
             _log.info("udp_sockets_aborted", **aborted._asdict())
+        return True
 
     def close(self) -> None:
         """Give the program back."""

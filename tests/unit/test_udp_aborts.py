@@ -87,6 +87,21 @@ async def test_a_refusal_ends_nothing(aborts, looks, monkeypatch):
     await aborted(aborts, 1)
 
 
+async def test_what_could_not_be_looked_at_is_tried_again(aborts, looks, monkeypatch):
+    """Nobody may ask again: a process without descriptors for a moment must not leave sockets with
+    a backend that is gone. It says so once."""
+    monkeypatch.setattr(module, "_SECOND_LOOK_S", 0.01)
+    looks.refusing = True
+    with structlog.testing.capture_logs() as logged:
+        aborts.ask([PEER])
+        await looks.until(5)
+    looks.refusing = False
+    await aborted(aborts, 1)
+
+    assert PEER in looks.lost[-1]
+    assert ["udp_sockets_not_aborted"] == [each["event"] for each in logged]
+
+
 async def test_endless_requests_put_off_no_second_look(aborts, looks, monkeypatch):
     """Where backends leave all the time, each is looked for twice, and no longer than a moment."""
     monkeypatch.setattr(module, "_SECOND_LOOK_S", 0.2)
