@@ -13,8 +13,8 @@ from typing import Iterator, NamedTuple
 from kubeproxy_bpf.dataplane import layout
 from kubeproxy_bpf.dataplane.flows import FlowTable, now_ticks
 from kubeproxy_bpf.dataplane.layout import TypeInfo
-from kubeproxy_bpf.dataplane.statecopy import Entry, Form, StateCopy
-from kubeproxy_bpf.libbpf import BpfMap, UpdateFlag
+from kubeproxy_bpf.dataplane.statecopy import Entry, Form, StateCopy, check_full
+from kubeproxy_bpf.libbpf import BpfMap, LibbpfError, UpdateFlag
 
 _ROOM_FOR_NEW = 8
 """One part in so many is left free: making room one by one is slower."""
@@ -56,7 +56,7 @@ class FlowCopy(StateCopy):
         """Copy what there is, and line it up; tell how many. Nobody may use the new table yet."""
         count = super().first()
         if count < len(self.seen):
-            count -= self._remove_halves()
+            count += self._make_whole()
         if self._queue is not None:
             for batch in self._table.batches():
                 for entry in self._table.entries(batch):
@@ -121,10 +121,32 @@ class FlowCopy(StateCopy):
         if partner is None or key < partner:
             self._queue.line_up(key, self._table.turn(value))
 
-    def _remove_halves(self) -> int:
-        """Those whose partner came while the table was read come back with it."""
+    def _make_whole(self) -> int:
+        """Where not all had room: every second half gives way to the partner of another; tell by
+        how many entries that are more. Those whose partner came while the table was read come
+        back with it."""
         halves = list(self._halves())
-        return self.new.delete_batch(b"".join(halves), len(halves))
+        kept = len(halves) // 2
+        removed = self.new.delete_batch(b"".join(halves[kept:]), len(halves) - kept)
+        alone = [key for key in halves[:kept] if not self._fetch_partner(key)]
+        removed += self.new.delete_batch(b"".join(alone), len(alone))
+        return kept - len(alone) - removed
+
+    def _fetch_partner(self, key: bytes) -> bool:
+        """Copy the partner of an entry, of the same life, if there is one."""
+        value = self.new.lookup(key)
+        partner = self._table.partner_key(key, value) if value is not None else None
+        other = self._old_value(partner) if partner is not None else None
+        if value is None or partner is None or other is None:
+            return False
+        if self._table.turn(other) != self._table.turn(value):
+            return False
+        try:
+            self.new.update(partner, other, UpdateFlag.NOEXIST)
+        except LibbpfError as error:
+            check_full(error)
+            return False
+        return True
 
     def _halves(self) -> Iterator[bytes]:
         for batch in self._table.batches():

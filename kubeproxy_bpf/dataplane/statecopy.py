@@ -53,7 +53,7 @@ class StateCopy:
             try:
                 done += self._put_group(group)
             except LibbpfError as error:
-                _check_full(error)
+                check_full(error)
                 _log.warning("migration_cut_short", map=self.new.name, room=self.new.max_entries)
                 break
         return done
@@ -144,11 +144,11 @@ def _put_batch(new: BpfMap, keys: bytes, values: bytes, count: int) -> int:
     try:
         return new.update_batch(keys, values, count)
     except LibbpfError as error:
-        _check_full(error)
+        check_full(error)
         return getattr(error, "done", 0)
 
 
-def _check_full(error: LibbpfError) -> None:
+def check_full(error: LibbpfError) -> None:
     """A full map is no failure: flows that found no room end, as they do in a full table. Nor is
     one that found no memory: the flow table takes it as it fills."""
     if error.errno not in (errno.E2BIG, errno.ENOSPC, errno.ENOENT, errno.ENOMEM):
