@@ -87,6 +87,17 @@ def test_clients_outlive_the_older_version_and_its_return(world: World, objects:
             assert not pinned & _pinned(world)
 
 
+def test_connections_outlive_their_service_and_the_older_version(world: World) -> None:
+    """The address of the deleted Service stays as long as the flows that the new table takes over
+    lead to it [A13]."""
+    with connections(world, "TCP", "itself", (Via.LOAD_BALANCER,)) as opened:
+        world.delete("itself")
+        world.settle()
+        go_on(opened)
+        exchange_proxies(world)
+        go_on(opened)
+
+
 def _sticky(world: World) -> list[Told]:
     """Whom a client meets that is to stay with its backend."""
     targets = [
