@@ -318,7 +318,8 @@ class LastKnown:
         if snapshot is None:
             return
         addresses = await self._api_addresses()
-        await self._note(lambda file: file.note_recalled(snapshot))
+        if self._file is not None:  # else the disk may hang, and without a note nothing goes wrong
+            await self._note(lambda file: file.note_recalled(snapshot))
         if self._synced.is_set():  # meanwhile, and the note may have come last
             await self._note(SnapshotFile.forget_recalled)
             return
