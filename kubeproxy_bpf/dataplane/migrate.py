@@ -8,7 +8,7 @@ The programs that run go on with the old maps until others take their place. Thr
 * what programs write is copied right before the programs are exchanged, and what came in between
   once more after it (``statecopy``, ``flowcopy``); the new maps' own entries win;
 * of what cannot be read (the storage of sockets, the queue of flows) and of what programs write,
-  maps whose own layout is still the same are not copied but shared.
+  maps whose own layout is still the same are not copied but shared; flows only with their queue.
 
 Everything else starts empty: counters, and what ``convert`` cannot convert. Flows then end or are
 made anew as after a loss of the table. Called by ``loader``, and by ``instance`` around the
@@ -31,8 +31,8 @@ from kubeproxy_bpf.libbpf.btftypes import Type
 
 _log = structlog.get_logger(__name__)
 
-_QUEUE = "kpb_flow_queue"
-_BY_PROGRAMS = ("kpb_flows", "kpb_affinity", "kpb_tcp_origin", "kpb_sock_flows")
+_FLOWS, _QUEUE = "kpb_flows", "kpb_flow_queue"
+_BY_PROGRAMS = (_FLOWS, "kpb_affinity", "kpb_tcp_origin", "kpb_sock_flows")
 _SHARED = (*_BY_PROGRAMS, _QUEUE, "kpb_sock_state", "kpb_fragments")
 _READABLE = (MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE, MapType.ARRAY)
 
@@ -50,6 +50,8 @@ class Past:
     def share(self, fits: Callable[[str, RunningMap], bool]) -> dict[str, BpfMap]:
         """Give away the maps that fit as they are; the caller closes them."""
         fitting = [name for name in _SHARED if name in self._maps and fits(name, self._maps[name])]
+        if _QUEUE not in fitting and _FLOWS in fitting:  # no room is made among flows outside of it
+            fitting.remove(_FLOWS)
         self._shared.update(fitting)
         return {name: self._maps.pop(name).map for name in fitting}
 
@@ -78,7 +80,7 @@ class Past:
 
     def _copy_of(self, name: str, new: Mapping[str, BpfMap], form: Form) -> StateCopy:
         old = self._maps[name].map
-        if name != "kpb_flows":
+        if name != _FLOWS:
             return StateCopy(old, new[name], form)
         queue = None if _QUEUE in self._shared else new.get(_QUEUE)
         return FlowCopy(old, new[name], form, self._types, queue)

@@ -17,6 +17,7 @@ from kubeproxy_bpf.dataplane.statecopy import Form, StateCopy, copy
 from kubeproxy_bpf.libbpf import BpfMap, Btf, MapType
 from kubeproxy_bpf.libbpf.btf import Member, Struct
 
+from ..queues import pop_all
 from .conftest import Flows
 
 pytestmark = pytest.mark.root
@@ -138,4 +139,30 @@ def test_only_what_programs_write_is_shared(made: Made, packet_btf: Btf) -> None
     names = ("kpb_flows", "kpb_sock_state", "kpb_services")
     past = Past({name: RunningMap(made(4, 8), packet_btf) for name in names}, packet_btf)
     assert set(past.share(lambda name, running: name != "kpb_flows")) == {"kpb_sock_state"}
+    past.close()
+
+
+def test_flows_are_shared_with_their_queue_or_not_at_all(
+    flows: Flows, made: Made, packet_btf: Btf
+) -> None:
+    """Those of a version that lined them up otherwise are copied, and lined up anew: else the table
+    would be full of flows that nobody looks at."""
+    pairs = [flows.put(port, 1000, 1000) for port in range(1000, 1200)]
+    old = made(flows.map.value_size, 8192, key_size=flows.map.key_size)
+    for key, value in list(flows.map.items()):
+        old.update(key, value)
+        flows.map.delete(key)
+    size = packet_btf.structs["track_place"].size
+    new = {
+        "kpb_flows": flows.map,
+        "kpb_flow_queue": made(size, 8192, MapType.QUEUE, key_size=0),
+    }
+    running = {"kpb_flows": old, "kpb_flow_queue": made(8, 8, MapType.QUEUE, key_size=0)}
+    past = Past({name: RunningMap(map, packet_btf) for name, map in running.items()}, packet_btf)
+
+    assert past.share(lambda name, running: name == "kpb_flows") == {}
+    past.copy_state(new)
+
+    assert flows.count == 2 * len(pairs)
+    assert len(list(pop_all(new["kpb_flow_queue"]))) == len(pairs)
     past.close()
