@@ -16,6 +16,7 @@ import structlog
 
 from kubeproxy_bpf.dataplane import attach
 from kubeproxy_bpf.dataplane.occupancy import Occupancy
+from kubeproxy_bpf.errors import DataplaneError
 from kubeproxy_bpf.libbpf import BpfMap, ObjectProgram
 from kubeproxy_bpf.serve.metrics_datapath import HookReading, MapReading
 from kubeproxy_bpf.threads import in_thread
@@ -73,5 +74,5 @@ class Inspection:
             await asyncio.sleep(self._every_s)
             try:
                 await in_thread(self.look_at_hooks)
-            except OSError as error:
+            except (DataplaneError, OSError) as error:
                 _log.warning("hooks_not_looked_at", error=str(error))

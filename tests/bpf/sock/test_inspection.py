@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+import structlog
 
 from kubeproxy_bpf.dataplane.attach import attach, close_all
 from kubeproxy_bpf.dataplane.loader import Datapath
@@ -55,6 +56,26 @@ def test_the_proof_is_remembered(datapath: Datapath, cgroup: Path) -> None:
     inspection.attached(True)
     inspection.look_at_hooks()
     assert inspection.hooks.proved is True
+
+
+async def test_a_cgroup_that_cannot_be_opened_ends_nothing(
+    datapath: Datapath, tmp_path: Path
+) -> None:
+    """It may be gone, or there may be no descriptor left: that is said, and looked at again."""
+    inspection = Inspection(datapath.programs, tmp_path / "gone", {}, every_s=0.001)
+    at_work = asyncio.Event()
+    at_work.set()
+    with structlog.testing.capture_logs() as logged:
+        task = asyncio.create_task(inspection.run(at_work))
+        try:
+            async with asyncio.timeout(30):
+                while len(logged) < 2 and not task.done():
+                    await asyncio.sleep(0.001)
+            assert not task.done()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    assert {"hooks_not_looked_at"} == {each["event"] for each in logged}
 
 
 @pytest.mark.parametrize("count", [0, 1, 3000])
