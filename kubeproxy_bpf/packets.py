@@ -24,7 +24,7 @@ from kubeproxy_bpf.dataplane.owned import Owned
 from kubeproxy_bpf.dataplane.places import Hook, Place
 from kubeproxy_bpf.dataplane.spare import LoadCopy
 from kubeproxy_bpf.errors import UnsupportedKernel
-from kubeproxy_bpf.libbpf import LibbpfError, Link
+from kubeproxy_bpf.libbpf import Link
 from kubeproxy_bpf.node.attachment import (
     Attachment,
     LocalDevices,
@@ -80,6 +80,7 @@ class PacketPath:
         self.datapath = datapath
         self._load_bare_ip: Callable[[], Datapath] | None = load_bare_ip
         self._bare_ip: Datapath | None = None
+        self._bare_ip_refusal = ""
         self._config = config
         self._hooks = DeviceHooks(
             datapath.programs, links_dir, tcx=tcx, owned=owned, load_copy=load_copy
@@ -146,13 +147,19 @@ class PacketPath:
                 _log.warning("no_uplink_found", named=list(self._config.devices))
 
     def _add_bare_ip(self, load: Callable[[], Datapath]) -> None:
-        """Load, once, what devices without Ethernet header need; few nodes have any."""
-        self._load_bare_ip = None
+        """Load what devices without Ethernet header need; few nodes have any.
+
+        A kernel that refuses the programs is not asked again; what may pass is tried again."""
         try:
             self._bare_ip = load()
-        except (UnsupportedKernel, LibbpfError) as error:
-            _log.error("programs_refused_for_bare_ip", error=str(error))
+        except (UnsupportedKernel, OSError) as error:
+            if str(error) != self._bare_ip_refusal:
+                self._bare_ip_refusal = str(error)
+                _log.error("programs_refused_for_bare_ip", error=self._bare_ip_refusal)
+            if isinstance(error, UnsupportedKernel):
+                self._load_bare_ip = None
         else:
+            self._load_bare_ip = None
             self._hooks.add(self._bare_ip.programs)
 
     def _xdp_targets(self) -> frozenset[int]:

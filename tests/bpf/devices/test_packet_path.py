@@ -2,6 +2,7 @@
 """Devices that come and go: the real programs follow them, and know what they must of each."""
 
 import asyncio
+import errno
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from kubeproxy_bpf.dataplane.devicemap import DeviceFlags, DeviceRecord
 from kubeproxy_bpf.dataplane.loader import load_bare_ip, load_datapath, load_packets
 from kubeproxy_bpf.dataplane.places import Hook, Place
 from kubeproxy_bpf.dataplane.settings import Settings
-from kubeproxy_bpf.libbpf import Program
+from kubeproxy_bpf.libbpf import LibbpfError, Program
 from kubeproxy_bpf.node.devices import DeviceWatcher
 from kubeproxy_bpf.packets import PacketPath
 
@@ -153,6 +154,26 @@ def test_a_device_without_ethernet_header_has_programs_of_its_own(node, run, pac
     assert "kpb_tc_ingress_".startswith(info.name) and "kpb_tc_ingress" != info.name
     assert {packets.maps[name].info().id for name in ("kpb_vips", "kpb_flows")} <= set(info.map_ids)
     assert not DeviceFlags.ETHERNET & running.record("tun0").flags
+
+
+def test_what_could_not_be_loaded_for_such_a_device_is_tried_again(node, run):
+    """For want of descriptors or memory, say: else it would have no programs until a restart."""
+    running = run()
+    load, failures = running.path._load_bare_ip, iter(range(1))
+
+    def refused_at_first():
+        for _ in failures:
+            raise LibbpfError(errno.EMFILE, "bpf_map_create")
+        return load()
+
+    running.path._load_bare_ip = refused_at_first
+    node.ip("tuntap add dev tun0 mode tun")
+    node.ip("link set dev tun0 up")
+    running.until(lambda: running.path.reading().refused)
+    node.do(running.path.sync)
+
+    assert BOTH == running.attached().get("tun0")
+    assert () == running.path.reading().refused
 
 
 def test_the_programs_know_address_mac_and_mtu_as_they_change(node, run):
