@@ -32,6 +32,7 @@ from kubeproxy_bpf.dataplane.loader import (
     load_copy,
     load_datapath,
     load_packets,
+    may_pass,
 )
 from kubeproxy_bpf.dataplane.lock import PinLock, WriterLock
 from kubeproxy_bpf.dataplane.mounts import has_bpffs
@@ -292,13 +293,12 @@ class Instance:
         return owned
 
     def _load_packets(self, sockets: Datapath, settings: Settings) -> PacketPath | None:
-        sizes = packet_entries(self._config)
         path = object_path("packets.bpf.o")
         try:
             datapath = load_packets(
                 path,
                 self._pins,
-                sizes,
+                packet_entries(self._config),
                 settings,
                 sockets,
                 xdp=self._config.xdp != "off",
@@ -306,13 +306,14 @@ class Instance:
                 owned=self._owned,
             )
         except (UnsupportedKernel, LibbpfError) as error:
+            if self.serves_already and may_pass(error):
+                raise  # without packet programs those that serve would be ended
             _log.error("packet_path_unavailable", error=str(error))
             return None
         self._reserve_ports()
-        bare_ip = partial(load_bare_ip, path, settings, datapath)
         return PacketPath(
             datapath,
-            bare_ip,
+            partial(load_bare_ip, path, settings, datapath),
             self._links_dir,
             self._config,
             owned=self._owned,

@@ -43,6 +43,7 @@ from kubeproxy_bpf.libbpf.btftypes import Type
 
 _log = structlog.get_logger(__name__)
 
+_MAY_PASS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EINTR)
 _RODATA = ".rodata"
 _CONFIG = "kpb_config"
 _NO_MAPS: Mapping[str, BpfMap] = {}
@@ -212,11 +213,18 @@ def configure(bpf_object: BpfObject, btf: Btf, settings: Settings) -> None:
     value[offset : offset + codec.size] = codec.encode(settings)
 
 
+def may_pass(error: Exception) -> bool:
+    """Whether something was wanting that there may be again: no property of the kernel."""
+    return isinstance(error, LibbpfError) and error.errno in _MAY_PASS
+
+
 def load_object(bpf_object: BpfObject) -> None:
     """Load, or say which feature of the kernel is missing."""
     try:
         bpf_object.load()
     except VerifierError as error:
+        if may_pass(error):
+            raise
         raise UnsupportedKernel(f"BPF program {error.program}", error.last_line) from error
     except LibbpfError as error:
         if error.errno in (errno.EPERM, errno.EACCES):

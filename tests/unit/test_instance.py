@@ -10,12 +10,13 @@ import structlog
 
 from kubeproxy_bpf import instance as module
 from kubeproxy_bpf.config.load import load
+from kubeproxy_bpf.dataplane.loader import load_object
 from kubeproxy_bpf.dataplane.lock import PinLock
 from kubeproxy_bpf.dataplane.owned import Owner
 from kubeproxy_bpf.dataplane.pinning import drop_maps
 from kubeproxy_bpf.errors import UnsupportedKernel
 from kubeproxy_bpf.instance import Instance
-from kubeproxy_bpf.libbpf import LibbpfError
+from kubeproxy_bpf.libbpf import LibbpfError, VerifierError
 
 
 @pytest.fixture
@@ -106,3 +107,47 @@ def test_unwanted_pins_stay_while_another_proxy_uses_them(instance, monkeypatch,
         assert holder.try_acquire()
     finally:
         holder.release()
+
+
+WANTING = LibbpfError(errno.ENOMEM, "bpf_map_create", "kpb_flows")
+REFUSED = LibbpfError(errno.EINVAL, "bpf_map_create", "kpb_flows")
+NO_MEMORY = VerifierError(errno.ENOMEM, "kpb_tc_ingress", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "serves_already", "goes_on"),
+    [
+        (WANTING, True, False),
+        (NO_MEMORY, True, False),
+        (REFUSED, True, True),
+        (WANTING, False, True),
+        (UnsupportedKernel("BPF program kpb_tc_ingress", "it"), True, True),
+    ],
+)
+def test_packet_programs_that_serve_are_not_given_up_for_a_lack_that_passes(
+    instance, monkeypatch, error, serves_already, goes_on
+):
+    """An instance without packet programs ends those of an earlier process: for what the kernel
+    refuses, not for want of memory; then it ends itself, and is started again."""
+
+    def refuse(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(module, "load_packets", refuse)
+    instance.serves_already = serves_already
+    if goes_on:
+        assert instance._load_packets(None, None) is None
+    else:
+        with pytest.raises(LibbpfError):
+            instance._load_packets(None, None)
+
+
+def test_a_program_for_which_memory_is_wanting_is_not_refused_by_the_kernel():
+    """What the verifier says of the program is one thing, that it has no memory another."""
+
+    class Loading:
+        def load(self):
+            raise NO_MEMORY
+
+    with pytest.raises(VerifierError):
+        load_object(Loading())
