@@ -153,6 +153,8 @@ static __always_inline void nat_describe(const struct packet *p, const struct re
 	pair->flow.destination = backend->address;
 	pair->flow.destination_port = backend->port;
 	pair->flow.flags = r->egress ? TRACK_EGRESS : 0;
+	if (p->tcp_flags & TCP_FIN) /* another node's connection, and the end of it */
+		pair->flow.flags |= TRACK_FIN;
 	nat_entry(p, r, &pair->partner);
 	pair->partner.source = p->tuple.destination;
 	pair->partner.source_port = p->tuple.destination_port;
@@ -222,7 +224,7 @@ static __always_inline int nat_masquerade(context *ctx, const struct packet *p,
 	second->key.destination = first->flow.destination;
 	second->key.destination_port = first->flow.destination_port;
 	second->flow = first->flow;
-	second->flow.flags = TRACK_EGRESS;
+	second->flow.flags = TRACK_EGRESS | (first->flow.flags & TRACK_FIN);
 	second->partner = first->partner;
 	second->partner.source = first->flow.destination;
 	second->partner.source_port = first->flow.destination_port;

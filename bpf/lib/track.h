@@ -240,9 +240,19 @@ static __always_inline __u8 track_next_alone(const struct flow *flow, __u8 tcp)
 	return tcp & TCP_SYN || flow->state == STATE_TCP_TIME_WAIT ? flow->state : STATE_OTHER;
 }
 
-static __always_inline __u8 track_after_fin(const struct flow *partner)
+/*
+ * How far a connection is closed that both sides have agreed to. The marks tell, not the order in
+ * which they were made: FINs of both sides may meet two processors at once.
+ */
+static __always_inline __u8 track_how_open(const struct flow *flow, const struct flow *partner,
+					   __u8 tcp)
 {
-	return partner && partner->flags & TRACK_FIN ? STATE_TCP_TIME_WAIT : STATE_TCP_CLOSING;
+	bool own = flow->flags & TRACK_FIN || tcp & TCP_FIN;
+	bool other = partner && partner->flags & TRACK_FIN;
+
+	if (own && other)
+		return STATE_TCP_TIME_WAIT;
+	return own || other ? STATE_TCP_CLOSING : STATE_TCP_ESTABLISHED;
 }
 
 static __always_inline __u8 track_next_tcp(const struct flow *flow, const struct flow *partner,
@@ -260,9 +270,7 @@ static __always_inline __u8 track_next_tcp(const struct flow *flow, const struct
 	case STATE_TCP_REPLIED:
 		if (reply || !(tcp & TCP_ACK))
 			return STATE_TCP_REPLIED;
-		if (tcp & TCP_FIN)
-			return track_after_fin(partner);
-		return STATE_TCP_ESTABLISHED;
+		return track_how_open(flow, partner, tcp);
 	case STATE_TCP_CLOSED:
 		/*
 		 * Who goes on after his own reset never sent it. What the other side sends had
@@ -270,10 +278,10 @@ static __always_inline __u8 track_next_tcp(const struct flow *flow, const struct
 		 */
 		if (tcp & TCP_SYN || !(flow->flags & TRACK_ASSURED) || !(flow->flags & TRACK_RESET))
 			return STATE_TCP_CLOSED;
-		return STATE_TCP_ESTABLISHED;
+		return track_how_open(flow, partner, tcp);
 	case STATE_TCP_ESTABLISHED:
 	case STATE_TCP_CLOSING:
-		return tcp & TCP_FIN ? track_after_fin(partner) : flow->state;
+		return track_how_open(flow, partner, tcp);
 	default:
 		return flow->state;
 	}
@@ -294,14 +302,14 @@ static __noinline void track_advance(const struct tuple *key, struct flow *flow,
 	else if (flow->flags & TRACK_REPLY) /* one answer is no conversation yet */
 		state = STATE_UDP_REPLIED;
 	/* UDP: the client goes on after an answer. */
-	assured = state == STATE_TCP_ESTABLISHED ||
+	assured = (state >= STATE_TCP_ESTABLISHED && state <= STATE_TCP_TIME_WAIT) ||
 		  (held == STATE_UDP_REPLIED && !(flow->flags & TRACK_REPLY));
 	/* The backend's may come before the end of the handshake. */
 	if (tcp & TCP_FIN && state >= STATE_TCP_REPLIED)
 		flow->flags |= TRACK_FIN;
 	if (tcp & TCP_RST)
 		flow->flags |= TRACK_RESET;
-	else if (state == STATE_TCP_ESTABLISHED)
+	else if (state != STATE_TCP_CLOSED)
 		flow->flags &= ~TRACK_RESET;
 	if (assured)
 		flow->flags |= TRACK_ASSURED;

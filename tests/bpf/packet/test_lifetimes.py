@@ -7,12 +7,14 @@ import time
 
 import pytest
 
+from kubeproxy_bpf.plan.records import RecordFlags
+
 from . import frames
 from .conftest import TICKS_PER_S, TIMEOUTS_S
 from .conversation import Conversation, masqueraded_datagram
 from .frames import Ends
 from .hooks import Hooks, Verdict
-from .node import LOCAL_POD, MAC, NODE, POD, UPLINK
+from .node import LOCAL_POD, MAC, NODE, POD, REMOTE_POD, UPLINK
 from .scene import CLIENT, NUMBER, SERVED, both, conversation, send, serve_remote, states
 from .world import NODE_PORT, STATES, TRACK_REPLY, PacketWorld
 
@@ -103,6 +105,34 @@ def test_a_fin_that_completes_the_handshake(hooks: Hooks, world: PacketWorld) ->
     assert states(world) == {"TCP_CLOSING"}
     flow.answer(flags="FA")
     assert states(world) == {"TCP_TIME_WAIT"}
+
+
+def test_two_fins_at_once(hooks: Hooks, world: PacketWorld) -> None:
+    """Each on a processor of its own, that saw the other one's too late: the acknowledgements that
+    follow end the connection, it does not stay half open for an hour."""
+    serve_remote(world, "TCP")
+    flow = conversation(hooks)
+    flow.ask()
+    flow.answer()
+    flow.ask(flags="A")
+    flow.answer(flags="FA")
+    flow.ask(flags="FA")
+    for key in world.flows():
+        world.change(key, state=STATES.index("TCP_CLOSING"))
+    flow.ask(flags="A")
+    assert states(world) == {"TCP_TIME_WAIT"}
+
+
+def test_a_connection_that_closes_when_it_comes(hooks: Hooks, world: PacketWorld) -> None:
+    """Another node had it till now, and its last packets are all that this one sees: nothing is
+    established."""
+    flags = RecordFlags.HAS_ENDPOINTS | RecordFlags.CONSISTENT
+    world.service((NODE_PORT, NODE[0], SERVED), remote=[REMOTE_POD[0]], flags=flags)
+    flow = conversation(hooks)
+    flow.ask(flags="FA")
+    flow.answer(flags="FA")
+    flow.ask(flags="A")
+    assert states(world) <= {"TCP_CLOSING", "TCP_TIME_WAIT"}
 
 
 def test_a_refused_connection(hooks: Hooks, world: PacketWorld) -> None:

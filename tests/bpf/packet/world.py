@@ -197,13 +197,17 @@ class PacketWorld(World):
             key.protocol,
         )
 
-    def expire(self, key: Tuple) -> None:
-        """Make an entry as old as can be."""
+    def change(self, key: Tuple, **fields: int) -> None:
+        """Make an entry what no packet makes it at once."""
         raw = self._tuple.encode(key)
         found = self.maps["kpb_flows"].lookup(raw)
         assert found
-        aged = self._flow.decode(found)._replace(deadline=1)
-        self.maps["kpb_flows"].update(raw, self._flow.encode(aged))
+        changed = self._flow.decode(found)._replace(**fields)
+        self.maps["kpb_flows"].update(raw, self._flow.encode(changed))
+
+    def expire(self, key: Tuple) -> None:
+        """Make an entry as old as can be."""
+        self.change(key, deadline=1)
 
     def encoded(self, key: Tuple) -> bytes:
         """The key as the map has it."""
