@@ -195,9 +195,9 @@ static __noinline int out_direct(context *ctx, struct packet *p, struct flow *fl
 	bool own = out_is_own(ctx, flow);
 	__u32 ifindex = flow->ifindex;
 
-	/* What a route wraps into another packet only the stack can. */
-	if (p->through_stack ||
-	    (found == BPF_FIB_LKUP_RET_UNSUPP_LWT && !own && !(flow->flags & TRACK_DSR)))
+	/* What a route wraps into another packet only the stack can. Answers know a way back. */
+	if (p->through_stack || (found == BPF_FIB_LKUP_RET_UNSUPP_LWT && !own && !ifindex &&
+				 !(flow->flags & TRACK_DSR)))
 		return out_through_stack(ctx, p, flow);
 	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return out_too_big(ctx, p, flow, route.mtu);

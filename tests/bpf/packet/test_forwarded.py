@@ -8,13 +8,15 @@ answers have to come to this node, or nobody translates them.
 
 from __future__ import annotations
 
+from typing import Iterator
+
 import pytest
 
 from . import frames
 from .frames import Ends
 from .hooks import Hooks, Verdict
-from .node import LOCAL_POD, MAC, NODE, NODE_B, POD, REMOTE_POD, UPLINK, Node, ip_batch
-from .scene import NUMBER, SERVED, both, destination, families, send
+from .node import LOCAL_POD, MAC, NODE, NODE_B, OUTSIDE, POD, REMOTE_POD, UPLINK, Node, ip_batch
+from .scene import NUMBER, SERVED, both, destination, families, outer, send
 from .world import CLUSTER_IP, NODE_PORT, PacketWorld
 
 pytestmark = pytest.mark.root
@@ -69,23 +71,45 @@ def test_a_backend_on_this_node(hooks: Hooks, world: PacketWorld, family: int) -
     assert frames.ends_of(frames.read(hooks.ingress(POD, answer).data)) == dialled.reply()
 
 
-def test_a_route_that_wraps_packets(hooks: Hooks, world: PacketWorld, node: Node) -> None:
-    """Only the stack can put a packet into a tunnel that the route itself names (``encap``)."""
+@pytest.fixture
+def wrapping(node: Node) -> Iterator[None]:
+    """Routes that name a tunnel themselves: to a backend, and to a client."""
     lines = (
         "link add kpbtlw type vxlan external dstport 4790",
         "link set kpbtlw up",
         f"route add 10.246.0.0/24 encap ip id 9 dst {NODE_B[0]} dev kpbtlw",
+        f"route add {OUTSIDE[0]}/32 encap ip id 9 dst {NODE_B[0]} dev kpbtlw",
     )
     with node.inside():
         ip_batch(iter(lines))
-    try:
-        world.service((NODE_PORT, NODE[0], SERVED), remote=["10.246.0.10"])
-        seen = send(hooks)
-    finally:
-        with node.inside():
-            ip_batch(iter(("link del kpbtlw",)))
+    yield
+    with node.inside():
+        ip_batch(iter(("link del kpbtlw",)))
+
+
+@pytest.mark.usefixtures("wrapping")
+def test_a_route_that_wraps_packets(hooks: Hooks, world: PacketWorld) -> None:
+    """Only the stack can put a packet into a tunnel that the route itself names (``encap``)."""
+    world.service((NODE_PORT, NODE[0], SERVED), remote=["10.246.0.10"])
+    seen = send(hooks)
     assert seen.verdict is Verdict.UNSPEC
     assert destination(seen) == "10.246.0.10"
     # Behind the route the node's name is given, as of what is too large for the way straight out.
     left = frames.ends_of(frames.read(hooks.egress(UPLINK, seen.data).data))
     assert (left.source, left.destination) == (NODE[0], "10.246.0.10")
+
+
+@pytest.mark.usefixtures("wrapping")
+@both
+def test_a_client_behind_a_route_that_wraps(
+    hooks: Hooks, world: PacketWorld, protocol: str
+) -> None:
+    """Its packets came unwrapped by another device: the answers go back there, whole."""
+    world.service((NODE_PORT, NODE[0], SERVED), remote=[REMOTE_POD[0]], protocol=NUMBER[protocol])
+    inner = frames.ends_of(frames.read(send(hooks, protocol).data))
+    flags = {"flags": "SA"} if protocol == "TCP" else {}
+    answer = frames.packet(protocol, inner.reply(), **flags)
+    seen = hooks.ingress(UPLINK, frames.frame(answer, MAC[UPLINK]))
+    assert seen.verdict is Verdict.REDIRECT
+    assert frames.ends_of(frames.read(seen.data)) == outer(0).reply()
+    assert seen.data[:6].hex(":") == frames.CLIENT_MAC
