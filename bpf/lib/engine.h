@@ -17,23 +17,41 @@ __weak __noinline int BY_LAYER(engine_parse)(context *ctx, __u32 ethernet)
 	return work ? packet_parse(ctx, &work->packet, ethernet) : PACKET_OTHER;
 }
 
-/* Who serves the flow's VIP and port now: it may be another service than when the flow began. */
-static __always_inline __u32 engine_service(const struct packet *p, const struct flow *flow)
+/*
+ * Who serves the flow's VIP and port now: it may be another service than when the flow began. 0 if
+ * nobody does: then the flow's own index may by now be that of a service that has nothing to do
+ * with it.
+ */
+static __always_inline __u32 engine_service(const struct packet *p)
 {
 	struct ip_addr address = lb_vip_address(&p->tuple.destination);
 	const struct vip *vip = bpf_map_lookup_elem(&kpb_vips, &address);
 	const struct frontend *frontend = vip ? open_frontend(p, vip->flags) : NULL;
 
-	return frontend ? frontend->service : flow->service;
+	return frontend ? frontend->service : 0;
+}
+
+/* The flow goes on, with another service that has its backend too: both directions count there. */
+static __always_inline void engine_inherit(const struct packet *p, struct flow *flow, __u32 index)
+{
+	struct tuple partner_key = track_partner_key(&p->tuple, flow);
+	struct flow *reply = NULL;
+
+	if (track_has_partner(flow))
+		reply = bpf_map_lookup_elem(&kpb_flows, &partner_key);
+	if (reply && track_is_partner(reply, &p->tuple, flow->turn))
+		reply->record = index;
+	flow->service = index;
 }
 
 /*
- * UDP ends with its backend [J1-J5]: asked only when the service was published anew, or went. A
- * service without any endpoint, or one that went and has no heir, ends nothing.
+ * UDP ends with its backend [J1-J5]: asked when the service was published anew, or went, and once
+ * a tick, since one of its addresses alone may have gone to another. A service without any
+ * endpoint, or one that went and has no heir, ends nothing.
  */
 static __noinline int engine_flow_ended(const struct packet *p, struct flow *flow)
 {
-	__u32 index = engine_service(p, flow);
+	__u32 index = engine_service(p);
 	struct service service = lb_service(index);
 	const struct record *record = lb_record(service);
 	const struct backend *backend = lb_backend(flow->backend);
@@ -44,7 +62,8 @@ static __noinline int engine_flow_ended(const struct packet *p, struct flow *flo
 	if (backend && backend->port == flow->destination_port &&
 	    addr_equal(&backend->address, &flow->destination) &&
 	    lb_is_member(record->slots, record->members, flow->backend)) {
-		flow->service = index;
+		if (index != flow->service)
+			engine_inherit(p, flow, index);
 		flow->record = service.record;
 		return false;
 	}
@@ -69,8 +88,14 @@ static __always_inline bool engine_is_of_another(const struct packet *p, const s
 	return handshake == TCP_SYN && copy->flags & TRACK_EGRESS && !(copy->flags & TRACK_DIRECT);
 }
 
+/* The first packet of the flow in this tick. */
+static __always_inline bool engine_is_new_tick(const struct flow *copy, __u32 now)
+{
+	return copy->deadline != now + track_timeout(copy->state);
+}
+
 static __always_inline bool engine_is_over(const struct packet *p, struct flow *flow,
-					   const struct flow *copy)
+					   const struct flow *copy, __u32 now)
 {
 	if (engine_is_of_another(p, copy)) {
 		track_remove(&p->tuple, flow, copy->turn);
@@ -92,7 +117,9 @@ static __always_inline bool engine_is_over(const struct packet *p, struct flow *
 	}
 	if (copy->flags & (TRACK_REPLY | TRACK_PASS))
 		return false;
-	return lb_service(copy->service).record != copy->record && engine_flow_ended(p, flow);
+	return (lb_service(copy->service).record != copy->record ||
+		engine_is_new_tick(copy, now)) &&
+	       engine_flow_ended(p, flow);
 }
 
 /* Once a tick: the client's packets may come another way than when the flow was made. */
@@ -110,7 +137,7 @@ static __always_inline bool engine_leads_back(const struct flow *copy, __u32 now
 {
 	__u32 others = TRACK_REPLY | TRACK_PASS | TRACK_EGRESS | TRACK_ALONE;
 
-	return !(copy->flags & others) && copy->deadline != now + track_timeout(copy->state);
+	return !(copy->flags & others) && engine_is_new_tick(copy, now);
 }
 
 /* A packet of a flow. */
@@ -261,7 +288,8 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 	flow = track_find(&p->tuple, &work->flow, now);
 	if (flow && work->flow.flags & TRACK_LOCAL && ctx_ifindex(ctx) != LOOPBACK)
 		return OUT_LEAVE; /* from the network, in the host's own name */
-	if (flow && !(work->flow.flags & TRACK_EGRESS) && !engine_is_over(p, flow, &work->flow))
+	if (flow && !(work->flow.flags & TRACK_EGRESS) &&
+	    !engine_is_over(p, flow, &work->flow, now))
 		return engine_follow(ctx, p, flow, &work->flow, now);
 	if (!vip_flags || kind == PACKET_ICMP_ERROR)
 		return OUT_LEAVE;
@@ -288,7 +316,7 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 	flow = track_find(&p->tuple, &work->flow, now);
 	if (flow && work->flow.flags & TRACK_DSR) /* on its way to the next node */
 		return OUT_LEAVE;
-	if (flow && work->flow.flags & TRACK_EGRESS && !engine_is_over(p, flow, &work->flow))
+	if (flow && work->flow.flags & TRACK_EGRESS && !engine_is_over(p, flow, &work->flow, now))
 		return engine_follow(ctx, p, flow, &work->flow, now);
 	if (kind == PACKET_ICMP_ERROR)
 		return OUT_LEAVE;

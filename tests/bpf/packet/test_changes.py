@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from kubeproxy_bpf.plan.records import RecordFlags, VipFlags
@@ -118,3 +120,35 @@ def test_an_heir_takes_over_the_address(hooks: Hooks, world: PacketWorld) -> Non
     assert world.count("FLOW_ENDED") == 1
     replace(third, REMOTE_POD[0])
     assert destination(send(hooks, "UDP", dialled)) == REMOTE_POD[0]
+
+
+def test_an_heir_of_a_service_that_lives_on(hooks: Hooks, world: PacketWorld) -> None:
+    """One of its addresses goes to another Service, and nothing else of it changes: the flows of
+    that address go too, those of its other address stay."""
+    addresses, number = ("198.51.100.9", "198.51.100.10"), NUMBER["UDP"]
+    fronts = [(LOAD_BALANCER, address, SERVED) for address in addresses]
+    moved, kept = (CLIENT.to(address, SERVED) for address in addresses)
+    world.service(*fronts, remote=[REMOTE_POD[0]], protocol=number)
+    for dialled in (moved, kept):
+        assert destination(send(hooks, "UDP", dialled)) == REMOTE_POD[0]
+    world.remove_frontend(addresses[0], SERVED, number)
+    world.service(fronts[0], remote=[OTHER_POD], protocol=number)
+    time.sleep(0.2)  # asked once a tick, of 0.134 s
+    assert destination(send(hooks, "UDP", kept)) == REMOTE_POD[0]
+    assert destination(send(hooks, "UDP", moved)) == OTHER_POD
+    assert world.count("FLOW_ENDED") == 1
+
+
+def test_a_stranger_gets_the_index(hooks: Hooks, world: PacketWorld) -> None:
+    """A deleted Service's place in the table goes to another Service, its address to nobody: its
+    flows are none of the other one's business (J4)."""
+    vip, number = "198.51.100.9", NUMBER["UDP"]
+    index = world.service((LOAD_BALANCER, vip, SERVED), remote=[REMOTE_POD[0]], protocol=number)
+    flow = conversation(hooks, "UDP", CLIENT.to(vip, SERVED))
+    flow.ask()
+    world.vip(vip, VipFlags.EXTERNAL | VipFlags.LINGER)
+    world.remove_frontend(vip, SERVED, number)
+    republish(world, index, [OTHER_POD], "UDP")
+    flow.ask()
+    flow.answer()
+    assert world.counted() == {"FLOW_NEW": 1}

@@ -367,3 +367,19 @@ def test_nothing_is_counted_where_nobody_asks(
     talk(begin(hooks, way, family, protocol))
     assert world.traffic(index) == NOTHING
     assert world.stats(index) == (1, 0, 0)
+
+
+def test_an_heir_counts_both_directions(hooks: Hooks, world: PacketWorld) -> None:
+    """A flow that goes on with another Service is that one's, and its answers too."""
+    front, number = (LOAD_BALANCER, OUTER_VIP[0], SERVED), NUMBER["UDP"]
+    first = world.service(front, remote=[REMOTE_POD[0]], protocol=number)
+    dialled = outer(0).to(OUTER_VIP[0], SERVED)
+    backend = (REMOTE_POD[0], PORT)
+    flow = Conversation(hooks, "UDP", dialled, backend, UPLINK, UPLINK, NODE[0], direct=True)
+    talk(flow, (7,))
+    world.remove_frontend(OUTER_VIP[0], SERVED, number)
+    world.unpublish(first)
+    heir = world.service(front, remote=[REMOTE_POD[0]], protocol=number)
+    flow.ask()  # with this one it goes over
+    sent = talk(flow, (9,))
+    assert world.traffic(heir) == (0, 2, sent)
