@@ -122,13 +122,20 @@ static __always_inline bool engine_is_over(const struct packet *p, struct flow *
 	       engine_flow_ended(p, flow);
 }
 
-/* Once a tick: the client's packets may come another way than when the flow was made. */
+/*
+ * Once a tick: the client's packets may come another way than when the flow was made. Never from a
+ * pod of this node: it would be in the client's name, and get the client's answers.
+ */
 static __noinline void engine_note_way(context *ctx, const struct packet *p,
 				       const struct flow *copy)
 {
 	struct tuple partner_key = track_partner_key(&p->tuple, copy);
 	struct flow *reply = bpf_map_lookup_elem(&kpb_flows, &partner_key);
+	__u32 ifindex = ctx_ifindex(ctx);
+	const struct device *device = bpf_map_lookup_elem(&kpb_devices, &ifindex);
 
+	if (device && device->flags & DEVICE_POD)
+		return;
 	if (reply && reply->ifindex && reply->flags & TRACK_REPLY)
 		nat_note_way(ctx, p, reply);
 }

@@ -26,6 +26,7 @@ from .node import (
 from .scene import (
     CLIENT,
     SERVED,
+    both,
     conversation,
     destination,
     send,
@@ -55,6 +56,22 @@ def test_the_client_comes_another_way(hooks: Hooks, world: PacketWorld) -> None:
         ask(UPLINK_SECOND, "A")
     time.sleep(0.2)  # the way is noted once a tick, of 0.134 s
     ask(UPLINK, "PA")
+    assert hooks.ingress(UPLINK, back).data[6:12].hex(":") == MAC[UPLINK]
+
+
+@both
+def test_a_pod_in_a_clients_name(hooks: Hooks, world: PacketWorld, protocol: str) -> None:
+    """It may send what it likes, but the client's answers do not follow it home."""
+    serve_remote(world, protocol)
+    flow = conversation(hooks, protocol)
+    flow.ask()
+    flow.answer()
+    flow.ask(**({"flags": "A"} if protocol == "TCP" else {}))
+    time.sleep(0.2)  # the way is noted once a tick, of 0.134 s
+    flags = {"flags": "A"} if protocol == "TCP" else {}
+    hooks.ingress(POD, frames.frame(frames.packet(protocol, CLIENT, **flags), MAC[POD]))
+    assert flow.inner
+    back = frames.frame(frames.packet(protocol, flow.inner.reply(), **flags), MAC[UPLINK])
     assert hooks.ingress(UPLINK, back).data[6:12].hex(":") == MAC[UPLINK]
 
 
