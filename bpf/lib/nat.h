@@ -147,6 +147,7 @@ static __always_inline void nat_describe(const struct packet *p, const struct re
 					 const struct backend *backend, struct track_pair *pair)
 {
 	pair->key = p->tuple;
+	pair->step = TRACK_WHOLE;
 	nat_entry(p, r, &pair->flow);
 	pair->flow.source = p->tuple.source;
 	pair->flow.source_port = p->tuple.source_port;
@@ -219,6 +220,7 @@ static __always_inline int nat_masquerade(context *ctx, const struct packet *p,
 	struct track_pair *first = &work->pair[0], *second = &work->pair[1];
 	struct flow *stale;
 
+	second->step = TRACK_UNLISTED;
 	second->key = p->tuple;
 	second->key.source_port = first->flow.source_port;
 	second->key.destination = first->flow.destination;
@@ -240,6 +242,24 @@ static __always_inline int nat_masquerade(context *ctx, const struct packet *p,
 	return nat_make_apart(ctx, p, work, 1);
 }
 
+/*
+ * The second pair waits: now packets may find the first. In the queue the first comes first, so
+ * that it also goes first where room is needed.
+ */
+static __noinline int nat_publish(struct scratch *work)
+{
+	struct track_pair *first = &work->pair[0], *second = &work->pair[1];
+	int error = track_publish(first);
+
+	if (error) {
+		nat_undo(second);
+		return error;
+	}
+	track_note(&first->key, &first->flow);
+	track_note(&second->key, &second->flow);
+	return 0;
+}
+
 static __always_inline int nat_stack(context *ctx, const struct packet *p, const struct request *r,
 				     struct scratch *work)
 {
@@ -252,13 +272,15 @@ static __always_inline int nat_stack(context *ctx, const struct packet *p, const
 	nat_remember_way(ctx, p, r, &pair->partner);
 	/* Nothing tells a datagram of the client's to the backend itself apart from those that were
 	 * translated: these get a port that no client has. */
+	pair->step = r->masquerade ? TRACK_RESERVE : TRACK_WHOLE;
 	error = nat_make_client(work, 0, r->masquerade && p->tuple.protocol == KPB_IPPROTO_UDP);
 	if (error || !r->masquerade)
 		return error;
 	error = nat_masquerade(ctx, p, work);
-	if (error < 0)
-		nat_undo(pair);
-	return error < 0 ? error : 0;
+	if (error >= 0)
+		return nat_publish(work);
+	bpf_map_delete_elem(&kpb_flows, &pair->partner_key);
+	return error;
 }
 
 static __always_inline int nat_dsr(struct scratch *work)

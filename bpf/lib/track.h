@@ -11,11 +11,19 @@
 #include "packet.h"
 #include "verdict.h"
 
+/* A flow of two pairs is made in steps, so that nobody follows the first without the second. */
+enum track_step {
+	TRACK_WHOLE,
+	TRACK_RESERVE,	/* the partner, and with it the port */
+	TRACK_UNLISTED, /* both, but no place in the queue */
+};
+
 struct track_pair {
 	struct tuple key;
 	struct tuple partner_key;
 	struct flow flow;
 	struct flow partner;
+	__u32 step; /* enum track_step */
 };
 
 /* What is known of a new flow, step by step. */

@@ -179,27 +179,14 @@ static __noinline long track_put_alone(const struct tuple *key, struct flow *flo
 
 #endif
 
-/*
- * Both entries or none. -KPB_EEXIST if the partner's key is taken: then another port may do. 1 if
- * another processor made the flow meanwhile: then pair->flow is what it made.
- */
-static __noinline long track_make(struct track_pair *pair)
+/* The entry that packets find, to a partner that is there; the result is that of track_make(). */
+static __always_inline long track_publish(struct track_pair *pair)
 {
+	long error = track_claim(&pair->key, &pair->flow);
 	const struct flow *other;
-	long error = 0;
 
-	pair->partner_key = track_partner_key(&pair->key, &pair->flow);
-	pair->flow.turn = bpf_get_prandom_u32();
-	pair->partner.turn = pair->flow.turn;
-	if (track_has_partner(&pair->flow))
-		error = track_claim(&pair->partner_key, &pair->partner);
-	if (error)
-		return error;
-	error = track_claim(&pair->key, &pair->flow);
-	if (!error) {
-		track_note(&pair->key, &pair->flow);
+	if (!error)
 		return 0;
-	}
 	if (track_has_partner(&pair->flow))
 		bpf_map_delete_elem(&kpb_flows, &pair->partner_key);
 	other = bpf_map_lookup_elem(&kpb_flows, &pair->key);
@@ -207,4 +194,25 @@ static __noinline long track_make(struct track_pair *pair)
 		return -KPB_E2BIG;
 	pair->flow = *other;
 	return 1;
+}
+
+/*
+ * Both entries or none. -KPB_EEXIST if the partner's key is taken: then another port may do. 1 if
+ * another processor made the flow meanwhile: then pair->flow is what it made.
+ */
+static __noinline long track_make(struct track_pair *pair)
+{
+	long error = 0;
+
+	pair->partner_key = track_partner_key(&pair->key, &pair->flow);
+	pair->flow.turn = bpf_get_prandom_u32();
+	pair->partner.turn = pair->flow.turn;
+	if (track_has_partner(&pair->flow))
+		error = track_claim(&pair->partner_key, &pair->partner);
+	if (error || pair->step == TRACK_RESERVE)
+		return error;
+	error = track_publish(pair);
+	if (!error && pair->step == TRACK_WHOLE)
+		track_note(&pair->key, &pair->flow);
+	return error;
 }
