@@ -298,8 +298,12 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 	if (flow && !(work->flow.flags & TRACK_EGRESS) &&
 	    !engine_is_over(p, flow, &work->flow, now))
 		return engine_follow(ctx, p, flow, &work->flow, now);
-	if (!vip_flags || kind == PACKET_ICMP_ERROR)
+	if (!vip_flags)
 		return OUT_LEAVE;
+#ifndef KPB_XDP
+	if (kind == PACKET_ICMP_ERROR)
+		return open_error(ctx, work, vip_flags) ? BY_LAYER(out)(ctx, true) : OUT_LEAVE;
+#endif
 	return BY_LAYER(open_flow)(ctx, vip_flags, false);
 }
 
