@@ -6,7 +6,7 @@
 #pragma once
 
 #include "leave.h"
-#include "open.h"
+#include "over.h"
 #include "parse.h"
 
 /* enum packet_kind */
@@ -15,111 +15,6 @@ __weak __noinline int BY_LAYER(engine_parse)(context *ctx, __u32 ethernet)
 	struct scratch *work = scratch();
 
 	return work ? packet_parse(ctx, &work->packet, ethernet) : PACKET_OTHER;
-}
-
-/*
- * Who serves the flow's VIP and port now: it may be another service than when the flow began. 0 if
- * nobody does: then the flow's own index may by now be that of a service that has nothing to do
- * with it.
- */
-static __always_inline __u32 engine_service(const struct packet *p)
-{
-	struct ip_addr address = lb_vip_address(&p->tuple.destination);
-	const struct vip *vip = bpf_map_lookup_elem(&kpb_vips, &address);
-	const struct frontend *frontend = vip ? open_frontend(p, vip->flags) : NULL;
-
-	return frontend ? frontend->service : 0;
-}
-
-/* The flow goes on, with another service that has its backend too: both directions count there. */
-static __always_inline void engine_inherit(const struct packet *p, struct flow *flow, __u32 index)
-{
-	struct tuple partner_key = track_partner_key(&p->tuple, flow);
-	struct flow *reply = NULL;
-
-	if (track_has_partner(flow))
-		reply = bpf_map_lookup_elem(&kpb_flows, &partner_key);
-	if (reply && track_is_partner(reply, &p->tuple, flow->turn))
-		reply->record = index;
-	flow->service = index;
-}
-
-/*
- * UDP ends with its backend [J1-J5]: asked when the service was published anew, or went, and once
- * a tick, since one of its addresses alone may have gone to another. A service without any
- * endpoint, or one that went and has no heir, ends nothing.
- */
-static __noinline int engine_flow_ended(const struct packet *p, struct flow *flow)
-{
-	__u32 index = engine_service(p);
-	struct service service = lb_service(index);
-	const struct record *record = lb_record(service);
-	const struct backend *backend = lb_backend(flow->backend);
-
-	if (!record || !record->members ||
-	    (index == flow->service && service.record == flow->record))
-		return false;
-	if (backend && backend->port == flow->destination_port &&
-	    addr_equal(&backend->address, &flow->destination) &&
-	    lb_is_member(record->slots, record->members, flow->backend)) {
-		if (index != flow->service)
-			engine_inherit(p, flow, index);
-		flow->record = service.record;
-		return false;
-	}
-	verdict_count(COUNT_FLOW_ENDED);
-	track_remove(&p->tuple, flow, flow->turn);
-	return true;
-}
-
-/*
- * A flow that is over, and a handshake that did not come by its VIP: the client speaks to the
- * backend itself now, from the same port. By the VIP both pairs would have been made anew.
- */
-static __always_inline bool engine_is_of_another(const struct packet *p, const struct flow *copy)
-{
-	__u8 handshake = p->tcp_flags & (TCP_SYN | TCP_ACK);
-
-	if (p->tuple.protocol != KPB_IPPROTO_TCP ||
-	    (copy->state != STATE_TCP_TIME_WAIT && copy->state != STATE_TCP_CLOSED))
-		return false;
-	if (copy->flags & TRACK_REPLY)
-		return handshake == (TCP_SYN | TCP_ACK);
-	return handshake == TCP_SYN && copy->flags & TRACK_EGRESS && !(copy->flags & TRACK_DIRECT);
-}
-
-/* The first packet of the flow in this tick. */
-static __always_inline bool engine_is_new_tick(const struct flow *copy, __u32 now)
-{
-	return copy->deadline != now + track_timeout(copy->state);
-}
-
-static __always_inline bool engine_is_over(const struct packet *p, struct flow *flow,
-					   const struct flow *copy, __u32 now)
-{
-	if (engine_is_of_another(p, copy)) {
-		track_remove(&p->tuple, flow, copy->turn);
-		return true;
-	}
-	/* What finishes behind netfilter the work of an entry before it goes when that one does. */
-	if (copy->flags & TRACK_EGRESS && !(copy->flags & TRACK_DIRECT))
-		return false;
-	if (p->tuple.protocol == KPB_IPPROTO_TCP) {
-		if (track_is_reopened(copy, p->tcp_flags)) {
-			track_remove(&p->tuple, flow, copy->turn);
-			return true;
-		}
-		/* A connection keeps a backend that is gone, but a new one does not inherit it. */
-		if (!serve_opens(p) || copy->state != STATE_TCP_ESTABLISHED)
-			return false;
-	} else if (p->tuple.protocol != KPB_IPPROTO_UDP) {
-		return false;
-	}
-	if (copy->flags & (TRACK_REPLY | TRACK_PASS))
-		return false;
-	return (lb_service(copy->service).record != copy->record ||
-		engine_is_new_tick(copy, now)) &&
-	       engine_flow_ended(p, flow);
 }
 
 /*
@@ -144,7 +39,7 @@ static __always_inline bool engine_leads_back(const struct flow *copy, __u32 now
 {
 	__u32 others = TRACK_REPLY | TRACK_PASS | TRACK_EGRESS | TRACK_ALONE;
 
-	return !(copy->flags & others) && engine_is_new_tick(copy, now);
+	return !(copy->flags & others) && over_is_new_tick(copy, now);
 }
 
 /* A packet of a flow. */
@@ -253,6 +148,17 @@ static __always_inline bool engine_is_spoofed(context *ctx, const struct packet 
 	return !p->inner_l3 && ctx_ifindex(ctx) != LOOPBACK && addr_is_martian(&p->tuple.source);
 }
 
+/*
+ * Who sends in the host's own name is not the host. A flow of another's was made before the
+ * client's device had programs: it goes on as it began.
+ */
+static __always_inline bool engine_is_met_at_egress(const struct flow *copy)
+{
+	const __u32 both = TRACK_EGRESS | TRACK_DIRECT;
+
+	return copy->flags & TRACK_LOCAL || (copy->flags & both) == both;
+}
+
 static __always_inline int engine_ingress(context *ctx, bool ethernet)
 {
 	struct scratch *work = scratch();
@@ -293,10 +199,9 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 	}
 	now = track_now();
 	flow = track_find(&p->tuple, &work->flow, now);
-	if (flow && work->flow.flags & TRACK_LOCAL && ctx_ifindex(ctx) != LOOPBACK)
-		return OUT_LEAVE; /* from the network, in the host's own name */
-	if (flow && !(work->flow.flags & TRACK_EGRESS) &&
-	    !engine_is_over(p, flow, &work->flow, now))
+	if (flow && ctx_ifindex(ctx) != LOOPBACK && engine_is_met_at_egress(&work->flow))
+		return OUT_LEAVE;
+	if (flow && !(work->flow.flags & TRACK_EGRESS) && !over(p, flow, &work->flow, now))
 		return engine_follow(ctx, p, flow, &work->flow, now);
 	if (!vip_flags)
 		return OUT_LEAVE;
@@ -327,7 +232,7 @@ static __always_inline int engine_egress(context *ctx, bool ethernet)
 	flow = track_find(&p->tuple, &work->flow, now);
 	if (flow && work->flow.flags & TRACK_DSR) /* on its way to the next node */
 		return OUT_LEAVE;
-	if (flow && work->flow.flags & TRACK_EGRESS && !engine_is_over(p, flow, &work->flow, now))
+	if (flow && work->flow.flags & TRACK_EGRESS && !over(p, flow, &work->flow, now))
 		return engine_follow(ctx, p, flow, &work->flow, now);
 	if (kind == PACKET_ICMP_ERROR)
 		return OUT_LEAVE;

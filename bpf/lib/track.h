@@ -331,13 +331,6 @@ static __noinline void track_advance(const struct tuple *key, struct flow *flow,
 	partner->deadline = flow->deadline; /* both of a pair have the same grace */
 }
 
-/* Whether a SYN opens a new connection on a flow that is over. */
-static __always_inline bool track_is_reopened(const struct flow *flow, __u8 tcp)
-{
-	return (tcp & (TCP_SYN | TCP_ACK)) == TCP_SYN && !(flow->flags & TRACK_REPLY) &&
-	       flow->state >= STATE_TCP_CLOSING && flow->state <= STATE_TCP_CLOSED;
-}
-
 static __always_inline void track_seen(const struct packet *p, struct flow *flow,
 				       const struct flow *copy, __u32 now)
 {

@@ -27,9 +27,9 @@ ROUTED = ("10.250.1.77", "fd00:10:250:1::4d")
 POD_LOCAL = ("10.244.1.77", "fd00:10:244:1::4d")
 
 
-def leaving(protocol: str, ends: Ends) -> bytes:
+def leaving(protocol: str, ends: Ends, **fields: object) -> bytes:
     """What the stack forwards: the frame is the device's own already."""
-    frame = bytearray(frames.frame(frames.packet(protocol, ends), MAC[UPLINK]))
+    frame = bytearray(frames.frame(frames.packet(protocol, ends, **fields), MAC[UPLINK]))
     frame[6:12] = bytes.fromhex(MAC[UPLINK].replace(":", ""))
     return bytes(frame)
 
@@ -58,6 +58,26 @@ def test_the_answer_comes_here_and_goes_by_the_routes(
     assert came.verdict is Verdict.REDIRECT
     assert frames.ends_of(frames.read(came.data)) == dialled.reply()
     assert all(flow.ifindex == 0 for flow in world.flows().values()), "as the routes say"
+
+
+@both
+@families
+def test_the_clients_device_gets_programs(
+    hooks: Hooks, world: PacketWorld, family: int, protocol: str
+) -> None:
+    """A flow of the moments before goes on as it began: through the stack, to the same backend in
+    the same name."""
+    world.service(
+        (CLUSTER_IP, VIP[family], 80), remote=[REMOTE_POD[family]], protocol=NUMBER[protocol]
+    )
+    dialled = Ends(LOCAL_POD[family], 40000, VIP[family], 80)
+    inner = frames.ends_of(frames.read(hooks.egress(UPLINK, leaving(protocol, dialled)).data))
+    flags = {"flags": "A"} if protocol == "TCP" else {}
+    sent = frames.frame(frames.packet(protocol, dialled, **flags), MAC[POD])
+    assert hooks.ingress(POD, sent) == (Verdict.UNSPEC, sent)
+    left = hooks.egress(UPLINK, leaving(protocol, dialled, **flags))
+    assert frames.ends_of(frames.read(left.data)) == inner
+    assert world.counted() == {"FLOW_NEW": 1}
 
 
 @families
