@@ -65,6 +65,7 @@ def enter(
             iter(
                 (
                     f"link add {TUNNEL} address {TUNNEL_MAC} type vxlan id {VNI} {ends}",
+                    f"link set {TUNNEL} addrgenmode none",  # nothing of its own on the wire
                     f"link set {TUNNEL} up",
                 )
             )
