@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """structlog set-up: events are past-tense facts in snake_case, fields are words of the glossary.
 
-Text or JSON on standard error; ``-v=4`` and above adds debug events, ``-v=8`` those of libbpf. A line
-that cannot be written, since the disk is full or nobody reads any more, is lost and counted: the
-proxy goes on without.
+Text or JSON on standard error; ``-v=4`` and above adds debug events, ``-v=8`` those of libbpf. A
+line that cannot be written, since the disk is full or nobody reads any more, is lost and counted:
+the proxy goes on without.
 ``set_up`` is called once by the command lines, ``set_verbosity`` whenever an operator asks for more
 or less while the process runs; libraries only ask structlog for a logger.
 """

@@ -82,7 +82,7 @@ def filters(stage: KernelStage) -> str:
 
 SAME_PORT = 5
 """Held connections of one client to one backend have ports beside each other: where one is met, the
-next ones are near. Some two in a hundred of the possible ports are tried while the program is gone."""
+next ones are near. Some one in a hundred of all ports is tried while the program is gone."""
 
 
 @under_load
