@@ -196,6 +196,13 @@ static __always_inline long track_publish(struct track_pair *pair)
 	return 1;
 }
 
+/* From one port of a host to the same: of such packets nobody could tell which way they go. */
+static __always_inline bool track_leads_to_itself(const struct flow *flow)
+{
+	return flow->source_port == flow->destination_port &&
+	       addr_equal(&flow->source, &flow->destination);
+}
+
 /*
  * Both entries or none. -KPB_EEXIST if the partner's key is taken: then another port may do. 1 if
  * another processor made the flow meanwhile: then pair->flow is what it made.
@@ -207,6 +214,8 @@ static __noinline long track_make(struct track_pair *pair)
 	pair->partner_key = track_partner_key(&pair->key, &pair->flow);
 	pair->flow.turn = bpf_get_prandom_u32();
 	pair->partner.turn = pair->flow.turn;
+	if (track_leads_to_itself(&pair->flow))
+		return -KPB_EEXIST;
 	if (track_has_partner(&pair->flow))
 		error = track_claim(&pair->partner_key, &pair->partner);
 	if (error || pair->step == TRACK_RESERVE)

@@ -17,8 +17,11 @@ from .hooks import Hooks, Seen, Verdict
 from .node import MAC
 
 
-def masqueraded_datagram(middle: Ends, data: bytes) -> Ends:
-    """The middle tuple of a frame: a masqueraded datagram has a port that no client has."""
+def told_apart(middle: Ends, data: bytes) -> Ends:
+    """The middle tuple of a frame: a masqueraded datagram has a port that no client has.
+
+    So has what comes from the backend's own port.
+    """
     came = frames.ends_of(frames.read(data))
     assert came.source_port in MIDDLE
     return middle._replace(source_port=came.source_port)
@@ -55,8 +58,9 @@ class Conversation:
         if self.direct:
             self.arrived(seen, TTL if self.host else TTL - 1, **fields)
             return
-        if self.own and self.protocol == "UDP" and self.inner is None:
-            self.middle = masqueraded_datagram(self.middle, seen.data)
+        apart = self.protocol == "UDP" or self.outer[:2] == self.backend
+        if self.own and apart and self.inner is None:
+            self.middle = told_apart(self.middle, seen.data)
         self.check(seen, Verdict.UNSPEC, self.middle, **fields)
         left = self.hooks.egress(self.backend_device, seen.data)
         assert left.verdict is Verdict.UNSPEC

@@ -8,7 +8,7 @@ from scapy.layers.inet import fragment
 from scapy.layers.inet6 import IPv6ExtHdrFragment, fragment6
 
 from . import frames
-from .conversation import masqueraded_datagram
+from .conversation import told_apart
 from .frames import IP, Ends, IPv6, Packet
 from .hooks import Hooks, Verdict
 from .node import LOCAL_POD, MAC, NODE, POD, UPLINK
@@ -55,7 +55,7 @@ def test_fragments_of_a_masqueraded_flow(hooks: Hooks, world: PacketWorld, famil
     world.service((NODE_PORT, NODE[family], SERVED), local=[LOCAL_POD[family]], protocol=17)
     middle = outer(family).to(LOCAL_POD[family], 8080)
     entered = enter(hooks, frames.packet("UDP", outer(family))).data
-    middle = masqueraded_datagram(middle, entered)
+    middle = told_apart(middle, entered)
     first = hooks.egress(POD, entered)
     inner = frames.ends_of(frames.read(first.data))
     for sent, between, wanted in zip(*map(pieces, (outer(family), middle, inner)), strict=True):

@@ -16,7 +16,7 @@ from scapy.layers.inet6 import (
 )
 
 from . import frames
-from .conversation import masqueraded_datagram
+from .conversation import told_apart
 from .frames import UDP, Ends, Packet, Raw
 from .hooks import Hooks, Verdict
 from .node import GATEWAY, LOCAL_POD, MAC, NODE, NODE_B, OUTSIDE, POD, REMOTE_POD, UPLINK
@@ -161,7 +161,7 @@ def test_through_the_stack(
         UPLINK, frames.frame(frames.packet(protocol, outer(family)), MAC[UPLINK])
     )
     if masqueraded and protocol == "UDP":
-        middle = masqueraded_datagram(middle, entered.data)
+        middle = told_apart(middle, entered.data)
     inner = frames.ends_of(frames.read(hooks.egress(POD, entered.data).data))
     assert (inner == middle) is not masqueraded
 

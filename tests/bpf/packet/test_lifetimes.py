@@ -11,7 +11,7 @@ from kubeproxy_bpf.plan.records import RecordFlags
 
 from . import frames
 from .conftest import TICKS_PER_S, TIMEOUTS_S
-from .conversation import Conversation, masqueraded_datagram
+from .conversation import Conversation, told_apart
 from .frames import Ends
 from .hooks import Hooks, Verdict
 from .node import LOCAL_POD, MAC, NODE, POD, REMOTE_POD, UPLINK
@@ -306,7 +306,7 @@ def test_a_local_backend_and_xdp(hooks: Hooks, world: PacketWorld, protocol: str
     for hook in (hooks.ingress, hooks.xdp, hooks.ingress, hooks.xdp):
         seen = hook(UPLINK, frames.frame(frames.packet(protocol, CLIENT), MAC[UPLINK]))
         if protocol == "UDP" and not inner:
-            middle = masqueraded_datagram(middle, seen.data)
+            middle = told_apart(middle, seen.data)
         assert frames.difference(seen.data, frames.packet(protocol, middle)) == ""
         inner.add(frames.ends_of(frames.read(hooks.egress(POD, seen.data).data)))
     assert len(inner) == 1

@@ -25,6 +25,11 @@ NO_TCX = (
 )
 
 
+SAME_PORT = 5
+"""Held connections of one client to one backend have ports beside each other: where one is met, the
+next ones are near. Some one in a hundred of all ports is tried while the program is gone."""
+
+
 @under_load
 def test_xdp_of_somebody_else_and_a_wrong_group(stage: KernelStage, foreign: Foreign) -> None:
     """A device has one program of XDP: theirs stays, ours is refused, and TC does the work.
@@ -37,6 +42,7 @@ def test_xdp_of_somebody_else_and_a_wrong_group(stage: KernelStage, foreign: For
     own = mount_point() / stage.sandbox.layout.cgroup(NODE)
     since = len(stage.log())
     with stage.load() as load:
+        load.expect(held_lost=SAME_PORT)
         stage.change_proxy("--bpf-xdp=generic", f"--bpf-cgroup-root={own}")
         with load.recovering():
             stage.until(lambda: "cgroup_root_wrong" in stage.log()[since:])
@@ -78,11 +84,6 @@ def filters(stage: KernelStage) -> str:
         return stage.run(["tc", "filter", "show", "dev", "eth0", "ingress"])
     except AssertionError:  # there is no qdisc
         return ""
-
-
-SAME_PORT = 5
-"""Held connections of one client to one backend have ports beside each other: where one is met, the
-next ones are near. Some one in a hundred of all ports is tried while the program is gone."""
 
 
 @under_load
