@@ -30,6 +30,12 @@ static __always_inline __u32 folded(__u32 sum)
 	return sum == 0xffff ? 0 : sum;
 }
 
+/* Neighbours and multicast groups are what the node itself speaks of. */
+static __always_inline int is_of_the_test(__u8 protocol)
+{
+	return protocol == 6 || protocol == 17 || protocol == 44; /* TCP, UDP, fragments */
+}
+
 SEC("tc")
 int f_compare(struct __sk_buff *skb)
 {
@@ -42,6 +48,8 @@ int f_compare(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	asm volatile("%0 &= 127" : "+r"(last)); /* the verifier forgets what was compared */
 	if (bpf_skb_load_bytes(skb, ETHERNET, bytes, last + 1))
+		return TC_ACT_UNSPEC;
+	if (!is_of_the_test(bytes[0] >> 4 == 4 ? bytes[9] : bytes[6]))
 		return TC_ACT_UNSPEC;
 	seen->packets++;
 	held = bpf_csum_update(skb, 0);
