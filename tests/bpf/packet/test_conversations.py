@@ -239,14 +239,11 @@ def test_hairpin(hooks: Hooks, world: PacketWorld, family: int, protocol: str) -
 
 @families
 @pytest.mark.parametrize("protocol", ("TCP", "UDP"))
-def test_hairpin_from_the_served_port(
-    hooks: Hooks, world: PacketWorld, family: int, protocol: str
-) -> None:
+def test_hairpin_by_one_port(hooks: Hooks, world: PacketWorld, family: int, protocol: str) -> None:
     """A pod that dials from the very port that it serves is told apart from itself."""
     pod, port = LOCAL_POD[family], port_of(protocol)
-    number = NUMBER[protocol]
-    world.service((CLUSTER_IP, VIP[family], SERVED), local=[pod], protocol=number, port=port)
-    outer = Ends(pod, port, VIP[family], SERVED)
+    front, outer = (CLUSTER_IP, VIP[family], SERVED), Ends(pod, port, VIP[family], SERVED)
+    world.service(front, local=[pod], protocol=NUMBER[protocol], port=port)
     talk(Conversation(hooks, protocol, outer, (pod, port), POD, POD, NODE[family]))
     assert 4 == len(world.flows())
 
