@@ -203,12 +203,8 @@ static __always_inline int engine_ingress(context *ctx, bool ethernet)
 		return OUT_LEAVE;
 	if (flow && !(work->flow.flags & TRACK_EGRESS) && !over(p, flow, &work->flow, now))
 		return engine_follow(ctx, p, flow, &work->flow, now);
-	if (!vip_flags)
+	if (!vip_flags || kind == PACKET_ICMP_ERROR)
 		return OUT_LEAVE;
-#ifndef KPB_XDP
-	if (kind == PACKET_ICMP_ERROR)
-		return open_error(ctx, work, vip_flags) ? BY_LAYER(out)(ctx, true) : OUT_LEAVE;
-#endif
 	return BY_LAYER(open_flow)(ctx, vip_flags, false);
 }
 

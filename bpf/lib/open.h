@@ -65,17 +65,6 @@ static __always_inline const struct frontend *open_frontend(const struct packet 
 	return lb_frontend(vip_flags, &key);
 }
 
-static __always_inline void open_request(context *ctx, const struct frontend *frontend, bool egress,
-					 struct request *r)
-{
-	__builtin_memset(r, 0, sizeof(*r));
-	r->ifindex = ctx_ifindex(ctx);
-	r->egress = egress;
-	r->index = frontend->service;
-	r->frontend_kind = frontend->kind;
-	r->frontend_flags = frontend->flags;
-}
-
 /* What to do with a packet to a VIP that belongs to no flow. */
 static __noinline enum decision open_decide(context *ctx, struct scratch *work, __u32 vip_flags,
 					    bool egress)
@@ -87,7 +76,12 @@ static __noinline enum decision open_decide(context *ctx, struct scratch *work, 
 
 	if (!frontend)
 		return open_unknown_port(vip_flags);
-	open_request(ctx, frontend, egress, r);
+	__builtin_memset(r, 0, sizeof(*r));
+	r->ifindex = ctx_ifindex(ctx);
+	r->egress = egress;
+	r->index = frontend->service;
+	r->frontend_kind = frontend->kind;
+	r->frontend_flags = frontend->flags;
 	if (p->fragment == FRAGMENT_LATER) /* its first was refused */
 		return DECIDE_DROP;
 	if (!serve_opens(p))
@@ -107,35 +101,6 @@ static __noinline enum decision open_decide(context *ctx, struct scratch *work, 
 }
 
 #ifndef KPB_XDP
-
-/*
- * An error about an answer that another node gave the client itself: a router may send it to any
- * node that has the VIP. It goes where the client's packets go, by the choice that all nodes share,
- * and makes no flow. Whether there is such a way.
- */
-static __noinline int open_error(context *ctx, struct scratch *work, __u32 vip_flags)
-{
-	const __u32 others = VIP_ON_DEVICE | VIP_CANARY | VIP_LINGER | VIP_LOOPBACK;
-	struct request *r = &work->request;
-	const struct frontend *frontend;
-	const struct backend *backend;
-
-	if (!(kpb_config.flags & (CONFIG_DSR_TCP | CONFIG_DSR_UDP)) || vip_flags & others)
-		return false;
-	frontend = open_frontend(&work->packet, vip_flags);
-	if (!frontend)
-		return false;
-	open_request(ctx, frontend, false, r);
-	if (serve(&work->packet, r) != DECIDE_FLOW || !r->dsr ||
-	    r->backend_flags & (BACKEND_LOCAL | BACKEND_HOST))
-		return false;
-	backend = lb_backend(r->backend);
-	if (!backend)
-		return false;
-	nat_describe(&work->packet, r, backend, &work->pair[0]);
-	work->pair[0].flow.flags = TRACK_DSR | TRACK_DIRECT | TRACK_ALONE;
-	return true;
-}
 
 /* Where the host's own packets leave, its sockets get the answer; a stranger's came by elsewhere.
  */

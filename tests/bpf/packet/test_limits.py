@@ -23,7 +23,6 @@ from .conversation import Conversation
 from .frames import Ends
 from .hooks import Hooks, Seen, Verdict
 from .node import (
-    GATEWAY,
     LOCAL_POD,
     MAC,
     NARROW_POD,
@@ -33,7 +32,6 @@ from .node import (
     UPLINK,
     Node,
 )
-from .test_icmp import quoted, report
 from .world import CLUSTER_IP, LOAD_BALANCER, NODE_PORT, STATES, PacketWorld, text
 
 pytestmark = pytest.mark.root
@@ -281,37 +279,6 @@ def test_dsr(hooks: Hooks, world: PacketWorld, family: int, protocol: str) -> No
     assert world.count("DSR") == 1
     frame = frames.frame(frames.packet(protocol, outer), MAC[UPLINK])
     assert hooks.xdp(UPLINK, frame) == (Verdict.UNSPEC, frame)
-
-
-@families
-@pytest.mark.parametrize("protocol", ("TCP", "UDP"))
-def test_an_error_about_a_direct_answer(
-    hooks: Hooks, world: PacketWorld, family: int, protocol: str
-) -> None:
-    """Routers with several ways may send it to a node that knows nothing of the flow: it goes on
-    unchanged where the client's packets go, by the choice that all nodes make."""
-    number = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP}[protocol]
-    vip, router = ("198.51.100.9", "2001:db8::9")[family], GATEWAY[family]
-    world.service(
-        (LOAD_BALANCER, vip, 80),
-        local=[LOCAL_POD[family]],
-        remote=[REMOTE_POD[family]],
-        protocol=number,
-    )
-    directs = set()
-    for each in range(12):
-        outer = client(family, each).to(vip, 80)
-        direct = send(hooks, outer, protocol).verdict is Verdict.REDIRECT
-        world.forget()
-        answer = quoted(protocol, outer.reply())
-        sent = report("too-big", family, (router, vip), answer, 64)
-        seen = hooks.ingress(UPLINK, frames.frame(sent, MAC[UPLINK]))
-        assert seen.verdict is (Verdict.REDIRECT if direct else Verdict.UNSPEC)
-        wanted = report("too-big", family, (router, vip), answer, 64, 63 if direct else 64)
-        assert frames.difference(seen.data, wanted) == ""
-        assert not world.flows()
-        directs.add(direct)
-    assert directs == {True, False}
 
 
 @families
