@@ -52,12 +52,6 @@ def datapath(request: pytest.FixtureRequest, node: Node) -> Iterator[Datapath]:
 
 
 @pytest.fixture
-def direct(request: pytest.FixtureRequest, datapath: Datapath) -> bool:
-    """Whether nodes of backends answer clients themselves."""
-    return bool(SETTINGS[request.node.callspec.params["datapath"]] & ConfigFlags.DSR_TCP)
-
-
-@pytest.fixture
 def world(datapath: Datapath, node: Node) -> PacketWorld:
     made = PacketWorld(datapath, node.ifindex)
     made.prepare()

@@ -45,13 +45,11 @@ def fire(shots: Fire, dice: Random, placed: Placed, judge: Judge) -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_nothing_but_what_a_flow_asks_for(
-    placed: Placed, world: PacketWorld, direct: bool, long: bool
-) -> None:
+def test_nothing_but_what_a_flow_asks_for(placed: Placed, world: PacketWorld, long: bool) -> None:
     """Whatever comes: known verdicts, right sums, a sane table, and live flows that go on."""
     seed = secrets.randbits(32) if long else SEED
     print(f"seed {seed}")
-    dice, judge = Random(seed), Judge(world, direct)
+    dice, judge = Random(seed), Judge(world)
     shots = Fire(dice)
     living: list[Canary] = canaries(placed, world)
     with KernelLog() as log:
