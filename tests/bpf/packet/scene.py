@@ -54,6 +54,16 @@ def conversation(hooks: Hooks, protocol: str = "TCP", dialled: Ends = CLIENT) ->
     return Conversation(hooks, protocol, dialled, backend, UPLINK, UPLINK, NODE[0], direct=True)
 
 
+def established(hooks: Hooks, world: PacketWorld) -> Conversation:
+    """A connection to the remote pod, after its handshake."""
+    serve_remote(world, "TCP")
+    flow = conversation(hooks)
+    flow.ask()
+    flow.answer()
+    flow.ask(flags="A")
+    return flow
+
+
 def enter(hooks: Hooks, content: Packet) -> Seen:
     """A packet comes to the uplink."""
     return hooks.ingress(UPLINK, frames.frame(content, MAC[UPLINK]))

@@ -15,7 +15,17 @@ from .conversation import Conversation, told_apart
 from .frames import Ends
 from .hooks import Hooks, Verdict
 from .node import LOCAL_POD, MAC, NODE, POD, REMOTE_POD, UPLINK
-from .scene import CLIENT, NUMBER, SERVED, both, conversation, send, serve_remote, states
+from .scene import (
+    CLIENT,
+    NUMBER,
+    SERVED,
+    both,
+    conversation,
+    established,
+    send,
+    serve_remote,
+    states,
+)
 from .world import NODE_PORT, STATES, TRACK_REPLY, PacketWorld
 
 pytestmark = pytest.mark.root
@@ -51,11 +61,7 @@ def test_a_tcp_connection(hooks: Hooks, world: PacketWorld) -> None:
 
 def test_a_repeated_fin_is_one(hooks: Hooks, world: PacketWorld) -> None:
     """A FIN that is sent twice by one side leaves the other one open."""
-    serve_remote(world, "TCP")
-    flow = conversation(hooks)
-    flow.ask()
-    flow.answer()
-    flow.ask(flags="A")
+    flow = established(hooks, world)
     flow.ask(flags="FA")
     flow.ask(flags="FA")
     flow.answer(flags="PA")
@@ -64,11 +70,7 @@ def test_a_repeated_fin_is_one(hooks: Hooks, world: PacketWorld) -> None:
 
 def test_a_reset(hooks: Hooks, world: PacketWorld) -> None:
     """A reset ends a connection, unless its sender goes on: then somebody else had sent it."""
-    serve_remote(world, "TCP")
-    flow = conversation(hooks)
-    flow.ask()
-    flow.answer()
-    flow.ask(flags="A")
+    flow = established(hooks, world)
     for sender in (flow.answer, flow.ask):
         sender(flags="R")
         assert states(world) == {"TCP_CLOSED"}
@@ -82,11 +84,7 @@ def test_what_was_under_way_when_a_reset_came(
 ) -> None:
     """No sign of life: whoever had sent it hears of the reset, and nobody speaks any more. The
     entry must not stand in the table for as long as an established one."""
-    serve_remote(world, "TCP")
-    flow = conversation(hooks)
-    flow.ask()
-    flow.answer()
-    flow.ask(flags="A")
+    flow = established(hooks, world)
     resetting, other = (flow.ask, flow.answer) if by_client else (flow.answer, flow.ask)
     resetting(flags="R")
     for _ in range(3):
@@ -110,11 +108,7 @@ def test_a_fin_that_completes_the_handshake(hooks: Hooks, world: PacketWorld) ->
 def test_two_fins_at_once(hooks: Hooks, world: PacketWorld) -> None:
     """Each on a processor of its own, that saw the other one's too late: the acknowledgements that
     follow end the connection, it does not stay half open for an hour."""
-    serve_remote(world, "TCP")
-    flow = conversation(hooks)
-    flow.ask()
-    flow.answer()
-    flow.ask(flags="A")
+    flow = established(hooks, world)
     flow.answer(flags="FA")
     flow.ask(flags="FA")
     for key in world.flows():
